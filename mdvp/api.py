@@ -1,0 +1,189 @@
+"""The wire: Docker's volume plugin protocol as a Falcon app over a `Driver`.
+
+Source: "Docker volume plugins" and "Docker Plugin API" in the Docker Engine manual. An endpoint
+decodes the request, calls one method of the driver and encodes the answer. Every failure, the
+client's or ours, is answered as `{"Err": "..."}` with a fitting status; the engine shows that text
+at the `docker` prompt.
+"""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import falcon
+
+from mdvp.driver import Driver, Report
+from mdvp.errors import BadRequestError, ConflictError, MdvpError, NoSuchVolumeError
+from mdvp.volume import shown, timestamp
+
+MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
+# The longest request that makes sense is a Create with options: some kilobytes.
+BODY_MAX = 1 << 20
+
+log = logging.getLogger(__name__)
+
+Message: TypeAlias = Mapping[str, Any]
+Operation: TypeAlias = Callable[[Message], Message]
+
+_STATUS: Mapping[type[MdvpError], str] = {
+    BadRequestError: falcon.HTTP_400,
+    NoSuchVolumeError: falcon.HTTP_404,
+    ConflictError: falcon.HTTP_409,
+}
+
+
+def create_app(driver: Driver) -> falcon.App[falcon.Request, falcon.Response]:
+    """Return the WSGI app that speaks the protocol for `driver`."""
+    app = falcon.App(media_type=MEDIA_TYPE)
+    for path, operation in operations(driver).items():
+        app.add_route(path, Endpoint(operation))
+    app.add_error_handler(MdvpError, _answer_refusal)
+    app.add_error_handler(Exception, _answer_failure)
+    # Last, as Falcon asks the newest handler first, and an HTTPError is an Exception too.
+    app.add_error_handler(falcon.HTTPError, _answer_http_error)
+    return app
+
+
+def operations(driver: Driver) -> Mapping[str, Operation]:
+    """Return the whole protocol: what each path does with a request's message."""
+
+    def create(message: Message) -> Message:
+        _refuse_options(message.get("Opts"))
+        driver.create(_text(message, "Name"))
+        return {}
+
+    def remove(message: Message) -> Message:
+        driver.remove(_text(message, "Name"))
+        return {}
+
+    def mount(message: Message) -> Message:
+        return {"Mountpoint": driver.mount(_text(message, "Name"), _text(message, "ID"))}
+
+    def unmount(message: Message) -> Message:
+        driver.unmount(_text(message, "Name"), _text(message, "ID"))
+        return {}
+
+    def path(message: Message) -> Message:
+        return {"Mountpoint": driver.path(_text(message, "Name"))}
+
+    def get(message: Message) -> Message:
+        return {"Volume": _volume(driver.get(_text(message, "Name")))}
+
+    def list_volumes(_message: Message) -> Message:
+        return {"Volumes": [_volume(report) for report in driver.list()]}
+
+    return {
+        "/Plugin.Activate": lambda _message: {"Implements": ["VolumeDriver"]},
+        "/VolumeDriver.Create": create,
+        "/VolumeDriver.Remove": remove,
+        "/VolumeDriver.Mount": mount,
+        "/VolumeDriver.Unmount": unmount,
+        "/VolumeDriver.Path": path,
+        "/VolumeDriver.Get": get,
+        "/VolumeDriver.List": list_volumes,
+        "/VolumeDriver.Capabilities": lambda _message: {"Capabilities": {"Scope": "local"}},
+    }
+
+
+class Endpoint:
+    """One path of the protocol: decode the message, do the operation, encode the answer."""
+
+    def __init__(self, operation: Operation) -> None:
+        """Serve `operation`."""
+        self._operation = operation
+
+    def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
+        """Answer a request."""
+        response.data = _encode(self._operation(_decode(request)))
+
+
+def _decode(request: falcon.Request) -> Message:
+    # The engine sends no Content-Type, so the body is JSON whatever it says it is.
+    body = request.bounded_stream.read(BODY_MAX + 1)
+    if len(body) > BODY_MAX:
+        raise falcon.HTTPContentTooLarge(description=f"a request has at most {BODY_MAX} bytes")
+    try:
+        message = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the request is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise BadRequestError("the request is not a JSON object")
+    return message
+
+
+def _text(message: Message, field: str) -> str:
+    value = message.get(field)
+    if not isinstance(value, str) or not value:
+        raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
+    return value
+
+
+def _refuse_options(options: object) -> None:
+    # The engine sends null when there are none.
+    if options is None or options == {}:
+        return
+    if not isinstance(options, dict):
+        raise BadRequestError("'Opts' in the request must be an object of texts")
+    named = ", ".join(sorted(shown(name) for name in options))
+    raise BadRequestError(
+        f"unknown volume option {named}: mdvp has no options; create the volume without -o"
+    )
+
+
+def _volume(report: Report) -> Message:
+    leases = report.leases
+    status: dict[str, object] = {"mounted": bool(leases)}
+    if leases:
+        status["mounted_by"] = [lease.mount_id for lease in leases]
+        status["since"] = timestamp(leases[0].since)
+    return {
+        "Name": report.volume.name,
+        "Mountpoint": report.mountpoint,
+        "CreatedAt": timestamp(report.volume.created_at),
+        "Status": status,
+    }
+
+
+def _encode(message: Message) -> bytes:
+    return json.dumps(message).encode()
+
+
+def error_body(text: str) -> bytes:
+    """Return the body of an answer that says what went wrong."""
+    return _encode({"Err": text})
+
+
+def _answer_refusal(
+    _request: falcon.Request, response: falcon.Response, error: MdvpError, _params: object
+) -> None:
+    response.status = _STATUS.get(type(error), falcon.HTTP_500)
+    response.data = error_body(str(error))
+
+
+def _answer_failure(
+    request: falcon.Request, response: falcon.Response, error: Exception, _params: object
+) -> None:
+    log.error("%s failed", request.path, exc_info=error)
+    # What the disk or the database says helps the user; what a defect says helps only us.
+    known = isinstance(error, OSError | sqlite3.Error)
+    reason = str(error) if known else "a defect in mdvp; its log has the details"
+    response.status = falcon.HTTP_500
+    response.data = error_body(f"mdvp could not do it: {reason}")
+
+
+def _answer_http_error(
+    request: falcon.Request, response: falcon.Response, error: falcon.HTTPError, _params: object
+) -> None:
+    response.status = error.status
+    response.set_headers(dict(error.headers or {}))
+    response.data = error_body(_in_words(request, error))
+
+
+def _in_words(request: falcon.Request, error: falcon.HTTPError) -> str:
+    if isinstance(error, falcon.HTTPNotFound):
+        return f"mdvp has no endpoint {shown(request.path)}"
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        return f"{shown(request.method)} is not for {shown(request.path)}: use POST"
+    return f"{error.title}: {error.description}" if error.description else str(error.title)

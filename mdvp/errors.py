@@ -1,0 +1,31 @@
+"""What can go wrong, in words for someone at a `docker` prompt.
+
+Every message names the thing and the way out. The classes say what kind of failure it is; what that
+means in HTTP is the business of `mdvp.api`.
+"""
+
+
+class MdvpError(Exception):
+    """Any failure that mdvp explains to its caller."""
+
+
+class BadRequestError(MdvpError):
+    """The request is not one of the protocol, or names something that cannot be."""
+
+
+class NoSuchVolumeError(MdvpError):
+    """The volume is not one of ours."""
+
+    def __init__(self, name: str) -> None:
+        """Name the volume that is missing, and where to see the others."""
+        super().__init__(
+            f"no volume {name!r}: `docker volume ls -f driver=mdvp` shows those there are"
+        )
+
+
+class ConflictError(MdvpError):
+    """The volume, or its place on disk, is somebody else's at the moment."""
+
+
+class StorageError(MdvpError):
+    """The root directory or the state in it cannot be used as it is."""
