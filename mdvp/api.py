@@ -98,6 +98,10 @@ class Endpoint:
         """Answer a request."""
         response.data = _encode(self._operation(_decode(request)))
 
+    def on_options(self, _request: falcon.Request, _response: falcon.Response) -> None:
+        """Refuse as any other method is refused; Falcon would answer it with success."""
+        raise falcon.HTTPMethodNotAllowed(["POST"])
+
 
 def _decode(request: falcon.Request) -> Message:
     # The engine sends no Content-Type, so the body is JSON whatever it says it is.

@@ -83,7 +83,7 @@ def in_use(name: str, holder: Lease) -> ConflictError:
     return ConflictError(
         f"volume {name!r} is in use: mount {holder.mount_id[:12]} has had it since "
         f"{timestamp(holder.since)}, and one container at a time may have a volume; "
-        f"`docker ps -a --filter volume={name}` shows who that is"
+        f"`docker ps --filter volume={name}` shows who that is"
     )
 
 

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Builds the managed plugin and gives it to the engine:
+#
+#   scripts/build_plugin.sh [--enable]
+#
+# Fills plugin/rootfs/ and runs `docker plugin create mdvp plugin`. An older plugin of that name is
+# replaced, with its settings kept, unless a running container has one of its volumes; volumes and
+# their content are not touched. PLUGIN_NAME gives the plugin another name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+NAME=${PLUGIN_NAME:-mdvp}
+
+case ${1:-} in
+  '' | --enable) ;;
+  *) die "unknown argument $1: the only one is --enable" ;;
+esac
+
+users() { # the running containers that have a volume of the plugin, by name
+  local volume
+  docker volume ls --quiet --filter "driver=$NAME:latest" | while read -r volume; do
+    docker ps --filter "volume=$volume" --format '{{.Names}} has the volume '"$volume"
+  done
+}
+
+fill_rootfs() {
+  local container
+  build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
+  rm -rf plugin/rootfs
+  mkdir plugin/rootfs
+  container=$(docker create "$ROOTFS_IMAGE" true)
+  docker export "$container" | tar --extract --directory plugin/rootfs
+  docker rm "$container" >/dev/null
+}
+
+settings() { # what `docker plugin set` would be given to have the plugin as it is
+  docker plugin inspect "$NAME" --format \
+    '{{range .Settings.Env}}{{println .}}{{end}}{{range .Settings.Mounts}}{{println (print .Name ".source=" .Source)}}{{end}}'
+}
+
+remove_old() {
+  local user
+  user=$(users)
+  [ -z "$user" ] || die "the plugin $NAME is in use: container ${user%%$'\n'*}; stop it first"
+  docker plugin disable --force "$NAME" >/dev/null 2>&1 || true # it may be disabled already
+  docker plugin rm --force "$NAME" >/dev/null
+}
+
+need_engine
+scripts/base_image.sh
+fill_rootfs
+kept=()
+if docker plugin inspect "$NAME" >/dev/null 2>&1; then
+  mapfile -t kept < <(settings | grep .)
+  remove_old
+fi
+docker plugin create "$NAME" plugin >/dev/null
+[ ${#kept[@]} -eq 0 ] || docker plugin set "$NAME" "${kept[@]}"
+say "created the plugin $NAME"
+if [ "${1:-}" = --enable ]; then
+  docker plugin enable "$NAME" >/dev/null
+  say "enabled the plugin $NAME"
+fi

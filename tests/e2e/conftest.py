@@ -1,0 +1,71 @@
+"""One private engine for the whole run, and what the scripts that users run build in it."""
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from e2e.engine import PrivateEngine
+from support import eventually
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A `docker` prompt on the engine's machine."""
+
+    engine: PrivateEngine
+
+    def __call__(self, *arguments: str) -> str:
+        """Run a docker command; return what it prints, without the final newline."""
+        return self.engine.docker(*arguments).stdout.removesuffix("\n")
+
+    def refused(self, *arguments: str) -> str:
+        """Run a docker command that must fail; return its error message."""
+        done = self.engine.docker(*arguments, check=False)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    def inside(self, container: str, command: str) -> str:
+        """Run a shell command in a container; return what it prints, without the final newline."""
+        return self("exec", container, "sh", "-c", command)
+
+    def health(self, container: str) -> str:
+        """Return the container's health: starting, healthy or unhealthy."""
+        return self("inspect", "--format", "{{.State.Health.Status}}", container)
+
+    def wait_healthy(self, container: str, deadline: float = 10.0) -> None:
+        """Wait until the container is healthy."""
+        eventually(lambda: self.health(container), "healthy", deadline)
+
+    def script(
+        self, name: str, *arguments: str, check: bool = True, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of this repository's scripts against the engine."""
+        done = subprocess.run(
+            [REPOSITORY / "scripts" / name, *arguments],
+            env={"MDVP_CACHE": str(REPOSITORY / ".cache"), **self.engine.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """Yield a prompt on a machine that has nothing of ours."""
+    with PrivateEngine() as engine:
+        yield Docker(engine)
+
+
+@pytest.fixture(scope="session")
+def image(docker: Docker) -> str:
+    """Return the name of the image, built."""
+    docker.script("build_image.sh")
+    return "mdvp/redis-sync"

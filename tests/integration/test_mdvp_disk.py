@@ -1,0 +1,235 @@
+"""The driver on a real disk and a real database: what is in the way, and what a crash leaves."""
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mdvp.driver import Driver
+from mdvp.errors import ConflictError, StorageError
+from mdvp.root import Root
+from mdvp.store import Store
+
+
+@contextmanager
+def driver_on(
+    path: Path, root_class: type[Root] = Root, store_class: type[Store] = Store
+) -> Iterator[Driver]:
+    with closing(root_class(path)) as root, closing(store_class(root.database)) as store:
+        yield Driver(root, store)
+
+
+def in_the_way(path: Path, kind: str) -> None:
+    match kind:
+        case "file":
+            path.write_text("somebody's")
+        case "directory":
+            path.mkdir()
+        case "link to a directory":
+            target = path.with_name("target")
+            target.mkdir()
+            path.symlink_to(target)
+        case "dangling link":
+            path.symlink_to("nowhere")
+
+
+KINDS = ["file", "directory", "link to a directory", "dangling link"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_in_a_volumes_place_already_is_left_alone(tmp_path: Path, kind: str) -> None:
+    in_the_way(tmp_path / "vol", kind)
+    before = os.lstat(tmp_path / "vol")
+    with driver_on(tmp_path) as driver:
+        with pytest.raises(ConflictError, match="exists and is no volume of mdvp"):
+            driver.create("vol")
+        assert driver.list() == []
+    assert os.lstat(tmp_path / "vol") == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_taken_a_volumes_place_is_not_mounted_and_not_removed(
+    tmp_path: Path, kind: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        (tmp_path / "vol").rename(tmp_path / "elsewhere")
+        in_the_way(tmp_path / "vol", kind)
+        before = os.lstat(tmp_path / "vol")
+        with pytest.raises(ConflictError, match="is not the directory that mdvp made"):
+            driver.mount("vol", "id")
+        assert driver.get("vol").leases == []
+        driver.remove("vol")
+        assert driver.list() == []
+    assert os.lstat(tmp_path / "vol") == before
+
+
+def test_a_directory_that_has_vanished_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        (tmp_path / "vol").rmdir()
+        assert driver.mount("vol", "id") == str(tmp_path / "vol")
+        assert (tmp_path / "vol").is_dir()
+        driver.unmount("vol", "id")
+        driver.mount("vol", "id")  # its new directory is known by now
+    assert "had vanished" in caplog.text
+
+
+def test_a_volume_whose_directory_has_vanished_can_be_removed(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        (tmp_path / "vol").rmdir()
+        driver.remove("vol")
+        assert driver.list() == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link to a directory", "dangling link"])
+def test_a_state_folder_that_is_no_directory_is_refused(tmp_path: Path, kind: str) -> None:
+    in_the_way(tmp_path / ".mdvp", kind)
+    with pytest.raises(StorageError, match=r"\.mdvp there is not a directory"):
+        Root(tmp_path)
+
+
+def test_a_state_folder_that_others_can_open_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".mdvp").mkdir(mode=0o755)
+    with pytest.raises(StorageError, match="open to other users"):
+        Root(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".mdvp").mkdir(mode=0o700)
+    os.chown(tmp_path / ".mdvp", 12345, 12345)
+    with pytest.raises(StorageError, match="belongs to user 12345"):
+        Root(tmp_path)
+
+
+def test_a_database_that_is_damaged_is_named(tmp_path: Path) -> None:
+    with closing(Root(tmp_path)) as root:
+        root.database.write_bytes(b"not a database " * 1000)
+        with pytest.raises(StorageError, match="state database cannot be used"):
+            Store(root.database)
+
+
+def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StorageError, match="schema 99, this mdvp knows 1"):
+        Store(tmp_path / "db")
+
+
+# A crash at each step. The steps of the disk and of the database are the methods below; the process
+# ends by SIGKILL right before or right after one of them, and the next process finds what is left.
+
+STEPS = {
+    "create": ["make", "add", "place"],
+    "remove": ["set_aside", "delete_record", "delete"],
+    "mount": ["put_lease"],
+    "mount_of_a_vanished_one": ["make", "set_inode", "place"],
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(base: type, method: str, moment: str) -> type:
+    """Return a subclass of `base` that dies right before or right after `method`."""
+
+    def deadly(self: object, *arguments: object) -> object:
+        if moment == "before":
+            die()
+        result = getattr(super(subclass, self), method)(*arguments)
+        die()
+        return result
+
+    subclass = type(f"Dying{base.__name__}", (base,), {method: deadly})
+    return subclass
+
+
+def crash(path: Path, step: str, moment: str, operation: Callable[[Driver], object]) -> None:
+    """Do `operation` in a process that dies at `step`."""
+    method = step.removesuffix("_record")
+    # `Store` and `Root` both have a `delete`.
+    of_store = hasattr(Store, method) and (method != "delete" or step == "delete_record")
+    root = Root if of_store else dying(Root, method, moment)
+    store = dying(Store, method, moment) if of_store else Store
+    child = os.fork()
+    if child == 0:
+        with driver_on(path, root, store) as driver:
+            operation(driver)
+        os._exit(0)  # not reached: the step is part of the operation
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"{step} is no step of this operation"
+
+
+def crashes(operation: str) -> pytest.MarkDecorator:
+    points = [(step, moment) for step in STEPS[operation] for moment in ("before", "after")]
+    return pytest.mark.parametrize(("step", "moment"), points)
+
+
+def assert_nothing_is_left_aside(path: Path) -> None:
+    assert not any((path / ".mdvp" / "new").iterdir())
+    assert not any((path / ".mdvp" / "trash").iterdir())
+
+
+@crashes("create")
+def test_a_crash_in_create_leaves_all_of_the_volume_or_nothing(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    crash(tmp_path, step, moment, lambda driver: driver.create("vol"))
+    with driver_on(tmp_path) as driver:
+        assert_nothing_is_left_aside(tmp_path)
+        listed = [report.volume.name for report in driver.list()]
+        assert listed == (["vol"] if (tmp_path / "vol").exists() else [])
+        driver.create("vol")
+        driver.mount("vol", "id")
+        assert (tmp_path / "vol").is_dir()
+
+
+@crashes("remove")
+def test_a_crash_in_remove_leaves_all_of_the_volume_or_nothing(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        (tmp_path / "vol" / "file").write_text("content")
+    crash(tmp_path, step, moment, lambda driver: driver.remove("vol"))
+    with driver_on(tmp_path) as driver:
+        assert_nothing_is_left_aside(tmp_path)
+        if driver.list():
+            assert (tmp_path / "vol" / "file").read_text() == "content"
+            driver.mount("vol", "id")
+        else:
+            assert not (tmp_path / "vol").exists()
+            driver.create("vol")
+
+
+@crashes("mount")
+def test_a_crash_in_mount_leaves_a_lease_or_none(tmp_path: Path, step: str, moment: str) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+    crash(tmp_path, step, moment, lambda driver: driver.mount("vol", "id"))
+    with driver_on(tmp_path) as driver:
+        held = [lease.mount_id for lease in driver.get("vol").leases]
+        assert held == (["id"] if moment == "after" else [])
+
+
+@crashes("mount_of_a_vanished_one")
+def test_a_crash_while_a_directory_is_made_again_leaves_a_volume_that_mounts(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+    (tmp_path / "vol").rmdir()
+    crash(tmp_path, step, moment, lambda driver: driver.mount("vol", "id"))
+    with driver_on(tmp_path) as driver:
+        assert_nothing_is_left_aside(tmp_path)
+        driver.mount("vol", "id")
+        assert (tmp_path / "vol").is_dir()
