@@ -2,6 +2,7 @@
 # Builds the image mdvp/redis-sync: a Redis server that mirrors the directory /foo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
 need_engine

@@ -32,11 +32,13 @@ fill_rootfs() {
   container=$(docker create "$ROOTFS_IMAGE" true)
   docker export "$container" | tar --extract --directory plugin/rootfs
   docker rm "$container" >/dev/null
+  # The engine refuses a second plugin of the very same content, under whatever name.
+  printf '%s\n' "$NAME" >plugin/rootfs/etc/mdvp-plugin
 }
 
 settings() { # what `docker plugin set` would be given to have the plugin as it is
   docker plugin inspect "$NAME" --format \
-    '{{range .Settings.Env}}{{println .}}{{end}}{{range .Settings.Mounts}}{{println (print .Name ".source=" .Source)}}{{end}}'
+    '{{range .Settings.Env}}{{.}}{{println}}{{end}}{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}'
 }
 
 remove_old() {

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # What the scripts share. To be sourced, from bash with `set -euo pipefail`.
 
-ROOTFS_IMAGE=mdvp/plugin-rootfs
-SYNC_IMAGE=mdvp/redis-sync
+# shellcheck disable=SC2034 # for those who source this
+ROOTFS_IMAGE=mdvp/plugin-rootfs SYNC_IMAGE=mdvp/redis-sync
 
 say() { printf '%s\n' "$*"; }
 
@@ -22,5 +22,23 @@ build() { # build DOCKERFILE TAG: from the root of the repository, quiet unless 
   if ! output=$(docker build --tag "$2" --file "$1" . 2>&1); then
     printf '%s\n' "$output" >&2
     die "building $2 from $1 failed; the reason is above"
+  fi
+}
+
+apt_install() { # apt_install PACKAGE...: quiet unless it fails, and without starting any service
+  local output policy=/usr/sbin/policy-rc.d
+  command -v apt-get >/dev/null || die "needs $*: install what provides them"
+  [ "$(id -u)" = 0 ] || die "needs $*: run as root, or install them first"
+  say "installing $*"
+  # policy-rc.d is how Debian asks whether a package may start its service: 101 says no.
+  if [ ! -e $policy ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+  fi
+  if ! output=$(apt-get update 2>&1 && DEBIAN_FRONTEND=noninteractive \
+    apt-get install --yes --no-install-recommends "$@" 2>&1); then
+    printf '%s\n' "$output" >&2
+    die "installing $* failed; the reason is above"
   fi
 }

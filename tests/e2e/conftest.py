@@ -22,6 +22,11 @@ class Docker:
         """Run a docker command; return what it prints, without the final newline."""
         return self.engine.docker(*arguments).stdout.removesuffix("\n")
 
+    def output(self, *arguments: str) -> str:
+        """Run a docker command; return all that it prints, errors included."""
+        done = self.engine.docker(*arguments)
+        return done.stdout + done.stderr
+
     def refused(self, *arguments: str) -> str:
         """Run a docker command that must fail; return its error message."""
         done = self.engine.docker(*arguments, check=False)

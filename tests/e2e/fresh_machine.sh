@@ -143,7 +143,7 @@ remove_cgroups() {
 clean_up() {
   local pid
   for pid in $SLIRP $UNSHARE; do kill -KILL "$pid" 2>/dev/null || true; done
-  wait
+  wait 2>/dev/null # says nothing of those that were killed
   remove_cgroups
   [ -z "$DIRECTORY" ] || rm -rf "$DIRECTORY"
 }

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Runs the tests, on a machine that may have nothing of what they need:
+#
+#   scripts/test.sh                      everything, the checks of the sources included
+#   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
+#   scripts/test.sh lint
+#
+# Makes a virtual environment in .venv, and installs what is missing of Debian's packages (as root).
+# The end-to-end tests run a Docker Engine of their own; one that runs here already is not touched.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+PYTHON=${PYTHON:-python3}
+
+need() { # need COMMAND=PACKAGE...: install the Debian packages of those commands that are missing
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+need_for_integration() { need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux; }
+
+need_for_e2e() {
+  need dockerd=docker.io iptables=iptables slirp4netns=slirp4netns tini=tini \
+    mmdebstrap=mmdebstrap nsenter=util-linux
+  # From Debian 13 on the client has a package of its own.
+  need docker=docker-cli
+}
+
+need_venv() {
+  local stamp=.venv/stamp wanted
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    die "needs Python 3.11 or later as $PYTHON: install it, or name it in PYTHON"
+  wanted=$("$PYTHON" --version; cat requirements/build.txt requirements/dev.txt pyproject.toml)
+  [ "$(cat $stamp 2>/dev/null)" != "$wanted" ] || return 0
+  say "making the virtual environment .venv"
+  "$PYTHON" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+  "$PYTHON" -m venv --clear .venv
+  pip_install --require-hashes -r requirements/build.txt
+  # pyinotify is published as source alone: it is built with the setuptools that is pinned here.
+  pip_install --require-hashes --no-build-isolation -r requirements/dev.txt
+  pip_install --no-deps --no-build-isolation --editable .
+  printf '%s\n' "$wanted" >$stamp
+}
+
+pip_install() { .venv/bin/pip install --quiet --disable-pip-version-check "$@"; }
+
+lint() {
+  need shellcheck=shellcheck
+  say "checking the sources"
+  .venv/bin/ruff check --quiet
+  .venv/bin/ruff format --check --quiet
+  .venv/bin/mypy
+  shellcheck --external-sources scripts/*.sh tests/e2e/*.sh sync/image/entrypoint \
+    sync/image/redis-cli
+}
+
+part=${1:-all}
+shift || true
+need_venv
+case $part in
+  all)
+    lint
+    need_for_integration
+    need_for_e2e
+    .venv/bin/pytest
+    ;;
+  lint) lint ;;
+  unit) .venv/bin/pytest tests/unit "$@" ;;
+  integration)
+    need_for_integration
+    .venv/bin/pytest tests/integration "$@"
+    ;;
+  e2e)
+    need_for_e2e
+    .venv/bin/pytest tests/e2e "$@"
+    ;;
+  *) die "unknown part $part: use unit, integration, e2e or lint, or nothing for all" ;;
+esac

@@ -1,0 +1,158 @@
+"""The image mdvp/redis-sync on a real engine: supervision, health, logs, who reaches Redis."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+from e2e.conftest import Docker
+from support import eventually
+
+SYNC_PID = "supervisorctl -c /etc/mdvp/supervisord.conf pid mirror:sync"
+REDIS_PID = "supervisorctl -c /etc/mdvp/supervisord.conf pid mirror:redis"
+
+
+_NUMBERS = count()
+
+
+@contextmanager
+def container(docker: Docker, image: str, *options: str) -> Iterator[str]:
+    """Run a container of the image for the time of the block; yield its name once it is healthy."""
+    name = f"redis-sync-{next(_NUMBERS)}"
+    docker("run", "--detach", "--name", name, *options, image)
+    try:
+        docker.wait_healthy(name)
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+@pytest.fixture(scope="module")
+def box(docker: Docker, image: str) -> Iterator[str]:
+    with container(docker, image) as name:
+        yield name
+
+
+@pytest.mark.parametrize("pid", [REDIS_PID, SYNC_PID], ids=["redis", "sync"])
+def test_a_process_that_is_killed_comes_back_and_every_key_with_it(
+    docker: Docker, box: str, pid: str
+) -> None:
+    docker.inside(box, "echo before > /foo/one")
+    eventually(lambda: docker.inside(box, "redis-cli get one"), "before\n")
+    old = docker.inside(box, pid)
+    docker.inside(box, f"kill -9 {old}; echo after > /foo/two")
+    eventually(lambda: docker.inside(box, f"{pid}") not in ("0", old), True)
+    eventually(lambda: docker.inside(box, "redis-cli mget one two || true"), "before\n\nafter\n")
+    docker.wait_healthy(box)
+
+
+@pytest.mark.parametrize("pid", [REDIS_PID, SYNC_PID], ids=["redis", "sync"])
+def test_the_health_check_is_red_while_a_process_hangs(docker: Docker, box: str, pid: str) -> None:
+    number = docker.inside(box, pid)
+    docker.inside(box, f"kill -STOP {number}")
+    eventually(lambda: docker.health(box), "unhealthy", 40)
+    docker.inside(box, f"kill -CONT {number}")
+    docker.wait_healthy(box, 20)
+
+
+def test_docker_stop_takes_less_than_3_seconds(docker: Docker, image: str) -> None:
+    with container(docker, image) as box:
+        began = time.monotonic()
+        docker("stop", box)
+        assert time.monotonic() - began < 3
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", box) == "0"
+        assert "sync: stopped" in docker("logs", box)
+
+
+def test_the_log_of_the_service_is_in_the_file_that_operators_follow(
+    docker: Docker, box: str
+) -> None:
+    docker.inside(box, "echo value > /foo/key")
+    line = "INFO sync: SET key (6 B, "
+
+    def logs() -> tuple[bool, bool]:
+        file = docker.inside(box, "cat /var/log/supervisor/supervisord.log")
+        return line in docker("logs", box), line in file
+
+    eventually(logs, (True, True))
+
+
+def test_the_processes_have_no_more_rights_than_they_use(docker: Docker, box: str) -> None:
+    def rights(pid: str) -> list[str]:
+        fields = "^(Uid|CapEff|NoNewPrivs):"
+        return docker.inside(box, f"grep -E '{fields}' /proc/$({pid})/status").split()
+
+    # DAC_OVERRIDE alone, bit 1: capabilities(7).
+    assert rights(SYNC_PID) == [
+        "Uid:",
+        "0",
+        "0",
+        "0",
+        "0",
+        "CapEff:",
+        f"{2:016x}",
+        "NoNewPrivs:",
+        "1",
+    ]
+    uid, effective = rights(REDIS_PID)[1], rights(REDIS_PID)[6]
+    assert uid != "0"
+    assert int(effective, 16) == 0
+
+
+def test_the_image_has_nothing_to_build_or_install_with(docker: Docker, box: str) -> None:
+    packages = "/opt/mdvp/lib/python3*/site-packages"
+    unwanted = f"/usr/bin/*gcc* /var/lib/apt/lists/* {packages}/pip {packages}/falcon"
+    assert docker.inside(box, f"ls -d {unwanted} 2>/dev/null || true") == ""
+    assert docker.inside(box, f"ls -d {packages}/redis") != ""
+
+
+def reach(docker: Docker, name: str, *options: str) -> str:
+    """Ask the Redis of container `name` for a key, from another container."""
+    address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name)
+    command = ("redis-cli", "-h", address, *options, "get", "key")
+    done = docker.engine.docker(
+        "run", "--rm", "--entrypoint", "", "mdvp/redis-sync", *command, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def test_without_a_password_no_other_container_reaches_redis(docker: Docker, box: str) -> None:
+    docker.inside(box, "echo value > /foo/key")
+    eventually(lambda: docker.inside(box, "redis-cli get key"), "value\n")
+    assert "Connection refused" in reach(docker, box)
+
+
+@pytest.mark.parametrize("password", ["secret", 'it\'s "quoted" $HOME \\ é\n!'])
+def test_with_a_password_other_containers_reach_redis_that_know_it(
+    docker: Docker, image: str, password: str
+) -> None:
+    with container(docker, image, "--env", f"REDIS_PASSWORD={password}") as box:
+        docker.inside(box, "echo value > /foo/key")
+        eventually(lambda: docker.inside(box, "redis-cli get key"), "value\n")
+        assert "NOAUTH" in reach(docker, box)
+        assert "WRONGPASS" in reach(docker, box, "--no-auth-warning", "-a", "wrong")
+        assert reach(docker, box, "--no-auth-warning", "-a", password) == "value\n\n"
+        assert password not in docker("logs", box)
+
+
+def test_a_final_newline_can_be_dropped(docker: Docker, image: str) -> None:
+    with container(docker, image, "--env", "SYNC_TRIM_NEWLINE=1") as box:
+        docker.inside(box, "echo value1 > /foo/key1")
+        eventually(lambda: docker.inside(box, "redis-cli get key1"), "value1")
+
+
+def test_a_bad_setting_is_named_in_the_log(docker: Docker, image: str) -> None:
+    docker("run", "--detach", "--name", "bad", "--env", "SYNC_TRIM_NEWLINE=yes", image)
+    try:
+        eventually(lambda: "SYNC_TRIM_NEWLINE is 'yes'" in docker.output("logs", "bad"), True)
+    finally:
+        docker("rm", "--force", "bad")
+
+
+def test_keys_and_files_survive_a_restart_of_the_container(docker: Docker, image: str) -> None:
+    with container(docker, image) as box:
+        docker.inside(box, "echo value > /foo/key")
+        docker("restart", box)
+        docker.wait_healthy(box)
+        assert docker.inside(box, "redis-cli get key") == "value\n"

@@ -1,0 +1,213 @@
+"""The managed plugin on a real engine, with its volumes in a directory of the test's."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.conftest import REPOSITORY, Docker
+from support import eventually
+
+PLUGIN = "mdvp-data"
+BASE = "debian:trixie-slim"
+SLEEPER = ("run", "--detach", "--init", "--name")
+
+
+@pytest.fixture(scope="module")
+def data(docker: Docker) -> Iterator[Path]:
+    """Yield the directory of the volumes of an enabled plugin named PLUGIN."""
+    data = docker.engine.tmp.with_name("volumes")
+    data.mkdir()
+    docker.script("build_plugin.sh", PLUGIN_NAME=PLUGIN)
+    docker("plugin", "set", PLUGIN, f"data.source={data}")
+    docker("plugin", "enable", PLUGIN)
+    yield data
+    docker("plugin", "rm", "--force", PLUGIN)
+
+
+@pytest.fixture
+def volume(docker: Docker, data: Path) -> Iterator[str]:
+    """Yield the name of a new volume, which nothing but the test's containers has."""
+    docker("volume", "create", "-d", PLUGIN, "vol")
+    yield "vol"
+    for container in docker("ps", "--all", "--quiet", "--filter", "volume=vol").split():
+        docker("rm", "--force", container)
+    docker("volume", "rm", "vol")
+    assert [path.name for path in data.iterdir()] == [".mdvp"]
+
+
+def start(docker: Docker, name: str, volume: str) -> None:
+    docker(*SLEEPER, name, "--volume", f"{volume}:/data", BASE, "sleep", "infinity")
+
+
+def assert_taken(docker: Docker, volume: str) -> None:
+    error = docker.refused("run", "--rm", "--volume", f"{volume}:/data", BASE, "true")
+    assert f"volume '{volume}' is in use" in error
+
+
+def assert_free(docker: Docker, volume: str) -> None:
+    docker("run", "--rm", "--volume", f"{volume}:/data", BASE, "true")
+
+
+def status(docker: Docker, volume: str) -> dict[str, object]:
+    (inspected,) = json.loads(docker("volume", "inspect", volume))
+    result: dict[str, object] = inspected["Status"]
+    return result
+
+
+def test_another_root_is_one_setting(docker: Docker, data: Path, volume: str) -> None:
+    docker("run", "--rm", "--volume", f"{volume}:/data", BASE, "sh", "-c", "echo hi >/data/file")
+    assert (data / volume / "file").read_text() == "hi\n"
+    assert not (docker.engine.tmp / volume).exists()
+
+
+def test_a_container_has_the_volume_from_its_start_to_its_end(docker: Docker, volume: str) -> None:
+    assert status(docker, volume) == {"mounted": False}
+    start(docker, "holder", volume)
+    assert status(docker, volume)["mounted"] is True
+    assert_taken(docker, volume)
+    docker("stop", "holder")
+    assert status(docker, volume) == {"mounted": False}
+    assert_free(docker, volume)
+
+
+def test_a_restarted_container_has_the_volume_again(docker: Docker, volume: str) -> None:
+    start(docker, "holder", volume)
+    docker("restart", "holder")
+    assert_taken(docker, volume)
+    docker("stop", "holder")
+    assert_free(docker, volume)
+    docker("start", "holder")
+    assert_taken(docker, volume)
+
+
+def test_docker_cp_leaves_the_volume_with_its_container(docker: Docker, volume: str) -> None:
+    start(docker, "holder", volume)
+    docker.inside("holder", "echo hi >/data/file")
+    docker("cp", "holder:/data/file", "-")
+    assert_taken(docker, volume)
+    docker("stop", "holder")
+    assert_free(docker, volume)
+
+
+def test_a_container_removed_by_force_has_the_volume_no_longer(docker: Docker, volume: str) -> None:
+    start(docker, "holder", volume)
+    docker("rm", "--force", "holder")
+    assert_free(docker, volume)
+
+
+def test_a_volume_in_use_is_not_removed(docker: Docker, data: Path, volume: str) -> None:
+    start(docker, "holder", volume)
+    docker.refused("volume", "rm", volume)
+    assert (data / volume).is_dir()
+
+
+def test_volumes_and_leases_survive_a_plugin_that_is_disabled_and_enabled(
+    docker: Docker, data: Path, volume: str
+) -> None:
+    start(docker, "holder", volume)
+    docker.inside("holder", "echo hi >/data/file")
+    docker("plugin", "disable", "--force", PLUGIN)
+    docker("plugin", "enable", PLUGIN)
+    assert docker("volume", "ls", "--quiet", "--filter", f"driver={PLUGIN}:latest") == volume
+    assert (data / volume / "file").read_text() == "hi\n"
+    assert_taken(docker, volume)
+
+
+@pytest.mark.parametrize("name", ["../../etc", ".mdvp", "a/../../b", "a b", "x" * 256])
+def test_a_name_that_the_engine_lets_through_is_refused_by_the_plugin(
+    docker: Docker, data: Path, name: str
+) -> None:
+    before = sorted(data.iterdir())
+    error = docker.refused("volume", "create", "-d", PLUGIN, name)
+    assert "cannot be a volume's name" in error
+    assert sorted(data.iterdir()) == before
+
+
+def test_an_unknown_option_is_refused_by_name(docker: Docker, data: Path) -> None:
+    error = docker.refused("volume", "create", "-d", PLUGIN, "-o", "size=1G", "sized")
+    assert "unknown volume option 'size'" in error
+    assert not (data / "sized").exists()
+
+
+def test_the_engine_logs_the_story_at_fitting_levels(docker: Docker, volume: str) -> None:
+    start(docker, "holder", volume)
+    assert_taken(docker, volume)
+
+    def levels() -> tuple[bool, bool]:
+        lines = docker.engine.log.read_text().splitlines()
+        return (
+            any("level=info" in line and "volume vol mounted by" in line for line in lines),
+            any("level=error" in line and "volume 'vol' is in use" in line for line in lines),
+        )
+
+    eventually(levels, (True, True))
+
+
+@pytest.mark.usefixtures("data")
+def test_the_plugin_has_no_more_rights_than_it_uses(docker: Docker) -> None:
+    (plugin,) = json.loads(docker("plugin", "inspect", PLUGIN))
+    config = plugin["Config"]
+    assert config["Network"]["Type"] == "none"
+    assert not config["Linux"]["Capabilities"]
+    assert not config["Linux"]["AllowAllDevices"]
+    # CHOWN, DAC_OVERRIDE, FOWNER: capabilities(7), bits 0, 1 and 3.
+    proc = process_status(docker, "mdvp/bin/mdvp")
+    assert int(proc["CapEff"], 16) == int(proc["CapBnd"], 16) == 0b1011
+    assert proc["NoNewPrivs"] == "1"
+
+
+def process_status(docker: Docker, command: str) -> dict[str, str]:
+    found = docker.engine.run("pgrep", "--full", "--oldest", command).stdout.strip()
+    text = docker.engine.run("cat", f"/proc/{found}/status").stdout
+    return {
+        key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
+
+
+@pytest.mark.usefixtures("data")
+def test_the_rootfs_has_nothing_to_build_or_install_with() -> None:
+    rootfs = REPOSITORY / "plugin" / "rootfs"
+    assert (rootfs / "opt/mdvp/bin/mdvp").is_file()
+    assert not list(rootfs.glob("usr/bin/*gcc*"))
+    assert not list(rootfs.glob("**/pip"))
+    assert not list(rootfs.glob("var/lib/apt/lists/*"))
+    assert not list(rootfs.glob("opt/mdvp/lib/python3*/site-packages/redis*"))
+
+
+def test_a_plugin_in_use_is_not_replaced(docker: Docker, volume: str) -> None:
+    start(docker, "holder", volume)
+    done = docker.script("build_plugin.sh", check=False, PLUGIN_NAME=PLUGIN)
+    assert done.returncode == 1
+    assert f"{PLUGIN} is in use: container holder has the volume {volume}" in done.stderr
+    assert docker("plugin", "inspect", "--format", "{{.Enabled}}", PLUGIN) == "true"
+    assert_taken(docker, volume)
+
+
+def test_a_plugin_not_in_use_is_replaced_and_keeps_its_settings_and_volumes(
+    docker: Docker, data: Path, volume: str
+) -> None:
+    (data / volume / "file").write_text("stays")
+    before = docker("plugin", "inspect", "--format", "{{.Id}}", PLUGIN)
+    docker.script("build_plugin.sh", "--enable", PLUGIN_NAME=PLUGIN)
+    assert docker("plugin", "inspect", "--format", "{{.Id}}", PLUGIN) != before
+    assert docker("plugin", "inspect", "--format", "{{.Enabled}}", PLUGIN) == "true"
+    shown = docker("run", "--rm", "--volume", f"{volume}:/data", BASE, "cat", "/data/file")
+    assert shown == "stays"
+
+
+def test_the_plugin_can_be_created_by_hand(docker: Docker, data: Path, volume: str) -> None:
+    docker("plugin", "disable", "--force", PLUGIN)
+    docker("plugin", "rm", "--force", PLUGIN)
+    docker("plugin", "create", PLUGIN, str(REPOSITORY / "plugin"))
+    docker("plugin", "set", PLUGIN, f"data.source={data}", "LOG_LEVEL=DEBUG")
+    docker("plugin", "enable", PLUGIN)
+    assert status(docker, volume) == {"mounted": False}
+
+
+@pytest.mark.usefixtures("data")
+def test_a_second_plugin_can_stand_beside_the_first_under_another_name(docker: Docker) -> None:
+    docker.script("build_plugin.sh", PLUGIN_NAME="second")
+    names = docker("plugin", "ls", "--format", "{{.Name}}").split()
+    assert {f"{PLUGIN}:latest", "second:latest"} <= set(names)
+    docker("plugin", "rm", "second")
