@@ -11,7 +11,7 @@ import pytest
 
 from mdvp.driver import Driver
 from mdvp.errors import ConflictError, StorageError
-from mdvp.root import Root
+from mdvp.root import Aside, Root
 from mdvp.store import Store
 
 
@@ -79,6 +79,42 @@ def test_a_directory_that_has_vanished_is_made_again(
         driver.unmount("vol", "id")
         driver.mount("vol", "id")  # its new directory is known by now
     assert "had vanished" in caplog.text
+
+
+class Overtaken(Root):
+    """A root in which somebody takes a volume's place between the look at it and the rename."""
+
+    def make(self, name: str) -> Aside:
+        aside = super().make(name)
+        (self.path / name).write_text("somebody's")
+        return aside
+
+
+def test_a_place_taken_at_the_last_moment_leaves_no_volume_and_nothing_aside(
+    tmp_path: Path,
+) -> None:
+    with driver_on(tmp_path, Overtaken) as driver:
+        with pytest.raises(ConflictError, match="exists and is no volume of mdvp"):
+            driver.create("vol")
+        assert driver.list() == []
+        assert_nothing_is_left_aside(tmp_path)
+    assert (tmp_path / "vol").read_text() == "somebody's"
+
+
+def test_a_vanished_place_taken_at_the_last_moment_is_refused_and_can_be_mended(
+    tmp_path: Path,
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+    (tmp_path / "vol").rmdir()
+    with driver_on(tmp_path, Overtaken) as driver:
+        with pytest.raises(ConflictError, match="exists and is no volume of mdvp"):
+            driver.mount("vol", "id")
+        assert driver.get("vol").leases == []
+        assert_nothing_is_left_aside(tmp_path)
+    (tmp_path / "vol").unlink()
+    with driver_on(tmp_path) as driver:
+        driver.mount("vol", "id")
 
 
 def test_a_volume_whose_directory_has_vanished_can_be_removed(tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ def test_the_log_tells_the_story_of_a_volume(plugin: Plugin) -> None:
     at = -1
     for line in story:
         at = log.index(line, at + 1)
+        assert log.count(line) == 1
 
 
 def test_sigterm_ends_it_cleanly(plugin: Plugin) -> None:
