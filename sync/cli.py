@@ -48,22 +48,22 @@ def run(settings: Settings) -> int:
     from sync.target import Target  # noqa: PLC0415
     from sync.watch import Watch  # noqa: PLC0415
 
-    _set_up_log(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
+        _set_up_log(settings)
         with (
             closing(Target(settings.redis_url, settings.password)) as target,
             closing(Directory(settings.root)) as directory,
             closing(Watch(settings.root)) as watch,
         ):
-            mirror = Mirror(directory, target, trim_newline=settings.trim)
             heartbeat = Heartbeat(settings.heartbeat)
+            mirror = Mirror(directory, target, trim_newline=settings.trim)
             log.info("mirroring %s to Redis at %s", settings.root, target)
             Service(directory, watch, target, mirror, heartbeat).run()
     except SyncError as error:
         log.error("%s", error)
-        return 1
+        return 2 if isinstance(error, SettingsError) else 1
     except SystemExit:
         log.info("stopped")
         raise
@@ -86,7 +86,10 @@ def _set_up_log(settings: Settings) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if settings.log_file is not None:
         # Supervisor rotates the file; this handler notices.
-        handlers.append(WatchedFileHandler(settings.log_file))
+        try:
+            handlers.append(WatchedFileHandler(settings.log_file))
+        except OSError as error:
+            raise SettingsError(f"SYNC_LOG_FILE cannot be written: {error}") from error
     logging.basicConfig(
         level=settings.log_level,
         format="%(asctime)s %(levelname)s sync: %(message)s",

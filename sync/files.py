@@ -59,6 +59,14 @@ class Directory:
                 "or name another directory in SYNC_ROOT"
             ) from error
 
+    def check(self) -> None:
+        """Raise DirectoryGoneError when the directory was deleted.
+
+        The kernel says so only when nobody has it open any more, and here it is open.
+        """
+        if os.fstat(self._fd).st_nlink == 0:
+            raise DirectoryGoneError("the watched directory was deleted, moved or unmounted")
+
     def names(self) -> Iterator[bytes]:
         """Yield the name of all that is in the directory."""
         with os.scandir(self._fd) as entries:
@@ -95,13 +103,12 @@ class Directory:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return self._wrong_kind(status)
-        content = _read_all(fd, status.st_size, size_max)
-        if content is None:
+        if status.st_size > size_max:
             return Unfit(
                 f"is larger than the {size_max} bytes that Redis takes as a value: not mirrored; "
                 "raise proto-max-bulk-len in Redis' configuration"
             )
-        return File(_signature(status), content)
+        return File(_signature(status), _read(fd, status.st_size))
 
     def _wrong_kind(self, status: os.stat_result) -> Unfit:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
@@ -112,17 +119,16 @@ class Directory:
         os.close(self._fd)
 
 
-def _read_all(fd: int, size: int, size_max: int) -> bytes | None:
-    """Read to the end, wherever that is by now; None when that is more than `size_max` bytes."""
-    if size > size_max:
-        return None
+def _read(fd: int, size: int) -> bytes:
+    """Read `size` bytes, or less if the file ends before.
+
+    Not to wherever the end is by now: that of a file that grows all the time is never reached. What
+    is written after the look at its size has an event of its own.
+    """
     pieces = []
-    total = 0
-    while piece := os.read(fd, max(size - total, 0) + 1):
+    while size > 0 and (piece := os.read(fd, size)):
         pieces.append(piece)
-        total += len(piece)
-        if total > size_max:
-            return None
+        size -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

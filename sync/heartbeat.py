@@ -9,6 +9,8 @@ import json
 import time
 from pathlib import Path
 
+from sync.errors import SettingsError
+
 LIVE = "live"
 FRESH = 5.0  # seconds; the loop beats once a second
 
@@ -17,8 +19,12 @@ class Heartbeat:
     """Writes the sign of life to a file; to none when the path is None."""
 
     def __init__(self, path: Path | None) -> None:
-        """Write to `path`."""
+        """Write to `path`; raise SettingsError if that cannot be done."""
         self._path = path
+        try:
+            self.beat("starting")
+        except OSError as error:
+            raise SettingsError(f"SYNC_HEARTBEAT cannot be written: {error}") from error
 
     def beat(self, state: str) -> None:
         """Say that the service is in `state` now: LIVE, or words for what it does instead."""

@@ -105,14 +105,17 @@ def settle(
     """
     after = dict(held)
     renames: list[Rename] = []
+    missed: dict[bytes, None] = {}  # new names that Redis does not have the file's content under
     for renamed in planned.renames:
         signature = after[renamed.old]
-        if signature is not None:
+        if signature is None or renamed.old in missed:
+            missed[renamed.new] = None
+        else:
             renames.append(Rename(renamed.old, renamed.new, signature))
             after[renamed.old], after[renamed.new] = None, signature
-    examine = dict.fromkeys(planned.examine)
-    examine.update(dict.fromkeys(name for name in after if after[name] != on_disk[name]))
-    return Settled(tuple(renames), tuple(examine))
+            missed.pop(renamed.new, None)
+    differing = (name for name in after if after[name] != on_disk[name])
+    return Settled(tuple(renames), tuple(dict.fromkeys([*planned.examine, *missed, *differing])))
 
 
 def names(renames: Iterable[Renamed]) -> list[bytes]:

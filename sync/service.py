@@ -50,33 +50,26 @@ class Service:
     def run(self) -> NoReturn:
         """Mirror for ever. Raises DirectoryGoneError when there is nothing left to mirror."""
         cause = "start"
-        while True:
-            self._connect()
-            try:
-                self._reconcile(cause)
-                self._follow()
-            except RedisAwayError as error:
-                log.error("Redis at %s: %s", self._target, error)
-                cause = "Redis was away"
-            except EventsLostError as error:
-                log.warning("%s: looking at the whole directory", error)
-                cause = "events were lost"
-
-    def _connect(self) -> None:
         pause = _BACKOFF_FIRST
         said = ""
         while True:
             try:
                 self._target.connect()
+                self._reconcile(cause)
+                cause, pause, said = "Redis was away", _BACKOFF_FIRST, ""
+                self._follow()
+            except EventsLostError as error:
+                log.warning("%s: looking at the whole directory", error)
+                cause = "events were lost"
             except RedisAwayError as error:
                 if str(error) != said:
                     said = str(error)
-                    log.warning("waiting for Redis at %s: %s", self._target, error)
+                    # At the start Redis may be starting too; later something is wrong.
+                    level = logging.WARNING if cause == "start" else logging.ERROR
+                    log.log(level, "waiting for Redis at %s: %s", self._target, error)
                 self._heartbeat.beat(f"waiting for Redis: {error}")
-            else:
-                return
-            time.sleep(pause)
-            pause = min(pause * 2, _BACKOFF_MAX)
+                time.sleep(pause)
+                pause = min(pause * 2, _BACKOFF_MAX)
 
     def _reconcile(self, cause: str) -> None:
         began = time.monotonic()
@@ -113,6 +106,7 @@ class Service:
 
     def _beat_if_due(self, state: str) -> None:
         if time.monotonic() >= self._next_beat:
+            self._directory.check()
             self._target.ping()  # when idle, the only way to notice that Redis is away
             self._heartbeat.beat(state)
             self._next_beat = time.monotonic() + _BEAT

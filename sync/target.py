@@ -33,6 +33,7 @@ class Target:
     def __init__(self, url: str, password: str | None) -> None:
         """Talk to the server at `url`, with `password` if the URL has none; connects when used."""
         try:
+            # Made here for its errors alone: the pool would make its first when it is used.
             self._redis = redis.Redis.from_url(
                 url,
                 password=password,
@@ -41,8 +42,11 @@ class Target:
                 retry=Retry(NoBackoff(), 0),
                 redis_connect_func=self._on_connect,
             )
-        except ValueError as error:
+            self._redis.connection_pool.make_connection()  # connects nowhere; it checks the options
+        except (ValueError, TypeError) as error:
             raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
+        if self._redis.get_connection_kwargs().get("decode_responses"):
+            raise SettingsError("REDIS_URL cannot be used: take decode_responses out of it")
         self._may_connect = False
         self.value_max = _VALUE_MAX
 
@@ -93,7 +97,7 @@ class Target:
         while True:
             with _away():
                 cursor, page = self._redis.hscan(MANIFEST, cursor, count=_PAGE)
-            yield [_bytes(name) for name in page]
+            yield [name for name in page if isinstance(name, bytes)]  # all are: not decoded
             if cursor == 0:
                 return
 
@@ -123,20 +127,19 @@ def _queue(pipeline: "redis.client.Pipeline", command: Command) -> None:
             pipeline.hset(MANIFEST, new, _ENTRY.pack(*signature))
 
 
-def _bytes(answer: bytes | str) -> bytes:
-    if isinstance(answer, bytes):
-        return answer
-    raise RedisAwayError("its answers come decoded: take decode_responses out of REDIS_URL")
-
-
-def _unpack(entry: bytes | str | None) -> Signature | None:
-    # An entry that we cannot read is as good as one that does not fit: the file is read anew.
-    return Signature(*_ENTRY.unpack(_bytes(entry))) if entry and len(entry) == _ENTRY.size else None
+def _unpack(entry: object) -> Signature | None:
+    if isinstance(entry, bytes) and len(entry) == _ENTRY.size:
+        return Signature(*_ENTRY.unpack(entry))
+    return None
 
 
 @contextmanager
 def _away() -> Iterator[None]:
     try:
         yield
+    except redis.AuthenticationError as error:
+        raise RedisAwayError(f"{error} REDIS_PASSWORD must be the server's") from error
     except redis.RedisError as error:
-        raise RedisAwayError(str(error) or type(error).__name__) from error
+        # Before these words redis-py repeats the command, and with it a file's content.
+        reason = str(error).rpartition(" of pipeline caused error: ")[2]
+        raise RedisAwayError(reason or type(error).__name__) from error

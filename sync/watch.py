@@ -2,13 +2,18 @@
 
 Failure model. The kernel drops events when its queue is full and says so once (IN_Q_OVERFLOW):
 `EventsLostError`, after which only a look at the whole directory helps. The directory itself may be
-deleted, moved or unmounted: `DirectoryGoneError`, there is nothing left to watch. A rename is two
+moved, unmounted or deleted: `DirectoryGoneError`, there is nothing left to watch. A rename is two
 events that share a cookie; when only one comes, the file left or entered the directory.
 """
 
+import array
+import fcntl
+import logging
 import os
 import select
 import struct
+import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +21,9 @@ import pyinotify
 
 from sync.changes import Change, Changed, Removed, Renamed, Unfinished
 from sync.errors import DirectoryGoneError, EventsLostError
+
+# What it would log, in a format of its own, the service says itself.
+pyinotify.log.setLevel(logging.CRITICAL)
 
 _MASK = (
     pyinotify.IN_CREATE
@@ -29,7 +37,7 @@ _MASK = (
 )
 # The kernel queues the two halves of a rename one right after the other, but a read can end
 # between.
-_HALF_WAIT_MS = 10
+_HALF_WAIT = 0.01  # seconds
 _HEADER = struct.Struct("iIII")  # struct inotify_event without its name: inotify(7)
 _READ_SIZE = 1 << 18
 
@@ -60,20 +68,21 @@ class Watch:
 
         Raises EventsLostError or DirectoryGoneError.
         """
-        self._read_queued()
-        while self._handler.halves and self._poll.poll(_HALF_WAIT_MS):
-            self._read_queued()
-        return self._handler.take()
-
-    def _read_queued(self) -> None:
-        if self._poll.poll(0):
+        if self.wait(0):
             self._notifier.read_events()
             self._notifier.process_events()
+        end = time.monotonic() + _HALF_WAIT
+        while self._handler.halves and self.wait(end - time.monotonic()):
+            self._notifier.read_events()
+            self._notifier.process_events()
+        return self._handler.take()
 
     def discard(self) -> None:
-        """Forget what has happened since the last call of `read`; events lost are no error here."""
-        while self._poll.poll(0):
-            self._read_queued()
+        """Forget what has happened until now; events lost are no error here."""
+        left = self._notifier.queued()  # and no more: there may be no end of events
+        while left > 0:
+            left -= self._notifier.read_events()
+            self._notifier.process_events()
         self._handler.forget()
 
     def close(self) -> None:
@@ -98,7 +107,14 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no t
     exception; it also formats a debug line for each event.
     """
 
-    def read_events(self) -> None:
+    def queued(self) -> int:
+        """Return how many bytes of events there are to read: inotify(7)."""
+        size = array.array("i", [0])
+        fcntl.ioctl(self._fd, termios.FIONREAD, size)
+        return size[0]
+
+    def read_events(self) -> int:
+        """Queue the next events, at most _READ_SIZE bytes of them; return how many bytes it was."""
         data = os.read(self._fd, _READ_SIZE)
         at = 0
         while at < len(data):
@@ -107,6 +123,7 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no t
             name = os.fsdecode(data[at : at + length].rstrip(b"\0"))
             at += length
             self.append_event(_RawEvent(wd, mask, cookie, name))
+        return len(data)
 
 
 class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has no types

@@ -1,0 +1,213 @@
+"""A real Redis server, and the sync service as a process that mirrors a real directory to it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import redis
+from support import eventually, running
+
+from sync.target import MANIFEST
+
+SYNC = (sys.executable, "-m", "sync")
+# A pipe that nobody reads would stop a service that has much to say.
+TO_FILE = ("sh", "-c", 'exec "$@" >"$OUTPUT" 2>&1', "sh")
+
+
+@contextmanager
+def paused(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Have the process do nothing for the time of the block."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+class RedisServer:
+    """A redis-server on a Unix socket, which can be started, hurt and asked."""
+
+    process: subprocess.Popen[str]
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self.client = redis.Redis(unix_socket_path=str(self.socket))
+        self._command = [
+            *("redis-server", "--port", "0", "--save", "", "--dir", str(directory)),
+            *("--unixsocket", str(self.socket), "--unixsocketperm", "777"),
+        ]
+        self._running = ExitStack()
+
+    def start(self) -> None:
+        self.process = self._running.enter_context(running(self._command, os.environ))
+        eventually(self._answers, True)
+
+    def kill(self) -> None:
+        self._running.close()
+
+    def paused(self) -> AbstractContextManager[None]:
+        return paused(self.process)
+
+    def close(self) -> None:
+        self.client.close()
+        self.kill()
+
+    def commands(self, work: Callable[[], object]) -> list[str]:
+        """Return the commands that the server gets from its clients while `work` runs."""
+        with self.client.monitor() as monitor:  # type: ignore[no-untyped-call]
+            work()
+            self.client.echo("the end")
+            seen = (str(each["command"]) for each in monitor.listen())
+            return list(takewhile(lambda command: command != "ECHO the end", seen))
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def keys(self) -> dict[bytes, bytes]:
+        """Return all keys with their values, but for the manifest."""
+        names = [name for name in self.client.scan_iter(count=10_000) if name != MANIFEST]
+        values = self.client.mget(names) if names else []
+        found = dict(zip(names, values, strict=True))
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass
+class Service:
+    """`mdvp-sync run`: its process, what it mirrors and where to, and what it says."""
+
+    process: subprocess.Popen[str]
+    root: Path
+    redis: RedisServer
+    environ: dict[str, str]
+
+    def lines(self, *words: str) -> list[str]:
+        """Return the lines of its output so far that have all these words in them."""
+        output = Path(self.environ["OUTPUT"])
+        lines = output.read_text().splitlines() if output.exists() else []
+        return [line for line in lines if all(word in line for word in words)]
+
+    def says(self, *words: str) -> bool:
+        return bool(self.lines(*words))
+
+    def get(self, name: str | bytes) -> object:
+        return self.redis.client.get(name)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return paused(self.process)
+
+    def files(self) -> dict[bytes, bytes]:
+        """Return the regular files with their contents."""
+        with os.scandir(self.root) as entries:
+            regular = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+        return {os.fsencode(entry.name): Path(entry.path).read_bytes() for entry in regular}
+
+    def catches_up(self) -> None:
+        """Wait until it has followed all that was done to the directory before, and all is equal.
+
+        A file that no one closes is not waited for.
+        """
+        marker = self.root / ".marker"
+        marker.write_bytes(b"here")
+        eventually(lambda: self.get(marker.name), b"here")
+        marker.unlink()
+        eventually(lambda: self.get(marker.name), None)
+        assert self.redis.keys() == self.files()
+
+    def health(self) -> tuple[int, str]:
+        """Return exit status and output of `mdvp-sync health`."""
+        done = subprocess.run(
+            (*SYNC, "health"), env=self.environ, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout.strip()
+
+    def stop(self, number: signal.Signals) -> int:
+        """Send a signal; return the exit status. It is an error to take longer than a second."""
+        self.process.send_signal(number)
+        return self.process.wait(1.0)
+
+
+class Start(Protocol):
+    """Starts a service; returns at once, unless it is to be `in_step` first."""
+
+    def __call__(
+        self, *, in_step: bool = False, prefix: Sequence[str] = (), **environ: str
+    ) -> Service: ...
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return a new directory that all users may use, in memory: tests make thousands of files."""
+    memory = Path("/dev/shm")  # noqa: S108
+    path = Path(tempfile.mkdtemp(prefix="sync-", dir=memory if memory.is_dir() else None))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def idle_redis(place: Path) -> Iterator[RedisServer]:
+    """Return a Redis server that has not been started."""
+    server = RedisServer(place)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_server(idle_redis: RedisServer) -> RedisServer:
+    """Return a running Redis server that holds nothing."""
+    idle_redis.start()
+    return idle_redis
+
+
+@pytest.fixture
+def root(place: Path) -> Path:
+    """Return the directory to mirror; it is empty."""
+    path = place / "root"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def start(place: Path, root: Path, idle_redis: RedisServer) -> Iterator[Start]:
+    """Return what starts services that mirror `root` to `idle_redis`."""
+    with ExitStack() as stack:
+        started = 0
+
+        def start(*, in_step: bool = False, prefix: Sequence[str] = (), **environ: str) -> Service:
+            nonlocal started
+            started += 1
+            complete = {
+                **os.environ,
+                "SYNC_ROOT": str(root),
+                "REDIS_URL": idle_redis.url,
+                "SYNC_HEARTBEAT": str(place / f"heartbeat-{started}"),
+                "OUTPUT": str(place / f"output-{started}"),
+                **environ,
+            }
+            process = stack.enter_context(running((*TO_FILE, *prefix, *SYNC, "run"), complete))
+            service = Service(process, root, idle_redis, complete)
+            if in_step:
+                eventually(lambda: service.says(" equals "), True)
+            return service
+
+        yield start
+
+
+@pytest.fixture
+def service(redis_server: RedisServer, start: Start) -> Service:  # noqa: ARG001
+    """Return a service that is in step with an empty directory."""
+    return start(in_step=True)
