@@ -25,13 +25,12 @@ users() { # the running containers that have a volume of the plugin, by name
 }
 
 fill_rootfs() {
-  local container
   build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
   rm -rf plugin/rootfs
   mkdir plugin/rootfs
-  container=$(docker create "$ROOTFS_IMAGE" true)
-  docker export "$container" | tar --extract --directory plugin/rootfs
-  docker rm "$container" >/dev/null
+  CONTAINER=$(docker create "$ROOTFS_IMAGE" true)
+  trap 'docker rm "$CONTAINER" >/dev/null' EXIT
+  docker export "$CONTAINER" | tar --extract --directory plugin/rootfs
   # The engine refuses a second plugin of the very same content, under whatever name.
   printf '%s\n' "$NAME" >plugin/rootfs/etc/mdvp-plugin
 }

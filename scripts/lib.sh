@@ -19,7 +19,8 @@ need_engine() {
 
 build() { # build DOCKERFILE TAG: from the root of the repository, quiet unless it fails
   local output
-  if ! output=$(docker build --tag "$2" --file "$1" . 2>&1); then
+  # Another builder than the engine's own would keep the image to itself.
+  if ! output=$(BUILDX_BUILDER=default docker build --tag "$2" --file "$1" . 2>&1); then
     printf '%s\n' "$output" >&2
     die "building $2 from $1 failed; the reason is above"
   fi
@@ -37,7 +38,8 @@ apt_install() { # apt_install PACKAGE...: quiet unless it fails, and without sta
     chmod +x $policy
   fi
   if ! output=$(apt-get update 2>&1 && DEBIAN_FRONTEND=noninteractive \
-    apt-get install --yes --no-install-recommends "$@" 2>&1); then
+    apt-get install --yes --no-install-recommends -o APT::Keep-Downloaded-Packages=false \
+      "$@" 2>&1); then
     printf '%s\n' "$output" >&2
     die "installing $* failed; the reason is above"
   fi

@@ -11,7 +11,7 @@
 # Failure model. Each thing that it makes is put on record in /var/lib/mdvp-quickstart/ before it is
 # made, if it is not there yet, and taken off when it is removed. So a run that ends half-way, be it
 # by SIGKILL, is continued by the next one or cleaned by --clean, and what others made is not on
-# record and stays. What of ours others have come to use stays too, on record, and is named.
+# record and stays. What of ours others have come to use stays, too, and is named.
 # Package lists and logs, those of apt-get and dpkg, are the system's and stay.
 set -euo pipefail
 # For apt-get and docker: messages and numbers as this script reads them.
@@ -36,8 +36,8 @@ DEFAULT_HOST=unix:///var/run/docker.sock
 ENGINE_PID=/run/docker.pid
 ENGINE_LOG=/var/log/mdvp-quickstart-dockerd.log
 # What an engine makes on the disk and its packages do not remove.
-ENGINE_DIRECTORIES=(/var/lib/docker /var/lib/containerd /etc/docker /etc/containerd /opt/containerd
-  /run/docker /run/containerd)
+ENGINE_DIRECTORIES=(/var/lib/docker /var/lib/containerd /etc/docker /etc/containerd /etc/cni
+  /opt/containerd /run/docker /run/containerd)
 
 # --- The record -----------------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ engine_complaint() {
 
 # --- Packages -------------------------------------------------------------------------------------
 
-is_installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = 'ii ' ]; }
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 # An upgrade, which apt-get shows with the old version, is nothing that --clean could undo.
 record_packages() { # record_packages KIND PACKAGE...: all that apt-get would install for these
@@ -687,16 +687,23 @@ mounts_on() { # mounts_on DIRECTORY: and below it, in the order in which they we
 
 # dpkg and not apt-get: it leaves a package that others need, and removes none that is not named.
 clean_packages() { # clean_packages KIND WHAT-FOR
-  local before after
+  local output count needed
   forget_absent "$1"
-  before=$(ours "$1" | wc -l)
-  [ "$before" -gt 0 ] || return 0
-  ours "$1" | xargs dpkg --purge >/dev/null 2>&1 || true
+  count=$(ours "$1" | wc -l)
+  [ "$count" -gt 0 ] || return 0
+  output=$(ours "$1" | xargs dpkg --purge 2>&1) || true
+  [[ $output != *'locked by another process'* ]] ||
+    die "dpkg is busy with something else: run --clean again when that is done"
   forget_absent "$1"
-  after=$(ours "$1")
-  [ -z "$after" ] || kept "packages" "others need ${after//$'\n'/ }"
-  before=$((before - $(ours "$1" | wc -l)))
-  [ "$before" -eq 0 ] || removed "$before packages that it installed $2"
+  needed=$(ours "$1")
+  if [ -n "$needed" ]; then
+    # They are others' from now on, and dpkg must not remember that they were to go.
+    awk '{ print $1, "install" }' <<<"$needed" | dpkg --set-selections
+    sed -i "/^$1 /d" "$RECORD"
+    say "kept    packages that others have come to need: ${needed//$'\n'/ }"
+    count=$((count - $(wc -l <<<"$needed")))
+  fi
+  [ "$count" -eq 0 ] || removed "$count packages that it installed $2"
 }
 
 close_record() {
@@ -759,7 +766,7 @@ remove_engine() {
   done < <(ours engine-directory)
   clean_group
   rm -f "$ENGINE_LOG"
-  [ -n "$(ours engine-package)$(ours engine-directory)" ] || sed -i '/^engine /d' "$RECORD"
+  [ -n "$(ours engine-directory)" ] || sed -i '/^engine /d' "$RECORD"
 }
 
 stop_engine() {

@@ -32,6 +32,7 @@ need_for_e2e() {
 
 need_venv() {
   local stamp=.venv/stamp wanted
+  [ "$PYTHON" != python3 ] || need python3=python3
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     die "needs Python 3.11 or later as $PYTHON: install it, or name it in PYTHON"
   wanted=$("$PYTHON" --version; cat requirements/build.txt requirements/dev.txt pyproject.toml)

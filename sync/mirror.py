@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # other clients of Redis wait while it runs.
 _NAMES_MAX = 1000
 _BYTES_MAX = 8 << 20
+_LINES_MAX = 10  # more files than that are logged in one line
 
 
 class Mirror:
@@ -78,9 +79,7 @@ class Mirror:
         commands += (Delete(name) for name in absent if held[name] is not None)
         if commands:
             self._target.apply(commands)
-        for name in absent:
-            if held[name] is None and name not in self._unfit:
-                log.info("%s was gone before it could be read", shown(name))
+        _report_gone([name for name in absent if held[name] is None and name not in self._unfit])
         return commands
 
     def _value(self, content: bytes) -> bytes:
@@ -92,3 +91,11 @@ class Mirror:
         elif self._unfit.get(name) != found.why:
             self._unfit[name] = found.why
             log.error("%s %s", shown(name), found.why)
+
+
+def _report_gone(names: Sequence[bytes]) -> None:
+    if len(names) > _LINES_MAX:
+        log.info("%d files were gone before they could be read", len(names))
+        return
+    for name in names:
+        log.info("%s was gone before it could be read", shown(name))

@@ -71,8 +71,8 @@ class Watch:
         if self.wait(0):
             self._notifier.read_events()
             self._notifier.process_events()
-        end = time.monotonic() + _HALF_WAIT
-        while self._handler.halves and self.wait(end - time.monotonic()):
+        end = time.monotonic() + _HALF_WAIT  # and no later: there may be no end of events
+        while self._handler.halves and (left := end - time.monotonic()) > 0 and self.wait(left):
             self._notifier.read_events()
             self._notifier.process_events()
         return self._handler.take()

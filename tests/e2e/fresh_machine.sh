@@ -4,7 +4,7 @@
 #   tests/e2e/fresh_machine.sh SUITE COMMAND [ARGUMENT...]
 #   tests/e2e/fresh_machine.sh trixie scripts/quickstart.sh
 #
-# SUITE is a release with packages at deb.debian.org: bookworm, trixie. The command runs as root
+# SUITE is a release of Debian: bookworm, trixie. The command runs as root
 # in /mdvp, a copy of this repository as a clone would have it, changes that are not committed
 # included. The machine is made of namespaces: files, mounts, processes, network, host name and
 # cgroups of its own; the kernel, and the way out to the network, are the host's. No service manager

@@ -1,0 +1,73 @@
+"""The quickstart on an engine that answers: from nothing to a key, again, and all of it away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.conftest import Docker
+
+# Where the script keeps its record. On the engine's machine it is hidden behind an empty directory,
+# as /var/lib is the host's there.
+RECORD = Path("/var/lib/mdvp-quickstart")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def record_of_its_own(docker: Docker) -> Iterator[None]:
+    there_before = RECORD.exists()
+    RECORD.mkdir(exist_ok=True)
+    docker.engine.run("mkdir", "/run/record")
+    docker.engine.run("mount", "--bind", "/run/record", str(RECORD))
+    yield
+    docker.engine.run("umount", str(RECORD))
+    if not there_before:
+        RECORD.rmdir()
+
+
+def quickstart(docker: Docker, *arguments: str) -> str:
+    return docker.engine.run("scripts/quickstart.sh", *arguments).stdout
+
+
+def things(docker: Docker) -> list[str]:
+    """Return all that an engine can have of ours, by name or id."""
+    commands = [
+        ("ps", "--all", "--quiet"),
+        ("volume", "ls", "--quiet"),
+        ("plugin", "ls", "--quiet"),
+        ("image", "ls", "--quiet", "--no-trunc"),
+    ]
+    return [thing for command in commands for thing in docker(*command).split()]
+
+
+@pytest.mark.timeout(600)
+def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docker: Docker) -> None:
+    docker.script("base_image.sh")
+    before = things(docker)
+
+    first = quickstart(docker)
+    assert "value" in first or "hello" in first
+    assert docker("exec", "test-redis1", "redis-cli", "get", "hello") != ""
+    assert (docker.engine.tmp / "redis-vol" / "hello").is_file()
+
+    docker("stop", "test-redis1")
+    quickstart(docker)
+    docker.wait_healthy("test-redis1")
+
+    quickstart(docker, "--clean")
+    assert things(docker) == before
+    assert not any(docker.engine.tmp.iterdir())
+    quickstart(docker, "--clean")
+
+
+def test_an_unknown_argument_is_answered_with_the_usage(docker: Docker) -> None:
+    done = docker.engine.run("scripts/quickstart.sh", "--frob", check=False)
+    assert done.returncode != 0
+    assert "usage: scripts/quickstart.sh [--clean]" in done.stderr
+
+
+def test_an_engine_elsewhere_is_refused_in_one_line(docker: Docker) -> None:
+    done = docker.engine.run(
+        *("env", "DOCKER_HOST=tcp://192.0.2.1:2375", "scripts/quickstart.sh"), check=False
+    )
+    assert done.returncode != 0
+    assert "the volume must be on this machine" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
