@@ -28,7 +28,8 @@ need_tools() {
         fi
         say "installing ${packages[*]}"
         { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-            apt-get -qq install --no-install-recommends -o APT::Keep-Downloaded-Packages=false "${packages[@]}" >/dev/null; } ||
+            apt-get -qq install --no-install-recommends -o APT::Keep-Downloaded-Packages=false \
+                "${packages[@]}" >/dev/null; } ||
             die "apt-get cannot install ${packages[*]}: install them, then run this again"
     fi
 }

@@ -29,7 +29,7 @@ CONTAINER=test-redis1
 ROOTFS=$PWD/plugin/rootfs
 PLUGIN_STATE=/tmp/.mdvp
 
-STATE=/var/lib/mdvp-quickstart
+STATE=${MDVP_QUICKSTART_STATE:-/var/lib/mdvp-quickstart} # another one for the tests
 RECORD=$STATE/made           # lines of KIND NAME
 BUILDING=$STATE/before-build # while something is built: what `build_leftovers` said before
 DEFAULT_HOST=unix:///var/run/docker.sock
