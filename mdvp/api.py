@@ -119,9 +119,14 @@ def _decode(request: falcon.Request) -> Message:
 
 def _text(message: Message, field: str) -> str:
     value = message.get(field)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON can spell half a surrogate pair, which can be neither stored nor logged.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_options(options: object) -> None:

@@ -69,9 +69,9 @@ def _serve(root_path: Path, socket_path: Path) -> None:
     with (
         closing(Root(root_path)) as root,
         closing(Store(root.database)) as store,
+        closing(Driver(root, store)) as driver,
         listening(socket_path) as listener,
     ):
-        driver = Driver(root, store)
         _log.info("mdvp %s serves the volumes in %s on %s", __version__, root_path, socket_path)
         serve(create_app(driver), listener)
     _log.info("stopped")

@@ -2,7 +2,7 @@
 
 Failure model. The database decides and the disk follows. A directory is made aside, recorded, and
 put at its place; it is moved aside, forgotten, and deleted. So after a crash there is one rule for
-every directory found aside: if a volume on record has its inode, it goes to that volume's place,
+every directory found aside: if a volume on record has its identity, it goes to that volume's place,
 and if none has, it is deleted. Every operation is then either done or not begun.
 
 What is at a volume's place is compared with the record before a container gets it. A directory that
@@ -14,7 +14,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Lock
+from queue import Queue
+from threading import Lock, Thread
 
 from mdvp.errors import ConflictError, NoSuchVolumeError
 from mdvp.root import Aside, Found, Root
@@ -50,13 +51,17 @@ class Driver:
         self._store = store
         self._now = now
         self._lock = Lock()
+        self._doomed: Queue[Aside | None] = Queue()
         for aside in list(root.aside()):
             self._recover(aside)
+        # A daemon, so that a directory that takes long to delete does not hold up the end.
+        self._deleter = Thread(target=self._delete_doomed, name="deleter", daemon=True)
+        self._deleter.start()
 
     def _recover(self, aside: Aside) -> None:
-        volume = self._store.volume_of_inode(aside.inode)
+        volume = self._store.volume_of(aside.identity)
         if volume is None:
-            self._delete(aside)
+            self._doomed.put(aside)
             return
         try:
             self._root.place(aside, volume.name)
@@ -72,11 +77,11 @@ class Driver:
                 return
             aside = self._root.make(name)
             try:
-                self._store.add(Volume(name, self._now(), aside.inode))
+                self._store.add(Volume(name, self._now(), aside.identity))
                 self._root.place(aside, name)
             except BaseException:
-                self._root.delete(aside)
                 self._store.delete(name)
+                self._root.delete(aside)
                 raise
         log.info("volume %s created at %s", name, self._root.mountpoint(name))
 
@@ -92,12 +97,12 @@ class Driver:
             self._forget(volume, aside)
         log.info("volume %s removed", name)
         if aside is not None:
-            self._delete(aside)  # outside the lock: a large volume holds nobody up
+            self._doomed.put(aside)
 
     def _set_aside(self, volume: Volume) -> Aside | None:
-        found = self._root.find(volume.name, volume.inode)
+        found = self._root.find(volume.name, volume.identity)
         if found is Found.OURS:
-            return self._root.set_aside(volume.name, volume.inode)
+            return self._root.set_aside(volume.name, volume.identity)
         log.warning(
             "volume %s: its directory is no longer at %s%s",
             volume.name,
@@ -114,11 +119,19 @@ class Driver:
                 self._root.place(aside, volume.name)
             raise
 
-    def _delete(self, aside: Aside) -> None:
-        try:
-            self._root.delete(aside)
-        except OSError as error:
-            log.error("cannot delete all of a removed volume, next try at next start: %s", error)
+    def _delete_doomed(self) -> None:
+        # Of a thread of its own: the engine waits a minute for a Remove, and some seconds for a
+        # plugin to start, and a volume may have millions of files.
+        while (aside := self._doomed.get()) is not None:
+            try:
+                self._root.delete(aside)
+            except OSError as error:
+                log.error("cannot delete all of a removed volume before the next start: %s", error)
+
+    def close(self, patience: float = 5.0) -> None:
+        """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
+        self._doomed.put(None)
+        self._deleter.join(patience)
 
     def mount(self, name: str, mount_id: str) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
@@ -139,7 +152,7 @@ class Driver:
 
     def _ensure_directory(self, volume: Volume) -> None:
         place = self._root.mountpoint(volume.name)
-        found = self._root.find(volume.name, volume.inode)
+        found = self._root.find(volume.name, volume.identity)
         if found is Found.FOREIGN:
             log.error("volume %s: what is at %s is not its directory", volume.name, place)
             raise ConflictError(
@@ -149,7 +162,7 @@ class Driver:
         if found is Found.NOTHING:
             aside = self._root.make(volume.name)
             try:
-                self._store.set_inode(volume.name, aside.inode)
+                self._store.set_identity(volume.name, aside.identity)
                 self._root.place(aside, volume.name)
             except BaseException:
                 self._root.delete(aside)

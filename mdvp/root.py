@@ -20,6 +20,8 @@ from enum import Enum, auto
 from pathlib import Path
 
 from mdvp.errors import ConflictError, StorageError
+from mdvp.statx import birth_time
+from mdvp.volume import Identity
 
 STATE_FOLDER = ".mdvp"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,7 +32,7 @@ _VOLUME_MODE = 0o755
 class Found(Enum):
     """What is at a volume's place."""
 
-    OURS = auto()  # the directory with the volume's inode
+    OURS = auto()  # the directory with the volume's identity
     NOTHING = auto()
     FOREIGN = auto()  # anything else: never to be handed to a container, never to be removed
 
@@ -41,7 +43,7 @@ class Aside:
 
     folder: int
     entry: str
-    inode: int
+    identity: Identity
 
 
 class Root:
@@ -100,16 +102,17 @@ class Root:
         """Return the path of the directory of volume `name`, as the engine is told it."""
         return str(self.path / name)
 
-    def find(self, name: str, inode: int) -> Found:
-        """Say what is at the place of volume `name`, whose directory has `inode`."""
+    def find(self, name: str, identity: Identity) -> Found:
+        """Say what is at the place of volume `name`, whose directory has `identity`."""
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            found = _identity(name, self._fd)
         except FileNotFoundError:
             return Found.NOTHING
         # Not the recorded device: its number may change with a reboot. A volume's directory is on
         # the file system of the root, or rename(2) could not have put it there.
         ours = stat.S_ISDIR(status.st_mode) and status.st_dev == self._device
-        return Found.OURS if ours and status.st_ino == inode else Found.FOREIGN
+        return Found.OURS if ours and found == identity else Found.FOREIGN
 
     def make(self, name: str) -> Aside:
         """Make an empty directory for volume `name`, aside: no one else can reach it there.
@@ -120,7 +123,7 @@ class Root:
             raise self._taken(name)
         os.mkdir(name, dir_fd=self._new)
         os.chmod(name, _VOLUME_MODE, dir_fd=self._new)  # whatever the umask is
-        return Aside(self._new, name, os.stat(name, dir_fd=self._new).st_ino)
+        return Aside(self._new, name, _identity(name, self._new))
 
     def _exists(self, name: str) -> bool:
         try:
@@ -140,13 +143,14 @@ class Root:
 
     def _taken(self, name: str) -> ConflictError:
         return ConflictError(
-            f"{self.mountpoint(name)} exists and is no volume of mdvp: "
-            "move it away, or give the volume another name"
+            f"{self.mountpoint(name)} exists and is no volume of mdvp: move it away, or give the "
+            "volume another name (on the host it is below the plugin's data.source)"
         )
 
-    def set_aside(self, name: str, inode: int) -> Aside:
+    def set_aside(self, name: str, identity: Identity) -> Aside:
         """Move the directory of volume `name` out of its place."""
-        aside = Aside(self._trash, str(inode), inode)  # an inode is no other directory's name
+        # No other directory there has this name, as no two have the same inode at a time.
+        aside = Aside(self._trash, str(identity.inode), identity)
         os.rename(name, aside.entry, src_dir_fd=self._fd, dst_dir_fd=self._trash)
         return aside
 
@@ -154,8 +158,7 @@ class Root:
         """Yield the directories that a crash has left aside."""
         for folder in (self._new, self._trash):
             for entry in os.listdir(folder):
-                status = os.stat(entry, dir_fd=folder, follow_symlinks=False)
-                yield Aside(folder, entry, status.st_ino)
+                yield Aside(folder, entry, _identity(entry, folder))
 
     def delete(self, aside: Aside) -> None:
         """Delete a directory that is aside, with all that is in it; links are not followed."""
@@ -165,3 +168,8 @@ class Root:
         """Give up the lock and the descriptors; the root cannot be used afterwards."""
         for fd in (self._trash, self._new, self._state, self._fd):
             os.close(fd)
+
+
+def _identity(name: str, dir_fd: int) -> Identity:
+    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    return Identity(status.st_ino, birth_time(name, dir_fd))

@@ -65,6 +65,8 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 def _remove_stale(path: Path) -> None:
+    if path.exists() and not path.is_socket():
+        raise StorageError(f"{path} is no socket: move it away, or name another one")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

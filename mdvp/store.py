@@ -13,15 +13,17 @@ from datetime import datetime
 from pathlib import Path
 
 from mdvp.errors import StorageError
-from mdvp.volume import Lease, Volume
+from mdvp.volume import Identity, Lease, Volume
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE volumes (
     name TEXT PRIMARY KEY,
     created_at TEXT NOT NULL,
-    inode INTEGER NOT NULL UNIQUE
+    inode INTEGER NOT NULL,
+    born INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX volumes_by_identity ON volumes (inode, born);
 CREATE TABLE leases (
     volume TEXT NOT NULL REFERENCES volumes (name),
     mount_id TEXT NOT NULL,
@@ -38,11 +40,10 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open the database at `path`, made if missing; raise StorageError if it cannot be used."""
         # The driver calls from the server's threads, one at a time.
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._open()
         except sqlite3.Error as error:
-            self._db.close()
             raise StorageError(f"the state database cannot be used: {error}") from error
 
     def _open(self) -> None:
@@ -69,9 +70,9 @@ class Store:
         """Return the volume `name`, None when there is none."""
         return next(self._volumes("WHERE name = ?", name), None)
 
-    def volume_of_inode(self, inode: int) -> Volume | None:
-        """Return the volume whose directory has this inode, None when there is none."""
-        return next(self._volumes("WHERE inode = ?", inode), None)
+    def volume_of(self, identity: Identity) -> Volume | None:
+        """Return the volume whose directory has this identity, None when there is none."""
+        return next(self._volumes("WHERE inode = ? AND born = ?", *identity), None)
 
     def volumes(self) -> list[Volume]:
         """Return all volumes, by name."""
@@ -79,21 +80,21 @@ class Store:
 
     def _volumes(self, where: str, *values: object) -> Iterator[Volume]:
         # `where` is always one of the constants above.
-        query = f"SELECT name, created_at, inode FROM volumes {where}"  # noqa: S608
+        query = f"SELECT name, created_at, inode, born FROM volumes {where}"  # noqa: S608
         rows = self._db.execute(query, values)
-        for name, created_at, inode in rows:
-            yield Volume(name, datetime.fromisoformat(created_at), inode)
+        for name, created_at, *identity in rows:
+            yield Volume(name, datetime.fromisoformat(created_at), Identity(*identity))
 
     def add(self, volume: Volume) -> None:
         """Record a new volume."""
         self._db.execute(
-            "INSERT INTO volumes (name, created_at, inode) VALUES (?, ?, ?)",
-            (volume.name, volume.created_at.isoformat(), volume.inode),
+            "INSERT INTO volumes (name, created_at, inode, born) VALUES (?, ?, ?, ?)",
+            (volume.name, volume.created_at.isoformat(), *volume.identity),
         )
 
-    def set_inode(self, name: str, inode: int) -> None:
+    def set_identity(self, name: str, identity: Identity) -> None:
         """Record that the volume `name` has another directory from now on."""
-        self._db.execute("UPDATE volumes SET inode = ? WHERE name = ?", (inode, name))
+        self._db.execute("UPDATE volumes SET inode = ?, born = ? WHERE name = ?", (*identity, name))
 
     def delete(self, name: str) -> None:
         """Forget the volume `name`, which has no lease."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from mdvp.errors import BadRequestError, ConflictError
 
@@ -14,17 +15,24 @@ _NAME_MAX = 255
 _SHOWN_MAX = 64
 
 
+class Identity(NamedTuple):
+    """What tells one directory from any other, whatever its name: inode, and time of birth in ns.
+
+    The inode alone does not: the next directory that is made may get that of one just deleted. The
+    time is 0 where the file system does not record it.
+    """
+
+    inode: int
+    born: int
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume on record.
-
-    `inode` is that of its directory: the number by which the directory is known again under another
-    name, and by which another directory under its name is told from it.
-    """
+    """A volume on record, and the identity of its directory."""
 
     name: str
     created_at: datetime
-    inode: int
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)

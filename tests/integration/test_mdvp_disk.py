@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,8 +20,12 @@ from mdvp.store import Store
 def driver_on(
     path: Path, root_class: type[Root] = Root, store_class: type[Store] = Store
 ) -> Iterator[Driver]:
-    with closing(root_class(path)) as root, closing(store_class(root.database)) as store:
-        yield Driver(root, store)
+    with (
+        closing(root_class(path)) as root,
+        closing(store_class(root.database)) as store,
+        closing(Driver(root, store)) as driver,
+    ):
+        yield driver
 
 
 def in_the_way(path: Path, kind: str) -> None:
@@ -38,6 +43,13 @@ def in_the_way(path: Path, kind: str) -> None:
 
 
 KINDS = ["file", "directory", "link to a directory", "dangling link"]
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """Return a directory on the repository's file system, as /tmp may be in memory."""
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as path:
+        yield Path(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,6 +78,40 @@ def test_what_has_taken_a_volumes_place_is_not_mounted_and_not_removed(
         driver.remove("vol")
         assert driver.list() == []
     assert os.lstat(tmp_path / "vol") == before
+
+
+def gets_the_inode(path: Path, of: int, tries: int = 100) -> None:
+    """Make a directory at `path` with the inode of one just deleted; file systems re-use them."""
+    for _ in range(tries):
+        path.mkdir()
+        if path.stat().st_ino == of:
+            return
+        path.rmdir()
+    pytest.skip("this file system does not use an inode again")
+
+
+def test_a_directory_with_the_inode_of_a_vanished_one_is_told_from_it(on_disk: Path) -> None:
+    with driver_on(on_disk) as driver:
+        driver.create("vol")
+        inode = (on_disk / "vol").stat().st_ino
+        (on_disk / "vol").rmdir()
+        gets_the_inode(on_disk / "vol", inode)
+        (on_disk / "vol" / "file").write_text("somebody's")
+        with pytest.raises(ConflictError, match="is not the directory that mdvp made"):
+            driver.mount("vol", "id")
+        driver.remove("vol")
+    assert (on_disk / "vol" / "file").read_text() == "somebody's"
+
+
+def test_vanished_directories_are_in_no_other_volumes_way(on_disk: Path) -> None:
+    with driver_on(on_disk) as driver:
+        for name in ("one", "two"):
+            driver.create(name)
+            (on_disk / name).rmdir()
+        driver.create("three")
+        for name in ("one", "two", "three"):
+            driver.mount(name, f"id-{name}")
+            assert (on_disk / name).is_dir()
 
 
 def test_a_directory_that_has_vanished_is_made_again(
@@ -165,9 +211,10 @@ def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
 
 STEPS = {
     "create": ["make", "add", "place"],
+    "create_in_vain": ["delete_record", "delete"],
     "remove": ["set_aside", "delete_record", "delete"],
     "mount": ["put_lease"],
-    "mount_of_a_vanished_one": ["make", "set_inode", "place"],
+    "mount_of_a_vanished_one": ["make", "set_identity", "place"],
 }
 
 
@@ -189,12 +236,18 @@ def dying(base: type, method: str, moment: str) -> type:
     return subclass
 
 
-def crash(path: Path, step: str, moment: str, operation: Callable[[Driver], object]) -> None:
+def crash(
+    path: Path,
+    step: str,
+    moment: str,
+    operation: Callable[[Driver], object],
+    root_class: type[Root] = Root,
+) -> None:
     """Do `operation` in a process that dies at `step`."""
     method = step.removesuffix("_record")
     # `Store` and `Root` both have a `delete`.
     of_store = hasattr(Store, method) and (method != "delete" or step == "delete_record")
-    root = Root if of_store else dying(Root, method, moment)
+    root = root_class if of_store else dying(root_class, method, moment)
     store = dying(Store, method, moment) if of_store else Store
     child = os.fork()
     if child == 0:
@@ -221,12 +274,26 @@ def test_a_crash_in_create_leaves_all_of_the_volume_or_nothing(
 ) -> None:
     crash(tmp_path, step, moment, lambda driver: driver.create("vol"))
     with driver_on(tmp_path) as driver:
-        assert_nothing_is_left_aside(tmp_path)
         listed = [report.volume.name for report in driver.list()]
         assert listed == (["vol"] if (tmp_path / "vol").exists() else [])
         driver.create("vol")
         driver.mount("vol", "id")
         assert (tmp_path / "vol").is_dir()
+    assert_nothing_is_left_aside(tmp_path)
+
+
+@crashes("create_in_vain")
+def test_a_crash_while_a_create_is_taken_back_leaves_nothing_of_it(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    crash(tmp_path, step, moment, lambda driver: driver.create("vol"), Overtaken)
+    (tmp_path / "vol").unlink()
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        driver.mount("vol", "id")
+        driver.unmount("vol", "id")
+        driver.remove("vol")
+    assert_nothing_is_left_aside(tmp_path)
 
 
 @crashes("remove")
@@ -238,13 +305,13 @@ def test_a_crash_in_remove_leaves_all_of_the_volume_or_nothing(
         (tmp_path / "vol" / "file").write_text("content")
     crash(tmp_path, step, moment, lambda driver: driver.remove("vol"))
     with driver_on(tmp_path) as driver:
-        assert_nothing_is_left_aside(tmp_path)
         if driver.list():
             assert (tmp_path / "vol" / "file").read_text() == "content"
             driver.mount("vol", "id")
         else:
             assert not (tmp_path / "vol").exists()
             driver.create("vol")
+    assert_nothing_is_left_aside(tmp_path)
 
 
 @crashes("mount")
@@ -266,6 +333,6 @@ def test_a_crash_while_a_directory_is_made_again_leaves_a_volume_that_mounts(
     (tmp_path / "vol").rmdir()
     crash(tmp_path, step, moment, lambda driver: driver.mount("vol", "id"))
     with driver_on(tmp_path) as driver:
-        assert_nothing_is_left_aside(tmp_path)
         driver.mount("vol", "id")
         assert (tmp_path / "vol").is_dir()
+    assert_nothing_is_left_aside(tmp_path)

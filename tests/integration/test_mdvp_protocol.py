@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from integration.plugin import Plugin, serving
+from support import eventually
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
@@ -71,7 +72,7 @@ def test_a_volume_from_create_to_remove(plugin: Plugin) -> None:
     assert plugin.call("Remove", Name="vol").message == {}
     assert not directory.exists()
     assert plugin.volumes() == []
-    assert not any((plugin.root / ".mdvp" / "trash").iterdir())
+    eventually(lambda: list((plugin.root / ".mdvp" / "trash").iterdir()), [])
 
 
 def test_create_again_leaves_the_volume_as_it_is(plugin: Plugin) -> None:
@@ -180,6 +181,17 @@ def test_a_bad_request_is_explained_and_the_next_one_works(
 def test_a_mount_without_an_id_is_refused(plugin: Plugin) -> None:
     plugin.call("Create", Name="vol")
     assert "needs 'ID'" in plugin.call("Mount", Name="vol").error
+    half_a_pair = plugin.post("/VolumeDriver.Mount", b'{"Name": "vol", "ID": "\\ud800"}')
+    assert half_a_pair.status == 400
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(short_path: Path) -> None:
+    file = short_path / "mdvp.sock"
+    file.write_text("somebody's")
+    with serving(short_path, file) as plugin:
+        log, _ = plugin.process.communicate(timeout=10)
+    assert f"ERROR {file} is no socket" in log
+    assert file.read_text() == "somebody's"
 
 
 def test_an_unknown_endpoint_is_named(hardened: Plugin) -> None:
@@ -284,5 +296,5 @@ def test_removing_a_volume_follows_no_link_out_of_it(plugin: Plugin, short_path:
     (plugin.root / "vol" / "deep").mkdir(mode=0o000)
     os.mkfifo(plugin.root / "vol" / "fifo")
     assert plugin.call("Remove", Name="vol").status == 200
+    eventually(lambda: list((plugin.root / ".mdvp" / "trash").iterdir()), [])
     assert (outside / "file").read_text() == "stays"
-    assert not any((plugin.root / ".mdvp" / "trash").iterdir())
