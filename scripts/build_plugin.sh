@@ -11,6 +11,10 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 NAME=${PLUGIN_NAME:-mdvp}
+case $NAME in
+  *:*) DRIVER=$NAME ;;
+  *) DRIVER=$NAME:latest ;;
+esac
 
 case ${1:-} in
   '' | --enable) ;;
@@ -19,7 +23,7 @@ esac
 
 users() { # the running containers that have a volume of the plugin, by name
   local volume
-  docker volume ls --quiet --filter "driver=$NAME:latest" | while read -r volume; do
+  docker volume ls --quiet --filter "driver=$DRIVER" | while read -r volume; do
     docker ps --filter "volume=$volume" --format '{{.Names}} has the volume '"$volume"
   done
 }
@@ -60,6 +64,7 @@ docker plugin create "$NAME" plugin >/dev/null
 [ ${#kept[@]} -eq 0 ] || docker plugin set "$NAME" "${kept[@]}"
 say "created the plugin $NAME"
 if [ "${1:-}" = --enable ]; then
-  docker plugin enable "$NAME" >/dev/null
+  docker plugin enable "$NAME" >/dev/null ||
+    die "$NAME does not start; the engine's log says why: journalctl -u docker | grep plugin="
   say "enabled the plugin $NAME"
 fi

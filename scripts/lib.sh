@@ -4,6 +4,9 @@
 # shellcheck disable=SC2034 # for those who source this
 ROOTFS_IMAGE=mdvp/plugin-rootfs SYNC_IMAGE=mdvp/redis-sync
 
+# A root shell from plain `su` may have none of the sbin directories.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 say() { printf '%s\n' "$*"; }
 
 die() { # die MESSAGE: one line on what is wrong and the way out

@@ -16,8 +16,6 @@
 set -euo pipefail
 # For apt-get and docker: messages and numbers as this script reads them.
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
-# A root shell from plain `su` may have none of the sbin directories.
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 unset PLUGIN_NAME # it would give the plugin that build_plugin.sh makes another name
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -449,7 +447,7 @@ volumes_root() { # the host's directory of all volumes
 }
 
 show_key() {
-  local place file content
+  local place file temporary content
   place=$(volumes_root)/$VOLUME
   file=$place/hello
   begin "writing a file and reading its key"
@@ -458,7 +456,11 @@ show_key() {
   # A file of that name that somebody else made is shown as it is.
   if is_ours file "$file" || { [ ! -e "$file" ] && [ ! -L "$file" ]; }; then
     record file "$file"
-    printf 'hello, it is %(%H:%M:%S)T\n' >"$file"
+    # Renamed into place: the container may have put a link there, which must not be written through.
+    temporary=$(mktemp "$place/.hello.XXXXXX")
+    printf 'hello, it is %(%H:%M:%S)T\n' >"$temporary"
+    chmod 644 "$temporary"
+    mv --no-target-directory "$temporary" "$file"
   fi
   content=$(cat "$file")
   wait_for_key "$content"

@@ -25,7 +25,7 @@ need_for_integration() { need redis-server=redis-server redis-cli=redis-tools se
 
 need_for_e2e() {
   need dockerd=docker.io iptables=iptables slirp4netns=slirp4netns tini=tini \
-    mmdebstrap=mmdebstrap nsenter=util-linux
+    mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps
   # From Debian 13 on the client has a package of its own.
   need docker=docker-cli
 }

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from logging.handlers import WatchedFileHandler
 from types import FrameType
 from typing import NoReturn
 
 from sync.errors import SettingsError, SyncError
 from sync.heartbeat import Heartbeat, ailment
+from sync.log import set_up
 from sync.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
-        _set_up_log(settings)
+        set_up(settings.log_level, settings.log_file)
         with (
             closing(Target(settings.redis_url, settings.password)) as target,
             closing(Directory(settings.root)) as directory,
@@ -80,21 +80,6 @@ def health(settings: Settings) -> int:
     wrong = ailment(settings.heartbeat, time.monotonic())
     print(wrong or "in step: Redis equals the directory")
     return 1 if wrong else 0
-
-
-def _set_up_log(settings: Settings) -> None:
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    if settings.log_file is not None:
-        # Supervisor rotates the file; this handler notices.
-        try:
-            handlers.append(WatchedFileHandler(settings.log_file))
-        except OSError as error:
-            raise SettingsError(f"SYNC_LOG_FILE cannot be written: {error}") from error
-    logging.basicConfig(
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s sync: %(message)s",
-        handlers=handlers,
-    )
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:

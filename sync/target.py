@@ -2,10 +2,10 @@
 
 Failure model. Beside the values Redis keeps a manifest, the hash `MANIFEST`: for each mirrored name
 the signature of the file whose content its key holds. A value and its entry change in one MULTI, so
-the manifest is never wrong, however the connection or the service ends, and a key that is not in it
-was put there by somebody else and is left alone. Every failure is a `RedisAwayError`, a connection
-that was lost included: redis-py would repair it silently, but a server that was away may have come
-back empty, so only `connect` connects.
+they agree however the connection or the service ends, and a key that is not in it was put there by
+somebody else and is left alone. Every failure is a `RedisAwayError`, a connection that was lost
+included: redis-py would repair it silently, but a server that was away may have come back empty, so
+only `connect` connects.
 """
 
 import struct
@@ -102,7 +102,7 @@ class Target:
                 return
 
     def apply(self, commands: Iterable[Command]) -> None:
-        """Carry out commands in their order, all or none of them."""
+        """Carry out commands in their order, in one transaction."""
         with _away(), self._redis.pipeline(transaction=True) as pipeline:
             for command in commands:
                 _queue(pipeline, command)

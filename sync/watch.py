@@ -47,7 +47,13 @@ class Watch:
 
     def __init__(self, directory: Path) -> None:
         """Watch `directory`; raise DirectoryGoneError when that is not possible."""
-        manager = pyinotify.WatchManager()
+        try:
+            manager = pyinotify.WatchManager()
+        except OSError as error:
+            raise DirectoryGoneError(
+                f"cannot watch {directory}: {error.strerror}; fs.inotify.max_user_instances of the "
+                "host may be too low"
+            ) from error
         self._handler = _Handler()
         self._notifier = _Notifier(manager, self._handler, timeout=0)
         self._poll = select.poll()

@@ -62,6 +62,13 @@ class Docker:
         return done
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test here the time to build images from packages, on a slow machine."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def docker() -> Iterator[Docker]:
     """Yield a prompt on a machine that has nothing of ours."""

@@ -109,7 +109,9 @@ def test_the_image_has_nothing_to_build_or_install_with(docker: Docker, box: str
 
 def reach(docker: Docker, name: str, *options: str) -> str:
     """Ask the Redis of container `name` for a key, from another container."""
-    address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name)
+    address = docker(
+        "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name
+    )
     command = ("redis-cli", "-h", address, *options, "get", "key")
     done = docker.engine.docker(
         "run", "--rm", "--entrypoint", "", "mdvp/redis-sync", *command, check=False

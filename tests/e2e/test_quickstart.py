@@ -1,6 +1,7 @@
 """The quickstart on an engine that answers: from nothing to a key, again, and all of it away."""
 
-import pytest
+import re
+
 from e2e.conftest import Docker
 
 
@@ -21,18 +22,21 @@ def things(docker: Docker) -> list[str]:
     return [thing for command in commands for thing in docker(*command).split()]
 
 
-@pytest.mark.timeout(600)
 def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docker: Docker) -> None:
     docker.script("base_image.sh")
+    for image in ("mdvp/redis-sync", "mdvp/plugin-rootfs"):  # of other tests, perhaps
+        docker.engine.docker("image", "rm", "--force", image, check=False)
     before = things(docker)
 
     first = quickstart(docker)
     value = (docker.engine.tmp / "redis-vol" / "hello").read_text()
     assert value.strip() in first
+    assert re.findall(r"^== (\d)/7 .+ \d+\.\d s$", first, re.MULTILINE) == list("1234567")
     assert docker("exec", "test-redis1", "redis-cli", "get", "hello") == value
 
     docker("stop", "test-redis1")
-    quickstart(docker)
+    second = quickstart(docker)
+    assert "the image mdvp/redis-sync ... there already" in second
     docker.wait_healthy("test-redis1")
 
     quickstart(docker, "--clean")

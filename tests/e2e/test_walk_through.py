@@ -12,6 +12,7 @@ from e2e.conftest import Docker
 from support import eventually, running
 
 CONTAINER = "test-redis1"
+NIL = "(nil)"
 SECOND = 1.0
 
 
@@ -22,8 +23,10 @@ class Redis:
         self._docker = docker
 
     def get(self, key: str) -> str:
-        """Return the value that `redis-cli get` prints: empty for nil."""
-        return self._docker("exec", CONTAINER, "redis-cli", "get", key)
+        """Return the value that `redis-cli get` prints; `(nil)`, as on a terminal, for none."""
+        command = f"redis-cli exists {key}; redis-cli get {key}"
+        exists, value = self._docker("exec", CONTAINER, "sh", "-c", command).split("\n", 1)
+        return value if exists == "1" else NIL
 
     def becomes(self, key: str, value: str) -> None:
         eventually(lambda: self.get(key), value, SECOND)
@@ -57,7 +60,7 @@ def test_a_container_with_the_volume_is_healthy_within_10_seconds(docker: Docker
 
 
 def test_there_is_no_key_before_there_is_a_file(redis: Redis) -> None:
-    assert redis.get("key1") == ""
+    assert redis.get("key1") == NIL
 
 
 def test_files_made_in_the_container_and_on_the_host_are_keys_within_a_second(
@@ -74,7 +77,7 @@ def test_files_made_in_the_container_and_on_the_host_are_keys_within_a_second(
 
 def test_a_removed_file_is_no_key(docker: Docker, redis: Redis) -> None:
     docker.inside(CONTAINER, "rm /foo/key1")
-    redis.becomes("key1", "")
+    redis.becomes("key1", NIL)
 
 
 def test_a_renamed_file_is_a_renamed_key(docker: Docker, redis: Redis) -> None:
@@ -87,7 +90,7 @@ def test_a_renamed_file_is_a_renamed_key(docker: Docker, redis: Redis) -> None:
         docker.inside(CONTAINER, "redis-cli echo the-end")
         seen = "".join(takewhile(lambda line: "the-end" not in line, monitor.stdout))
     assert '"RENAME" "key2" "new_key"' in seen
-    assert redis.get("key2") == ""
+    assert redis.get("key2") == NIL
 
 
 def test_a_rewritten_file_is_a_changed_key(docker: Docker, redis: Redis) -> None:

@@ -135,9 +135,9 @@ class Service:
         return done.returncode, done.stdout.strip()
 
     def stop(self, number: signal.Signals) -> int:
-        """Send a signal; return the exit status. It is an error to take longer than a second."""
+        """Send a signal; return the exit status. It is an error to take longer than two seconds."""
         self.process.send_signal(number)
-        return self.process.wait(1.0)
+        return self.process.wait(2.0)
 
 
 class Start(Protocol):

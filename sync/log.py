@@ -1,0 +1,45 @@
+"""The log: to standard output, and to a file if one was named."""
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from sync.errors import SettingsError
+
+_FILE_SIZE_MAX = 10 << 20
+
+
+class CappedFile(logging.FileHandler):
+    """Appends to a file that others append to as well, and keeps it small.
+
+    When the file has more than `size_max` bytes, they are copied to a file with `.1` after its name
+    and this one is emptied: it stays the same file, so that nobody has to open it again. The
+    rotation of logging, and supervisord's own, would leave the other writer with the old one.
+    """
+
+    def __init__(self, path: Path, size_max: int = _FILE_SIZE_MAX) -> None:
+        """Append to `path`, to `size_max` bytes; raise OSError if that cannot be done."""
+        super().__init__(path)
+        self._size_max = size_max
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, and empty the file if it has become too large."""
+        super().emit(record)
+        stream = self.stream
+        if stream is not None and stream.tell() > self._size_max:
+            shutil.copyfile(self.baseFilename, f"{self.baseFilename}.1")
+            stream.truncate(0)
+
+
+def set_up(level: int, file: Path | None) -> None:
+    """Log from `level` upwards; raise SettingsError if `file` cannot be written."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if file is not None:
+        try:
+            handlers.append(CappedFile(file))
+        except OSError as error:
+            raise SettingsError(f"SYNC_LOG_FILE cannot be written: {error}") from error
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s sync: %(message)s", handlers=handlers
+    )
