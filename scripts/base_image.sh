@@ -7,30 +7,18 @@
 # Debian's packages and imported under TAG. With MDVP_CACHE=DIR the made base is kept in DIR and
 # used again for 7 days; without, nothing is kept.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
 
 tag=${1:-debian:trixie-slim}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 bundle=/etc/ssl/certs/ca-certificates.crt
 
-say() { printf 'base image: %s\n' "$*"; }
-die() {
-    printf 'base image: %s\n' "$*" >&2
-    exit 1
-}
-
 has_tag() { docker image inspect "$tag" >/dev/null 2>&1; }
 
 need_tools() {
     if ! command -v mmdebstrap >/dev/null || [[ ! -e $keyring ]]; then
-        local packages=(mmdebstrap debian-archive-keyring)
-        if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
-            die "to make it here, install ${packages[*]} (as root: apt-get install ${packages[*]})"
-        fi
-        say "installing ${packages[*]}"
-        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-            apt-get -qq install --no-install-recommends -o APT::Keep-Downloaded-Packages=false \
-                "${packages[@]}" >/dev/null; } ||
-            die "apt-get cannot install ${packages[*]}: install them, then run this again"
+        apt_install mmdebstrap debian-archive-keyring
     fi
 }
 
@@ -95,13 +83,12 @@ import_base() {
         die "docker cannot import it: is there room on the engine's disk?"
 }
 
-docker version >/dev/null 2>&1 ||
-    die 'no Docker engine answers: start one, or name it in DOCKER_HOST'
+need_engine
 if has_tag; then
-    say "$tag is there"
+    say "base image $tag is there"
     exit
 fi
-say "pulling $tag"
+say "pulling the base image $tag"
 if timeout 120 docker pull --quiet "$tag" >/dev/null 2>&1; then
     say "pulled $tag"
     exit
@@ -128,4 +115,4 @@ else
     [[ -z $cached ]] || mv "$work/base.tar" "$cached"
 fi
 size=$(docker image inspect --format '{{.Size}}' "$tag")
-say "$tag is there, $((size / 1000000)) MB"
+say "base image $tag is there, $((size / 1000000)) MB"

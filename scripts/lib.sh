@@ -29,14 +29,15 @@ build() { # build DOCKERFILE TAG: from the root of the repository, quiet unless 
   fi
 }
 
-apt_install() { # apt_install PACKAGE...: quiet unless it fails, and without starting any service
-  local output policy=/usr/sbin/policy-rc.d
+# A subshell, so that the trap is its own.
+apt_install() ( # apt_install PACKAGE...: quiet unless it fails, and without starting any service
+  policy=/usr/sbin/policy-rc.d
   command -v apt-get >/dev/null || die "needs $*: install what provides them"
   [ "$(id -u)" = 0 ] || die "needs $*: run as root, or install them first"
   say "installing $*"
   # policy-rc.d is how Debian asks whether a package may start its service: 101 says no.
   if [ ! -e $policy ]; then
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    trap 'rm -f $policy' EXIT
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod +x $policy
   fi
@@ -46,4 +47,4 @@ apt_install() { # apt_install PACKAGE...: quiet unless it fails, and without sta
     printf '%s\n' "$output" >&2
     die "installing $* failed; the reason is above"
   fi
-}
+)
