@@ -66,7 +66,7 @@ class Driver:
         try:
             self._root.place(aside, volume.name)
             log.info("volume %s put back at its place after a crash", volume.name)
-        except ConflictError as error:
+        except (ConflictError, OSError) as error:
             log.error("cannot put volume %s back at its place: %s", volume.name, error)
 
     def create(self, name: str) -> None:

@@ -11,6 +11,7 @@ directory.
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -121,9 +122,10 @@ class Root:
         """
         if self._exists(name):
             raise self._taken(name)
-        os.mkdir(name, dir_fd=self._new)
-        os.chmod(name, _VOLUME_MODE, dir_fd=self._new)  # whatever the umask is
-        return Aside(self._new, name, _identity(name, self._new))
+        entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
+        os.mkdir(entry, dir_fd=self._new)
+        os.chmod(entry, _VOLUME_MODE, dir_fd=self._new)  # whatever the umask is
+        return Aside(self._new, entry, _identity(entry, self._new))
 
     def _exists(self, name: str) -> bool:
         try:
