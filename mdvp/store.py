@@ -42,7 +42,11 @@ class Store:
         # The driver calls from the server's threads, one at a time.
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._open()
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise StorageError(f"the state database cannot be used: {error}") from error
 
