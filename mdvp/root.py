@@ -107,7 +107,7 @@ class Root:
         """Say what is at the place of volume `name`, whose directory has `identity`."""
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-            found = _identity(name, self._fd)
+            found = Identity(status.st_ino, birth_time(name, self._fd))
         except FileNotFoundError:
             return Found.NOTHING
         # Not the recorded device: its number may change with a reboot. A volume's directory is on

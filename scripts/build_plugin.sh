@@ -44,15 +44,20 @@ settings() { # what `docker plugin set` would be given to have the plugin as it 
     '{{range .Settings.Env}}{{.}}{{println}}{{end}}{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}'
 }
 
-remove_old() {
+refuse_if_in_use() {
   local user
   user=$(users)
   [ -z "$user" ] || die "the plugin $NAME is in use: container ${user%%$'\n'*}; stop it first"
+}
+
+remove_old() {
+  refuse_if_in_use # by now, as the build takes its time
   docker plugin disable --force "$NAME" >/dev/null 2>&1 || true # it may be disabled already
   docker plugin rm --force "$NAME" >/dev/null
 }
 
 need_engine
+refuse_if_in_use
 scripts/base_image.sh
 fill_rootfs
 kept=()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sync.errors import SettingsError
 
+LINES_MAX = 10  # so many of a kind at once get a line each; more are logged in one line
 _FILE_SIZE_MAX = 10 << 20
 
 

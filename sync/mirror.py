@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sync.changes import Change, Command, Delete, Set, shown
 from sync.files import Directory, File, Found, Unfit
+from sync.log import LINES_MAX
 from sync.plan import names, plan, settle
 from sync.target import Target
 
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 # other clients of Redis wait while it runs.
 _NAMES_MAX = 1000
 _BYTES_MAX = 8 << 20
-_LINES_MAX = 10  # more files than that are logged in one line
 
 
 class Mirror:
@@ -94,7 +94,7 @@ class Mirror:
 
 
 def _report_gone(names: Sequence[bytes]) -> None:
-    if len(names) > _LINES_MAX:
+    if len(names) > LINES_MAX:
         log.info("%d files were gone before they could be read", len(names))
         return
     for name in names:

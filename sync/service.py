@@ -15,6 +15,7 @@ from sync.changes import Command, Delete, Rename, Set, shown
 from sync.errors import EventsLostError, RedisAwayError
 from sync.files import Directory
 from sync.heartbeat import LIVE, Heartbeat
+from sync.log import LINES_MAX
 from sync.mirror import Mirror
 from sync.plan import Pending
 from sync.target import Target
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 _BEAT = 1.0  # seconds between two signs of life
 _PATIENCE = 0.5  # seconds that a file may stay open before it is mirrored all the same
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.05, 1.0  # seconds between two tries to reach Redis
-_LINES_MAX = 10  # a larger batch is logged in one line
 
 
 class Service:
@@ -113,7 +113,7 @@ class Service:
 
 
 def _report(done: Sequence[Command], seconds: float) -> None:
-    if len(done) > _LINES_MAX:
+    if len(done) > LINES_MAX:
         size = sum(len(command.content) for command in done if isinstance(command, Set))
         log.info("%d changes (%d B, %.1f ms)", len(done), size, seconds * 1e3)
         return

@@ -33,7 +33,6 @@ class Target:
     def __init__(self, url: str, password: str | None) -> None:
         """Talk to the server at `url`, with `password` if the URL has none; connects when used."""
         try:
-            # Made here for its errors alone: the pool would make its first when it is used.
             self._redis = redis.Redis.from_url(
                 url,
                 password=password,

@@ -75,20 +75,22 @@ class Watch:
         Raises EventsLostError or DirectoryGoneError.
         """
         if self.wait(0):
-            self._notifier.read_events()
-            self._notifier.process_events()
+            self._read_queued()
         end = time.monotonic() + _HALF_WAIT  # and no later: there may be no end of events
         while self._handler.halves and (left := end - time.monotonic()) > 0 and self.wait(left):
-            self._notifier.read_events()
-            self._notifier.process_events()
+            self._read_queued()
         return self._handler.take()
+
+    def _read_queued(self) -> int:
+        size: int = self._notifier.read_events()
+        self._notifier.process_events()
+        return size
 
     def discard(self) -> None:
         """Forget what has happened until now; events lost are no error here."""
         left = self._notifier.queued()  # and no more: there may be no end of events
         while left > 0:
-            left -= self._notifier.read_events()
-            self._notifier.process_events()
+            left -= self._read_queued()
         self._handler.forget()
 
     def close(self) -> None:
