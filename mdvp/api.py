@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 
 import falcon
 
+from mdvp import options
 from mdvp.driver import Driver, Report
 from mdvp.errors import BadRequestError, ConflictError, MdvpError, NoSuchVolumeError
+from mdvp.options import Options
 from mdvp.volume import shown, timestamp
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
@@ -50,8 +52,7 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
     def create(message: Message) -> Message:
-        _refuse_options(message.get("Opts"))
-        driver.create(_text(message, "Name"))
+        driver.create(_text(message, "Name"), _options(message))
         return {}
 
     def remove(message: Message) -> Message:
@@ -129,30 +130,37 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _refuse_options(options: object) -> None:
+def _options(message: Message) -> Options:
     # The engine sends null when there are none.
-    if options is None or options == {}:
-        return
-    if not isinstance(options, dict):
+    given = message.get("Opts") or {}
+    if not isinstance(given, dict):
         raise BadRequestError("'Opts' in the request must be an object of texts")
-    named = ", ".join(sorted(shown(name) for name in options))
-    raise BadRequestError(
-        f"unknown volume option {named}: mdvp has no options; create the volume without -o"
-    )
+    return options.read(given)
 
 
 def _volume(report: Report) -> Message:
-    leases = report.leases
-    status: dict[str, object] = {"mounted": bool(leases)}
-    if leases:
-        status["mounted_by"] = [lease.mount_id for lease in leases]
-        status["since"] = timestamp(leases[0].since)
     return {
         "Name": report.volume.name,
         "Mountpoint": report.mountpoint,
         "CreatedAt": timestamp(report.volume.created_at),
-        "Status": status,
+        "Status": _status(report),
     }
+
+
+def _status(report: Report) -> Message:
+    """Return what `docker volume inspect` shows under Status."""
+    claims = report.claims
+    status: dict[str, object] = {**options.written(report.volume), "mounted": not claims.free}
+    if claims.holders:
+        status["mounted_by"] = [holder.container or str(holder) for holder in claims.holders]
+        status["since"] = timestamp(min(holder.since for holder in claims.holders))
+    elif claims.living:
+        # Its container is not to be seen: it is starting, or we cannot see at all.
+        status["mount_ids"] = [lease.mount_id for lease in claims.living]
+        status["since"] = timestamp(claims.living[0].since.utc)
+    if report.blind:
+        status["warning"] = f"who has the volume is not certain: {report.blind}"
+    return status
 
 
 def _encode(message: Message) -> bytes:

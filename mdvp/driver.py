@@ -8,35 +8,67 @@ and if none has, it is deleted. Every operation is then either done or not begun
 What is at a volume's place is compared with the record before a container gets it. A directory that
 has vanished is made again, empty, since a container that cannot start helps nobody; a directory
 that is not the volume's is refused, since it may be a trap.
+
+Who has a volume is asked of the kernel at each operation for which it matters; `mdvp.lease` has the
+rules for what it does not show.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from queue import Queue
-from threading import Lock, Thread
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Protocol
 
+from mdvp import clock
+from mdvp.clock import Moment, elapsed
 from mdvp.errors import ConflictError, NoSuchVolumeError
+from mdvp.lease import (
+    Claims,
+    Holder,
+    Lease,
+    Sighting,
+    granted,
+    in_use,
+    released,
+    sighted,
+    weigh,
+    who_has_it,
+)
+from mdvp.options import Options, differences, in_words, written
 from mdvp.root import Aside, Found, Root
 from mdvp.store import Store
-from mdvp.volume import Lease, Volume, check_name, granted, in_use, released
+from mdvp.trash import Deleter
+from mdvp.volume import Access, Identity, Volume, check_name, timestamp
+from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
+
+GRACE = 60.0  # seconds
+_NO_OPTIONS = Options()
+
+
+class Kernel(Protocol):
+    """Who shows which containers have volumes mounted; `mdvp.kernel.Kernel` is the real one."""
+
+    @property
+    def blind(self) -> str | None:
+        """Why it cannot be shown, None when it can."""
+
+    def holders(self) -> Mapping[str, Sequence[Holder]] | None:
+        """Return who has each volume mounted, by the volume's name; None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A volume as it is shown: the record, the path of its directory, and who has it mounted."""
+    """A volume as it is shown: the record, the path of its directory, and who has it.
+
+    `blind` is why the kernel cannot be asked for that; None when it can.
+    """
 
     volume: Volume
     mountpoint: str
-    leases: Sequence[Lease]
-
-
-def utc_now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(UTC)
+    claims: Claims
+    blind: str | None
 
 
 class Driver:
@@ -45,23 +77,36 @@ class Driver:
     Each raises a subclass of `mdvp.errors.MdvpError` with the reason when it is refused.
     """
 
-    def __init__(self, root: Root, store: Store, now: Callable[[], datetime] = utc_now) -> None:
-        """Serve the volumes recorded in `store` from `root`, after mending what a crash left."""
+    def __init__(
+        self,
+        root: Root,
+        store: Store,
+        kernel: Kernel,
+        *,
+        grace: float = GRACE,
+        now: Callable[[], Moment] = clock.now,
+    ) -> None:
+        """Serve the volumes recorded in `store` from `root`, after mending what a crash left.
+
+        `grace` is for how many seconds after a Mount its container may take to start.
+        """
         self._root = root
         self._store = store
+        self._kernel = kernel
+        self._grace = grace
         self._now = now
         self._lock = Lock()
-        self._doomed: Queue[Aside | None] = Queue()
+        self._deleter = Deleter(root.delete)
         for aside in list(root.aside()):
             self._recover(aside)
-        # A daemon, so that a directory that takes long to delete does not hold up the end.
-        self._deleter = Thread(target=self._delete_doomed, name="deleter", daemon=True)
-        self._deleter.start()
+        for volume in store.volumes():
+            root.keep(volume)
+        self._witness = Witness(self._look_for_starts)
 
     def _recover(self, aside: Aside) -> None:
         volume = self._store.volume_of(aside.identity)
         if volume is None:
-            self._doomed.put(aside)
+            self._deleter.put(aside)
             return
         try:
             self._root.place(aside, volume.name)
@@ -69,35 +114,106 @@ class Driver:
         except (ConflictError, OSError) as error:
             log.error("cannot put volume %s back at its place: %s", volume.name, error)
 
-    def create(self, name: str) -> None:
-        """Make volume `name`; one that is there already is left as it is."""
+    def close(self, patience: float = 5.0) -> None:
+        """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
+        self._witness.close()
+        self._deleter.close(patience)
+
+    def create(self, name: str, options: Options = _NO_OPTIONS) -> None:
+        """Make volume `name`. One that is there already is left as it is, if it is as asked for.
+
+        Only its access can be changed, while nobody has it.
+        """
         check_name(name)
         with self._lock:
-            if self._store.volume(name) is not None:
+            volume = self._store.volume(name)
+            if volume is not None:
+                self._agree(volume, options)
                 return
-            aside = self._root.make(name)
-            try:
-                self._store.add(Volume(name, self._now(), aside.identity))
-                self._root.place(aside, name)
-            except BaseException:
-                self._store.delete(name)
-                self._root.delete(aside)
-                raise
-        log.info("volume %s created at %s", name, self._root.mountpoint(name))
+            if options.adopt:
+                self._adopt(name, options)
+            else:
+                self._make(name, options)
+        log.info(
+            "volume %s created at %s (%s)",
+            name,
+            self._root.mountpoint(name),
+            in_words(written(options)) or "no options",
+        )
+
+    def _make(self, name: str, options: Options) -> None:
+        aside = self._root.make(name, options)
+        volume = self._new_volume(name, options, aside.identity)
+        try:
+            self._root.label(aside, volume)
+            self._store.add(volume)
+            self._root.place(aside, name)
+        except BaseException:
+            self._store.delete(name)
+            self._root.delete(aside)
+            raise
+        self._root.keep(volume)
+
+    def _adopt(self, name: str, options: Options) -> None:
+        identity = self._root.adopt(name, options)
+        other = self._store.volume_of(identity)
+        if other is not None:
+            raise ConflictError(
+                f"{self._root.mountpoint(name)} cannot be adopted: it is the directory of volume "
+                f"{other.name!r}, moved; move it back"
+            )
+        volume = self._new_volume(name, options, identity)
+        self._root.label_in_place(volume)
+        self._store.add(volume)
+        self._root.keep(volume)
+
+    def _new_volume(self, name: str, options: Options, identity: Identity) -> Volume:
+        access = options.access or Access.EXCLUSIVE
+        return Volume(
+            name, self._now().utc, identity, access, options.uid, options.gid, options.mode
+        )
+
+    def _agree(self, volume: Volume, asked: Options) -> None:
+        """Make the volume that is there already as it is `asked` for, or refuse."""
+        differing = differences(volume, asked)
+        if not differing:
+            return
+        refusal = (
+            f"volume {volume.name!r} exists with {in_words(written(volume))}, and you ask for "
+            f"{in_words(differing)}"
+        )
+        if asked.access is None or list(differing) != ["access"]:
+            raise ConflictError(
+                f"{refusal}: only the access of a volume can be changed; leave the rest out, or "
+                "remove the volume first"
+            )
+        claims = self._claims(volume.name)
+        if not claims.free:
+            raise ConflictError(
+                f"{refusal}: access can be changed when no container has the volume, but "
+                f"{who_has_it(claims, self._now(), self._grace)}"
+            )
+        changed = replace(volume, access=asked.access)
+        self._store.replace(changed)
+        self._root.label_in_place(changed)
+        log.info("volume %s changed: %s", volume.name, in_words(differing))
 
     def remove(self, name: str) -> None:
-        """Remove volume `name` with its content; refused while it is mounted."""
+        """Remove volume `name` with its content; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
-            leases = self._store.leases(name)
-            if leases:
-                log.warning("volume %s not removed: mount %s has it", name, leases[0].mount_id)
-                raise in_use(name, leases[0])
+            claims = self._claims(name)
+            if not claims.free:
+                refusal = in_use(volume, claims, self._now(), self._grace)
+                log.warning("volume %s not removed: %s", name, refusal)
+                raise refusal
             aside = self._set_aside(volume)
             self._forget(volume, aside)
+            self._root.let_go(name)
+            _log_reclaimed(name, claims.dead)
         log.info("volume %s removed", name)
         if aside is not None:
-            self._doomed.put(aside)
+            self._deleter.put(aside)
 
     def _set_aside(self, volume: Volume) -> Aside | None:
         found = self._root.find(volume.name, volume.identity)
@@ -119,34 +235,25 @@ class Driver:
                 self._root.place(aside, volume.name)
             raise
 
-    def _delete_doomed(self) -> None:
-        # Of a thread of its own: the engine waits a minute for a Remove, and some seconds for a
-        # plugin to start, and a volume may have millions of files.
-        while (aside := self._doomed.get()) is not None:
-            try:
-                self._root.delete(aside)
-            except OSError as error:
-                log.error("cannot delete all of a removed volume before the next start: %s", error)
-
-    def close(self, patience: float = 5.0) -> None:
-        """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
-        self._doomed.put(None)
-        self._deleter.join(patience)
-
     def mount(self, name: str, mount_id: str) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
 
-        Refused while another mount ID has it. The same ID may mount again; each Mount is counted.
+        Refused while another has it, unless it is shared. The same ID may mount again; each Mount
+        is counted.
         """
         with self._lock:
             volume = self._volume(name)
+            now = self._now()
+            claims = self._claims(name)
             try:
-                lease = granted(name, self._store.leases(name), mount_id, self._now())
+                lease = granted(volume, claims, mount_id, now, self._grace)
             except ConflictError as refusal:
-                log.warning("mount %s refused: %s", mount_id, refusal)
+                log.warning("volume %s refused to mount %s: %s", name, mount_id, refusal)
                 raise
             self._ensure_directory(volume)
-            self._store.put_lease(name, lease)
+            self._store.put_leases(name, [lease], ended=claims.dead)
+            _log_reclaimed(name, claims.dead)
+        self._witness.wake()
         log.info("volume %s mounted by %s (%s)", name, mount_id, _open_mounts(lease))
         return self._root.mountpoint(name)
 
@@ -160,18 +267,27 @@ class Driver:
                 "move it away and mdvp makes a new, empty one"
             )
         if found is Found.NOTHING:
-            aside = self._root.make(volume.name)
-            try:
-                self._store.set_identity(volume.name, aside.identity)
-                self._root.place(aside, volume.name)
-            except BaseException:
-                self._root.delete(aside)
-                raise
+            self._make_again(volume)
             log.error(
                 "volume %s: %s had vanished, with all that was in it; made it again, empty",
                 volume.name,
                 place,
             )
+        self._root.keep(volume)
+
+    def _make_again(self, volume: Volume) -> None:
+        options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)
+        aside = self._root.make(volume.name, options)
+        again = replace(volume, identity=aside.identity)
+        try:
+            self._root.label(aside, again)
+            self._store.replace(again)
+            self._root.place(aside, volume.name)
+        except BaseException:
+            self._root.delete(aside)
+            raise
+        self._root.let_go(volume.name)
+        self._root.keep(again)
 
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
@@ -183,9 +299,9 @@ class Driver:
                 return
             left = released(held)
             if left is None:
-                self._store.end_lease(name, mount_id)
+                self._store.put_leases(name, [], ended=[held])
             else:
-                self._store.put_lease(name, left)
+                self._store.put_leases(name, [left])
         log.info("volume %s unmounted by %s (%s)", name, mount_id, _open_mounts(left))
 
     def path(self, name: str) -> str:
@@ -196,26 +312,81 @@ class Driver:
     def get(self, name: str) -> Report:
         """Report on volume `name`."""
         with self._lock:
-            return self._report(self._volume(name), self._store.leases(name))
+            volume = self._volume(name)
+            return self._report(volume, self._claims(name))
 
     def list(self) -> list[Report]:
         """Report on all volumes, by name."""
         with self._lock:
             leases = self._store.all_leases()
+            holders = self._kernel.holders()
+            now = self._now()
             return [
-                self._report(volume, leases.get(volume.name, ()))
+                self._report(
+                    volume,
+                    weigh(
+                        leases.get(volume.name, ()),
+                        _sighting(holders, volume.name),
+                        now,
+                        self._grace,
+                    ),
+                )
                 for volume in self._store.volumes()
             ]
 
-    def _report(self, volume: Volume, leases: Sequence[Lease]) -> Report:
-        return Report(volume, self._root.mountpoint(volume.name), leases)
+    def _report(self, volume: Volume, claims: Claims) -> Report:
+        return Report(volume, self._root.mountpoint(volume.name), claims, self._kernel.blind)
+
+    def _claims(self, name: str) -> Claims:
+        # Both under the lock: what the witness has marked as seen was so before we look ourselves.
+        leases = self._store.leases(name)
+        sighting = _sighting(self._kernel.holders(), name)
+        return weigh(leases, sighting, self._now(), self._grace)
+
+    def _look_for_starts(self) -> bool:
+        """Mark the leases whose containers have started; say whether others are still awaited."""
+        with self._lock:
+            if not self._store.unseen_leases():
+                return False
+        holders = self._kernel.holders()
+        if holders is None:
+            return False
+        with self._lock:
+            waiting = self._store.unseen_leases()
+            for name, leases in waiting.items():
+                shown = holders.get(name, ())
+                if seen := sighted(leases, shown):
+                    self._store.put_leases(name, seen)
+                    log.info("volume %s is mounted in %s", name, ", ".join(map(str, shown)))
+                    leases.clear()
+            now = self._now()
+            return any(
+                elapsed(lease.since, now) <= self._grace
+                for leases in waiting.values()
+                for lease in leases
+            )
 
     def _volume(self, name: str) -> Volume:
         volume = self._store.volume(check_name(name))
         if volume is None:
-            raise NoSuchVolumeError(name)
+            raise NoSuchVolumeError(name, adoptable=self._root.has_directory(name))
         return volume
+
+
+def _sighting(holders: Mapping[str, Sequence[Holder]] | None, name: str) -> Sighting:
+    return None if holders is None else holders.get(name, ())
 
 
 def _open_mounts(lease: Lease | None) -> str:
     return f"open mounts: {lease.mounts if lease else 0}"
+
+
+def _log_reclaimed(name: str, dead: Sequence[Lease]) -> None:
+    for lease in dead:
+        log.warning(
+            "volume %s reclaimed from mount %s, which had it since %s and did not give it back: "
+            "no container has it mounted",
+            name,
+            lease.mount_id,
+            timestamp(lease.since.utc),
+        )

@@ -16,10 +16,13 @@ class BadRequestError(MdvpError):
 class NoSuchVolumeError(MdvpError):
     """The volume is not one of ours."""
 
-    def __init__(self, name: str) -> None:
-        """Name the volume that is missing, and where to see the others."""
+    def __init__(self, name: str, *, adoptable: bool = False) -> None:
+        """Name the volume that is missing; `adoptable`: a directory of its name is there."""
         super().__init__(
-            f"no volume {name!r}: `docker volume ls -f driver=mdvp` shows those there are"
+            f"no volume {name!r}, but a directory of that name: `docker volume create -d mdvp "
+            f"-o adopt=true {name}` makes it one"
+            if adoptable
+            else f"no volume {name!r}: `docker volume ls -f driver=mdvp` shows those there are"
         )
 
 
@@ -29,3 +32,7 @@ class ConflictError(MdvpError):
 
 class StorageError(MdvpError):
     """The root directory or the state in it cannot be used as it is."""
+
+
+class SettingsError(MdvpError):
+    """A setting is not what it can be."""

@@ -6,13 +6,21 @@ the way. So all work is relative to open descriptors and follows no link, and md
 one rename(2) out of or into that folder, so it is at its place whole or not at all; what a crash
 leaves aside is found again with `aside()`. rename(2) never replaces anything but an empty
 directory.
+
+systemd-tmpfiles removes what is old from `/tmp`, but leaves alone a directory that somebody holds a
+BSD lock on, with all below it (tmpfiles.d(5), Age). So each volume's directory is kept open and
+locked, as many as there are descriptors for.
+
+Each directory carries its volume's record in an extended attribute, should the database be lost. A
+file system without such attributes is served all the same.
 """
 
 import errno
 import fcntl
+import logging
 import os
+import resource
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,14 +28,22 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from mdvp import record, trash
 from mdvp.errors import ConflictError, StorageError
+from mdvp.options import Options
 from mdvp.statx import birth_time
-from mdvp.volume import Identity
+from mdvp.volume import Identity, Volume
+
+log = logging.getLogger(__name__)
 
 STATE_FOLDER = ".mdvp"
+_KEY = "key"
+_KEY_BYTES = 32
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_MODE = 0o700
 _VOLUME_MODE = 0o755
+# What is not for directories: connections, the database, files under way.
+_DESCRIPTORS_RESERVED = 512
 
 
 class Found(Enum):
@@ -48,16 +64,29 @@ class Aside:
 
 
 class Root:
-    """The root of all volumes, held open, with mdvp's own folder in it locked."""
+    """The root of all volumes, held open, with mdvp's own folder in it locked.
 
-    def __init__(self, path: Path) -> None:
-        """Open the root at `path`; raise StorageError if it is not a safe place or is taken."""
+    Attributes:
+        path: where it is.
+        used_before: whether an mdvp has been here.
+
+    """
+
+    def __init__(self, path: Path, *, lock_directories: bool = True) -> None:
+        """Open the root at `path`; raise StorageError if it is not a safe place or is taken.
+
+        `lock_directories` is whether to keep those of the volumes from systemd-tmpfiles.
+        """
         self.path = path
+        self._lock_directories = lock_directories
+        self._kept: dict[str, int] = {}  # the descriptors of locked directories, by volume name
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._device = os.fstat(self._fd).st_dev
             self._state = self._own_folder(self._fd, STATE_FOLDER)
             self._lock()
+            self.used_before = _exists(_KEY, self._state)
+            self._signing_key = self._own_key()
             self._new = self._own_folder(self._state, "new")
             self._trash = self._own_folder(self._state, "trash")
         except OSError as error:
@@ -99,9 +128,35 @@ class Root:
                 "a root of its own (`docker plugin set NAME data.source=DIR`)"
             ) from error
 
+    def _own_key(self) -> bytes:
+        """Return the key that records are signed with, made when there is none."""
+        path = Path(f"/proc/self/fd/{self._state}/{_KEY}")
+        if self.used_before:
+            return path.read_bytes()
+        key = secrets.token_bytes(_KEY_BYTES)
+        # It is at its place whole or not at all: half a key would sign what nobody could verify.
+        new = path.with_suffix(".new")
+        new.touch(0o600)
+        new.write_bytes(key)
+        new.replace(path)
+        return key
+
+    @property
+    def descriptor(self) -> int:
+        """The open descriptor of the root."""
+        return self._fd
+
     def mountpoint(self, name: str) -> str:
         """Return the path of the directory of volume `name`, as the engine is told it."""
         return str(self.path / name)
+
+    def has_directory(self, name: str) -> bool:
+        """Say whether there is a directory at the place that a volume `name` would have."""
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISDIR(status.st_mode)
 
     def find(self, name: str, identity: Identity) -> Found:
         """Say what is at the place of volume `name`, whose directory has `identity`."""
@@ -115,24 +170,62 @@ class Root:
         ours = stat.S_ISDIR(status.st_mode) and status.st_dev == self._device
         return Found.OURS if ours and found == identity else Found.FOREIGN
 
-    def make(self, name: str) -> Aside:
+    def make(self, name: str, options: Options) -> Aside:
         """Make an empty directory for volume `name`, aside: no one else can reach it there.
 
-        Raises ConflictError when something is at the volume's place.
+        It has the owner and permissions that `options` ask for. Raises ConflictError when something
+        is at the volume's place.
         """
-        if self._exists(name):
+        if _exists(name, self._fd):
             raise self._taken(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
         os.mkdir(entry, dir_fd=self._new)
-        os.chmod(entry, _VOLUME_MODE, dir_fd=self._new)  # whatever the umask is
-        return Aside(self._new, entry, _identity(entry, self._new))
-
-    def _exists(self, name: str) -> bool:
+        fd = os.open(entry, _DIRECTORY, dir_fd=self._new)
         try:
-            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
+            os.fchmod(fd, _VOLUME_MODE)  # whatever the umask is
+            _give(fd, options)
+            return Aside(self._new, entry, _identity(fd))
+        except BaseException:
+            os.rmdir(entry, dir_fd=self._new)
+            raise
+        finally:
+            os.close(fd)
+
+    def adopt(self, name: str, options: Options) -> Identity:
+        """Take over the directory that is at the place of volume `name`, with its content.
+
+        It gets the owner and permissions that `options` ask for. Raises ConflictError when it is
+        not a directory of root's (or of whom mdvp runs as) in the file system of the root.
+        """
+        place = self.mountpoint(name)
+        try:
+            fd = os.open(name, _DIRECTORY, dir_fd=self._fd)
+        except FileNotFoundError as error:
+            raise ConflictError(
+                f"there is no {place} to adopt: leave adopt out for a new directory (on the host "
+                "it is below the plugin's data.source)"
+            ) from error
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise ConflictError(
+                    f"{place} cannot be adopted: it is not a directory itself"
+                ) from error
+            raise
+        try:
+            status = os.fstat(fd)
+            if status.st_dev != self._device:
+                raise ConflictError(
+                    f"{place} cannot be adopted: it is another file system; mount that elsewhere"
+                )
+            if status.st_uid != os.geteuid():
+                raise ConflictError(
+                    f"{place} cannot be adopted: it belongs to user {status.st_uid}, who could "
+                    f"have put anything there; if you trust it, `chown root` it first"
+                )
+            _give(fd, options)
+            return _identity(fd)
+        finally:
+            os.close(fd)
 
     def place(self, aside: Aside, name: str) -> None:
         """Put a directory that is aside at the place of volume `name`; ConflictError if taken."""
@@ -145,33 +238,166 @@ class Root:
 
     def _taken(self, name: str) -> ConflictError:
         return ConflictError(
-            f"{self.mountpoint(name)} exists and is no volume of mdvp: move it away, or give the "
-            "volume another name (on the host it is below the plugin's data.source)"
+            f"{self.mountpoint(name)} exists and is no volume of mdvp: take it over with "
+            "`-o adopt=true`, move it away, or give the volume another name (on the host it is "
+            "below the plugin's data.source)"
         )
 
     def set_aside(self, name: str, identity: Identity) -> Aside:
-        """Move the directory of volume `name` out of its place."""
+        """Move the directory of volume `name` out of its place; ConflictError if that cannot be."""
         # No other directory there has this name, as no two have the same inode at a time.
         aside = Aside(self._trash, str(identity.inode), identity)
-        os.rename(name, aside.entry, src_dir_fd=self._fd, dst_dir_fd=self._trash)
+        try:
+            os.rename(name, aside.entry, src_dir_fd=self._fd, dst_dir_fd=self._trash)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise ConflictError(
+                    f"{self.mountpoint(name)} is a mount point on the host: unmount it first"
+                ) from error
+            raise
         return aside
 
     def aside(self) -> Iterator[Aside]:
         """Yield the directories that a crash has left aside."""
         for folder in (self._new, self._trash):
             for entry in os.listdir(folder):
-                yield Aside(folder, entry, _identity(entry, folder))
+                fd = os.open(entry, _DIRECTORY, dir_fd=folder)
+                try:
+                    yield Aside(folder, entry, _identity(fd))
+                finally:
+                    os.close(fd)
 
     def delete(self, aside: Aside) -> None:
-        """Delete a directory that is aside, with all that is in it; links are not followed."""
-        shutil.rmtree(aside.entry, dir_fd=aside.folder)
+        """Delete a directory that is aside, with all that is in it; see `mdvp.trash.delete`."""
+        trash.delete(aside.folder, aside.entry)
+
+    def keep(self, volume: Volume) -> None:
+        """Lock the directory of `volume` against cleaners, and label it should it have no record.
+
+        Does nothing if it is not at its place.
+        """
+        if volume.name in self._kept:
+            return
+        try:
+            fd = os.open(volume.name, _DIRECTORY, dir_fd=self._fd)
+        except OSError:
+            return
+        if _identity(fd) == volume.identity:
+            if not _has_record(fd):
+                self._write_record(fd, volume)
+            if self._lock_directories and self._locked(fd, volume.name):
+                self._kept[volume.name] = fd
+                return
+        os.close(fd)
+
+    def _locked(self, fd: int, name: str) -> bool:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if fd >= limit - _DESCRIPTORS_RESERVED:
+            log.warning(
+                "volume %s: its directory is not locked, so that systemd-tmpfiles may remove what "
+                "is old in it: there are too few file descriptors (limit: %d)",
+                name,
+                limit,
+            )
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("volume %s: somebody else has locked its directory, so mdvp does not", name)
+            return False
+        return True
+
+    def let_go(self, name: str) -> None:
+        """Unlock the directory of volume `name`."""
+        if (fd := self._kept.pop(name, None)) is not None:
+            os.close(fd)
+
+    def label(self, aside: Aside, volume: Volume) -> None:
+        """Write the record of `volume` on its directory, which is aside."""
+        self._label(aside.folder, aside.entry, volume)
+
+    def label_in_place(self, volume: Volume) -> None:
+        """Write the record of `volume` on its directory, which is at its place."""
+        self._label(self._fd, volume.name, volume)
+
+    def _label(self, folder: int, entry: str, volume: Volume) -> None:
+        fd = os.open(entry, _DIRECTORY, dir_fd=folder)
+        try:
+            self._write_record(fd, volume)
+        finally:
+            os.close(fd)
+
+    def _write_record(self, fd: int, volume: Volume) -> None:
+        try:
+            os.setxattr(fd, record.ATTRIBUTE, record.encode(volume, self._signing_key))
+        except OSError as error:
+            # It is a second copy: without it, the volume is as good as with it.
+            log.debug("volume %s: its directory cannot carry its record: %s", volume.name, error)
+
+    def can_label(self) -> bool:
+        """Say whether directories here can carry records."""
+        try:
+            os.setxattr(self._state, record.ATTRIBUTE, b"")
+        except OSError:
+            return False
+        return True
+
+    def volumes(self) -> Iterator[Volume]:
+        """Yield the volumes whose directories are at their places and say so."""
+        for name in os.listdir(self._fd):
+            try:
+                fd = os.open(name, _DIRECTORY, dir_fd=self._fd)
+            except OSError:
+                continue  # not a directory
+            try:
+                text = os.getxattr(fd, record.ATTRIBUTE)
+                ours = os.fstat(fd).st_uid == os.geteuid()
+                if text and os.fstat(fd).st_dev == self._device:
+                    yield record.decode(text, self._signing_key, name, _identity(fd), trusted=ours)
+            except OSError:
+                continue  # no record
+            except record.BadRecordError as error:
+                log.warning(
+                    "%s has a volume's record that is not to be trusted: %s; if it was a volume, "
+                    "`docker volume create -d mdvp -o adopt=true NAME` makes it one again",
+                    self.mountpoint(name),
+                    error,
+                )
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
-        """Give up the lock and the descriptors; the root cannot be used afterwards."""
-        for fd in (self._trash, self._new, self._state, self._fd):
+        """Give up the locks and the descriptors; the root cannot be used afterwards."""
+        for fd in (*self._kept.values(), self._trash, self._new, self._state, self._fd):
             os.close(fd)
 
 
-def _identity(name: str, dir_fd: int) -> Identity:
-    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    return Identity(status.st_ino, birth_time(name, dir_fd))
+def _exists(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _identity(fd: int) -> Identity:
+    return Identity(os.fstat(fd).st_ino, birth_time("", fd))
+
+
+def _give(fd: int, options: Options) -> None:
+    """Give a directory the permissions and the owner that are asked for."""
+    # In this order: the permissions of what is somebody else's take one more capability.
+    if options.mode is not None:
+        os.fchmod(fd, options.mode)
+    if options.uid is not None or options.gid is not None:
+        unchanged = -1
+        uid = unchanged if options.uid is None else options.uid
+        gid = unchanged if options.gid is None else options.gid
+        os.fchown(fd, uid, gid)
+
+
+def _has_record(fd: int) -> bool:
+    try:
+        return bool(os.getxattr(fd, record.ATTRIBUTE))
+    except OSError:
+        return False

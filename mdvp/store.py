@@ -3,68 +3,80 @@
 Failure model. Each method is one transaction, so a crash at any instant leaves the state from
 before the call or from after it. WAL with synchronous=FULL makes a commit durable before the method
 returns, at the cost of one fsync. The database is opened with an exclusive lock: two processes
-never share it. Nothing here looks at the volumes' directories; `mdvp.driver` makes disk and record
-agree.
+never share it. One that is damaged is kept under another name, and a new one is made. What a new
+one lacks, or one that was not closed and may have lost its end, is what the caller finds elsewhere:
+it is added in one transaction. Nothing here looks at the volumes' directories; `mdvp.driver` makes
+disk and record agree.
 """
 
+import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from mdvp.clock import Moment
 from mdvp.errors import StorageError
-from mdvp.volume import Identity, Lease, Volume
+from mdvp.lease import Lease
+from mdvp.volume import Access, Identity, Volume
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE volumes (
-    name TEXT PRIMARY KEY,
-    created_at TEXT NOT NULL,
-    inode INTEGER NOT NULL,
-    born INTEGER NOT NULL
-) STRICT;
-CREATE INDEX volumes_by_identity ON volumes (inode, born);
-CREATE TABLE leases (
-    volume TEXT NOT NULL REFERENCES volumes (name),
-    mount_id TEXT NOT NULL,
-    mounts INTEGER NOT NULL CHECK (mounts > 0),
-    since TEXT NOT NULL,
-    PRIMARY KEY (volume, mount_id)
-) STRICT;
-"""
+log = logging.getLogger(__name__)
+
+# What brings a database from each version of the schema to the next; its version is their number.
+_MIGRATIONS = (
+    """
+    CREATE TABLE volumes (
+        name TEXT PRIMARY KEY,
+        created_at TEXT NOT NULL,
+        inode INTEGER NOT NULL,
+        born INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX volumes_by_identity ON volumes (inode, born);
+    CREATE TABLE leases (
+        volume TEXT NOT NULL REFERENCES volumes (name),
+        mount_id TEXT NOT NULL,
+        mounts INTEGER NOT NULL CHECK (mounts > 0),
+        since TEXT NOT NULL,
+        PRIMARY KEY (volume, mount_id)
+    ) STRICT;
+    """,
+    # No boot has the empty id, so an older lease is one from before the last boot: it counts while
+    # the kernel shows a container.
+    """
+    ALTER TABLE volumes ADD COLUMN access TEXT NOT NULL DEFAULT 'exclusive';
+    ALTER TABLE volumes ADD COLUMN uid INTEGER;
+    ALTER TABLE volumes ADD COLUMN gid INTEGER;
+    ALTER TABLE volumes ADD COLUMN mode INTEGER;
+    ALTER TABLE leases ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+    ALTER TABLE leases ADD COLUMN uptime REAL NOT NULL DEFAULT 0;
+    ALTER TABLE leases ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
+    """,
+)
+_VERSION = len(_MIGRATIONS)
+_VOLUME = "name, created_at, inode, born, access, uid, gid, mode"
+_LEASE = "mount_id, mounts, since, boot, uptime, seen"
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Store:
     """Volumes and leases on record. Not thread-safe: the driver serialises its calls."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the database at `path`, made if missing; raise StorageError if it cannot be used."""
-        # The driver calls from the server's threads, one at a time.
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            try:
-                self._open()
-            except BaseException:
-                self._db.close()
-                raise
-        except sqlite3.Error as error:
-            raise StorageError(f"the state database cannot be used: {error}") from error
+    def __init__(self, path: Path, found: Callable[[], Iterable[Volume]] = tuple) -> None:
+        """Open the database at `path`; one that may lack volumes gets those that `found` finds.
 
-    def _open(self) -> None:
-        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            # DDL is transactional in SQLite: a crash here leaves an empty database, not half a one.
-            self._db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise StorageError(
-                f"the state database is of schema {version}, this mdvp knows {_SCHEMA_VERSION}: "
-                "use the version of mdvp that wrote it, or a newer one"
-            )
+        Raises StorageError if it cannot be used.
+        """
+        try:
+            try:
+                self._db = _open(path, found)
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", None) not in _DAMAGED:
+                    raise
+                _put_away(path, error)
+                self._db = _open(path, found)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"the state database cannot be used: {error}") from error
 
     def close(self) -> None:
         """Close the database; the store cannot be used afterwards."""
@@ -84,53 +96,183 @@ class Store:
 
     def _volumes(self, where: str, *values: object) -> Iterator[Volume]:
         # `where` is always one of the constants above.
-        query = f"SELECT name, created_at, inode, born FROM volumes {where}"  # noqa: S608
-        rows = self._db.execute(query, values)
-        for name, created_at, *identity in rows:
-            yield Volume(name, datetime.fromisoformat(created_at), Identity(*identity))
+        rows = self._db.execute(f"SELECT {_VOLUME} FROM volumes {where}", values)  # noqa: S608
+        for name, created_at, inode, born, access, *owner_and_mode in rows:
+            yield Volume(
+                name,
+                datetime.fromisoformat(created_at),
+                Identity(inode, born),
+                Access(access),
+                *owner_and_mode,
+            )
 
     def add(self, volume: Volume) -> None:
         """Record a new volume."""
+        _add(self._db, volume)
+
+    def replace(self, volume: Volume) -> None:
+        """Record that the volume of this name is from now on as `volume` says."""
         self._db.execute(
-            "INSERT INTO volumes (name, created_at, inode, born) VALUES (?, ?, ?, ?)",
-            (volume.name, volume.created_at.isoformat(), *volume.identity),
+            "UPDATE volumes SET inode = ?, born = ?, access = ? WHERE name = ?",
+            (*volume.identity, volume.access.value, volume.name),
         )
 
-    def set_identity(self, name: str, identity: Identity) -> None:
-        """Record that the volume `name` has another directory from now on."""
-        self._db.execute("UPDATE volumes SET inode = ?, born = ? WHERE name = ?", (*identity, name))
-
     def delete(self, name: str) -> None:
-        """Forget the volume `name`, which has no lease."""
-        self._db.execute("DELETE FROM volumes WHERE name = ?", (name,))
+        """Forget the volume `name` and all leases on it."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("DELETE FROM leases WHERE volume = ?", (name,))
+            self._db.execute("DELETE FROM volumes WHERE name = ?", (name,))
 
     def leases(self, name: str) -> list[Lease]:
         """Return the leases on volume `name`, the oldest first."""
         rows = self._db.execute(
-            "SELECT mount_id, mounts, since FROM leases WHERE volume = ? ORDER BY since", (name,)
+            f"SELECT {_LEASE} FROM leases WHERE volume = ? ORDER BY since",  # noqa: S608
+            (name,),
         )
         return [_lease(*row) for row in rows]
 
     def all_leases(self) -> dict[str, list[Lease]]:
         """Return the leases of all volumes that have any, by volume name, the oldest first."""
+        return self._leases_by_volume("")
+
+    def unseen_leases(self) -> dict[str, list[Lease]]:
+        """Return those of them whose container the kernel has not shown yet."""
+        return self._leases_by_volume("WHERE NOT seen")
+
+    def _leases_by_volume(self, where: str) -> dict[str, list[Lease]]:
         leases: dict[str, list[Lease]] = {}
-        for volume, *row in self._db.execute(
-            "SELECT volume, mount_id, mounts, since FROM leases ORDER BY since"
-        ):
+        rows = self._db.execute(
+            f"SELECT volume, {_LEASE} FROM leases {where} ORDER BY since"  # noqa: S608
+        )
+        for volume, *row in rows:
             leases.setdefault(volume, []).append(_lease(*row))
         return leases
 
-    def put_lease(self, name: str, lease: Lease) -> None:
-        """Record `lease` on volume `name`, in place of an older one of its mount ID."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO leases (volume, mount_id, mounts, since) VALUES (?, ?, ?, ?)",
-            (name, lease.mount_id, lease.mounts, lease.since.isoformat()),
+    def put_leases(self, name: str, leases: Iterable[Lease], ended: Iterable[Lease] = ()) -> None:
+        """Record `leases` on volume `name`, for what their mount IDs had, and end those `ended`."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "DELETE FROM leases WHERE volume = ? AND mount_id = ?",
+                [(name, lease.mount_id) for lease in ended],
+            )
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO leases (volume, {_LEASE}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                [(name, *_columns(lease)) for lease in leases],
+            )
+
+
+def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> sqlite3.Connection:
+    # SQLite removes this file, with the latest changes, when it closes the database.
+    closed = not _wal(path).exists()
+    # The driver calls from the server's threads, one at a time.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+            db.execute(f"PRAGMA {pragma}")
+        db.execute("PRAGMA foreign_keys = ON")
+        _check(db)
+        # DDL is transactional in SQLite: a crash here leaves the database as it was.
+        db.execute("BEGIN IMMEDIATE")
+        new = _migrate(db)
+        if new or not closed:
+            _add_missing(db, found())
+        db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _check(db: sqlite3.Connection) -> None:
+    (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        damage = sqlite3.DatabaseError(result)
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage
+
+
+def _migrate(db: sqlite3.Connection) -> bool:
+    """Bring the schema up to date; return whether there was none."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > _VERSION:
+        raise StorageError(
+            f"the state database is of schema {version}, this mdvp knows {_VERSION}: "
+            "use the version of mdvp that wrote it, or a newer one"
+        )
+    for migration in _MIGRATIONS[version:]:
+        for statement in migration.split(";"):
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {_VERSION}")
+    return not version
+
+
+def _add_missing(db: sqlite3.Connection, found: Iterable[Volume]) -> None:
+    names, identities = set(), set()
+    for name, *identity in db.execute("SELECT name, inode, born FROM volumes"):
+        names.add(name)
+        identities.add(tuple(identity))
+    missing = [
+        volume for volume in found if volume.name not in names and volume.identity not in identities
+    ]
+    for volume in missing:
+        _add(db, volume)
+    if missing:
+        log.warning(
+            "the state database did not have %d of the volumes; they were found again by what "
+            "their directories say of themselves: %s",
+            len(missing),
+            ", ".join(volume.name for volume in missing),
         )
 
-    def end_lease(self, name: str, mount_id: str) -> None:
-        """Forget the lease of `mount_id` on volume `name`."""
-        self._db.execute("DELETE FROM leases WHERE volume = ? AND mount_id = ?", (name, mount_id))
+
+def _put_away(path: Path, damage: sqlite3.Error) -> None:
+    kept = path.with_name(f"{path.name}.damaged")
+    log.error(
+        "the state database is damaged (%s): it is kept as %s, and a new one is made from what the "
+        "volumes' directories say of themselves",
+        damage,
+        kept.name,
+    )
+    path.replace(kept)
+    # What was not yet in the database belongs to it, and would be nonsense in the new one.
+    with suppress(FileNotFoundError):
+        _wal(path).replace(_wal(kept))
 
 
-def _lease(mount_id: str, mounts: int, since: str) -> Lease:
-    return Lease(mount_id, mounts, datetime.fromisoformat(since))
+def _add(db: sqlite3.Connection, volume: Volume) -> None:
+    db.execute(
+        f"INSERT INTO volumes ({_VOLUME}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (
+            volume.name,
+            volume.created_at.isoformat(),
+            *volume.identity,
+            volume.access.value,
+            volume.uid,
+            volume.gid,
+            volume.mode,
+        ),
+    )
+
+
+def _lease(  # noqa: PLR0913, PLR0917  # a row
+    mount_id: str, mounts: int, since: str, boot: str, uptime: float, seen: int
+) -> Lease:
+    return Lease(mount_id, mounts, Moment(datetime.fromisoformat(since), boot, uptime), bool(seen))
+
+
+def _columns(lease: Lease) -> tuple[object, ...]:
+    since = lease.since
+    return (
+        lease.mount_id,
+        lease.mounts,
+        since.utc.isoformat(),
+        since.boot,
+        since.uptime,
+        lease.seen,
+    )

@@ -42,7 +42,7 @@ def start(docker: Docker, name: str, volume: str) -> None:
 
 def assert_taken(docker: Docker, volume: str) -> None:
     error = docker.refused("run", "--rm", "--volume", f"{volume}:/data", BASE, "true")
-    assert f"volume '{volume}' is in use" in error
+    assert f"volume '{volume}' is in use: " in error
 
 
 def assert_free(docker: Docker, volume: str) -> None:
@@ -62,12 +62,12 @@ def test_another_root_is_one_setting(docker: Docker, data: Path, volume: str) ->
 
 
 def test_a_container_has_the_volume_from_its_start_to_its_end(docker: Docker, volume: str) -> None:
-    assert status(docker, volume) == {"mounted": False}
+    assert status(docker, volume) == {"access": "exclusive", "mounted": False}
     start(docker, "holder", volume)
     assert status(docker, volume)["mounted"] is True
     assert_taken(docker, volume)
     docker("stop", "holder")
-    assert status(docker, volume) == {"mounted": False}
+    assert status(docker, volume) == {"access": "exclusive", "mounted": False}
     assert_free(docker, volume)
 
 
@@ -127,6 +127,7 @@ def test_a_name_that_the_engine_lets_through_is_refused_by_the_plugin(
 def test_an_unknown_option_is_refused_by_name(docker: Docker, data: Path) -> None:
     error = docker.refused("volume", "create", "-d", PLUGIN, "-o", "size=1G", "sized")
     assert "unknown volume option 'size'" in error
+    assert "access=exclusive" in error
     assert not (data / "sized").exists()
 
 
@@ -149,11 +150,11 @@ def test_the_plugin_has_no_more_rights_than_it_uses(docker: Docker) -> None:
     (plugin,) = json.loads(docker("plugin", "inspect", PLUGIN))
     config = plugin["Config"]
     assert config["Network"]["Type"] == "none"
-    assert not config["Linux"]["Capabilities"]
+    assert config["Linux"]["Capabilities"] == ["CAP_SYS_PTRACE"]
     assert not config["Linux"]["AllowAllDevices"]
-    # DAC_OVERRIDE and FOWNER: capabilities(7), bits 1 and 3.
+    # CHOWN, DAC_OVERRIDE, FOWNER and SYS_PTRACE: linux/capability.h.
     proc = process_status(docker, "mdvp/bin/mdvp")
-    assert int(proc["CapEff"], 16) == int(proc["CapBnd"], 16) == 0b1010
+    assert int(proc["CapEff"], 16) == int(proc["CapBnd"], 16) == 1 << 0 | 1 << 1 | 1 << 3 | 1 << 19
     assert proc["NoNewPrivs"] == "1"
 
 
@@ -202,7 +203,7 @@ def test_the_plugin_can_be_created_by_hand(docker: Docker, data: Path, volume: s
     docker("plugin", "create", PLUGIN, str(REPOSITORY / "plugin"))
     docker("plugin", "set", PLUGIN, f"data.source={data}", "LOG_LEVEL=DEBUG")
     docker("plugin", "enable", PLUGIN)
-    assert status(docker, volume) == {"mounted": False}
+    assert status(docker, volume) == {"access": "exclusive", "mounted": False}
 
 
 @pytest.mark.usefixtures("data")

@@ -118,7 +118,8 @@ def test_a_directory_is_an_error_in_the_log_and_the_service_goes_on(
 
 def test_a_second_container_is_refused_with_the_reason(docker: Docker) -> None:
     error = docker.refused("run", "--rm", "-v", "redis-vol:/foo", "mdvp/redis-sync", "true")
-    assert "volume 'redis-vol' is in use: mount" in error
+    holder = docker("inspect", "--format", "{{.Id}}", CONTAINER)
+    assert f"volume 'redis-vol' is in use: container {holder[:12]} has had it since" in error
     assert "one container at a time may have a volume" in error
 
 
@@ -127,6 +128,7 @@ def test_inspect_shows_where_the_volume_is_and_that_it_is_mounted(docker: Docker
     assert volume["Mountpoint"] == "/tmp/redis-vol"  # noqa: S108
     assert volume["CreatedAt"].endswith("Z")
     assert volume["Status"]["mounted"] is True
+    assert volume["Status"]["mounted_by"] == [docker("inspect", "--format", "{{.Id}}", CONTAINER)]
 
 
 def test_files_and_keys_are_as_before_when_the_engine_was_stopped_and_started(

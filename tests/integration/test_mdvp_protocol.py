@@ -61,11 +61,11 @@ def test_a_volume_from_create_to_remove(plugin: Plugin) -> None:
     volume = plugin.call("Get", Name="vol").message["Volume"]
     assert volume["Mountpoint"] == str(directory)
     assert volume["CreatedAt"].endswith("Z")
-    assert volume["Status"] == {"mounted": False}
+    assert volume["Status"] == {"access": "exclusive", "mounted": False}
 
     assert plugin.call("Mount", Name="vol", ID="one").message == {"Mountpoint": str(directory)}
     status = plugin.call("Get", Name="vol").message["Volume"]["Status"]
-    assert (status["mounted"], status["mounted_by"]) == (True, ["one"])
+    assert (status["mounted"], status["mount_ids"]) == (True, ["one"])
     assert plugin.call("List").message["Volumes"][0]["Status"]["mounted"] is True
 
     assert plugin.call("Unmount", Name="vol", ID="one").message == {}
@@ -240,7 +240,7 @@ def test_the_log_tells_the_story_of_a_volume(plugin: Plugin) -> None:
     story = [
         f"INFO volume vol created at {plugin.root / 'vol'}",
         "INFO volume vol mounted by one",
-        "WARNING mount two refused: volume 'vol' is in use",
+        "WARNING volume vol refused to mount two: volume 'vol' is in use",
         "INFO volume vol unmounted by one",
         "INFO volume vol removed",
         "INFO stopped",

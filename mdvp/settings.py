@@ -1,0 +1,40 @@
+"""The settings: environment variables, which `docker plugin set` and a systemd unit can set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mdvp.errors import SettingsError
+from mdvp.log import LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What mdvp was told.
+
+    log_level         LOG_LEVEL: the least important lines to log (INFO)
+    grace             GRACE: for how many seconds after its Mount a container may take to start,
+                      before the volume counts as given up (60)
+    lock_directories  LOCK_DIRECTORIES: 1 keeps systemd-tmpfiles from cleaning volumes (1)
+    """
+
+    log_level: str
+    grace: float
+    lock_directories: bool
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read settings from `environ`; a variable that is empty counts as not set.
+
+        Raises SettingsError.
+        """
+        given = {name: value for name, value in environ.items() if value}
+        level = given.get("LOG_LEVEL", "INFO").upper()
+        if level not in LEVELS:
+            raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(LEVELS)}")
+        grace = given.get("GRACE", "60")
+        if not (grace.isascii() and grace.isdecimal()):
+            raise SettingsError(f"GRACE is {grace!r}: use a number of seconds, such as 60")
+        lock = given.get("LOCK_DIRECTORIES", "1")
+        if lock not in ("0", "1"):
+            raise SettingsError(f"LOCK_DIRECTORIES is {lock!r}: use 1 to lock, or 0")
+        return cls(level, float(grace), lock == "1")
