@@ -97,11 +97,19 @@ class Endpoint:
 
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
         """Answer a request."""
+        _refuse_web_page(request)
         response.data = _encode(self._operation(_decode(request)))
 
     def on_options(self, _request: falcon.Request, _response: falcon.Response) -> None:
         """Refuse as any other method is refused; Falcon would answer it with success."""
         raise falcon.HTTPMethodNotAllowed(["POST"])
+
+
+def _refuse_web_page(request: falcon.Request) -> None:
+    # A page in a browser on this machine can post to a TCP port here, though it comes from
+    # elsewhere. A browser then says where the page is from, which nothing else does.
+    if request.get_header("Origin") is not None:
+        raise falcon.HTTPForbidden(description="a web page may not ask for volumes")
 
 
 def _decode(request: falcon.Request) -> Message:

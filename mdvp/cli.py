@@ -5,9 +5,10 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,10 +18,13 @@ from mdvp.api import create_app
 from mdvp.driver import Driver
 from mdvp.errors import MdvpError, SettingsError
 from mdvp.kernel import Kernel
+from mdvp.listener import TcpAddress, listening_on_socket, listening_on_tcp
 from mdvp.root import Root
-from mdvp.server import listening, serve
+from mdvp.server import serve
 from mdvp.settings import Settings
+from mdvp.spec import announced
 from mdvp.store import Store
+from mdvp.systemd import notify_ready
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +33,24 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     """Run the command; return its exit status: 0, 1 when it cannot serve, 2 for wrong usage."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.tcp and not (options.tcp.is_loopback or options.allow_remote_control):
+        parser.error(
+            f"--tcp {options.tcp} is not for this machine alone, and whoever reaches the port can "
+            "make and remove volumes as root: use 127.0.0.1 or [::1], or say that you want this "
+            "with --allow-remote-control"
+        )
     try:
         settings = Settings.read(environ)
     except SettingsError as error:
         parser.error(str(error))
     log.set_up(settings.log_level)
     try:
-        _serve(options.root, options.socket, settings)
+        _serve(options, settings, environ)
     except MdvpError as error:
         _log.error("%s", error)
         return 1
     except OSError as error:
-        _log.error("cannot serve on %s: %s", options.socket, error)
+        _log.error("cannot serve on %s: %s", options.tcp or options.socket, error)
         return 1
     return 0
 
@@ -60,25 +70,67 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("/tmp"),  # noqa: S108  # where the volumes are is the product's promise
         help="directory of all volumes (%(default)s)",
     )
-    serve_command.add_argument(
+    where = serve_command.add_mutually_exclusive_group()
+    where.add_argument(
         "--socket",
         type=Path,
         default=Path("/run/docker/plugins/mdvp.sock"),
-        help="Unix socket to listen on (%(default)s)",
+        help="Unix socket to listen on; only root can connect (%(default)s)",
+    )
+    where.add_argument(
+        "--tcp",
+        type=_tcp_address,
+        metavar="IP:PORT",
+        help="listen on this TCP address instead, such as 127.0.0.1:3004; every user of the "
+        "machine can connect, and whoever does can make and remove volumes as root",
+    )
+    serve_command.add_argument(
+        "--spec-dir",
+        type=Path,
+        default=Path("/etc/docker/plugins"),
+        metavar="DIR",
+        help="with --tcp: where mdvp.json tells the engine of it while it runs (%(default)s)",
+    )
+    serve_command.add_argument(
+        "--allow-remote-control",
+        action="store_true",
+        help="with --tcp: take an address that other machines can reach, too; whoever reaches it "
+        "can make and remove volumes as root, without a password",
     )
     return parser
 
 
-def _serve(root_path: Path, socket_path: Path, settings: Settings) -> None:
+def _tcp_address(text: str) -> TcpAddress:
+    try:
+        return TcpAddress.parse(text)
+    except MdvpError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+@contextmanager
+def _listening(options: argparse.Namespace) -> Iterator[socket.socket]:
+    if options.tcp is None:
+        with listening_on_socket(options.socket) as listener:
+            yield listener
+        return
+    with listening_on_tcp(options.tcp) as listener, announced(options.spec_dir, options.tcp.url):
+        if not options.tcp.is_loopback:
+            _log.warning("whoever reaches %s can make and remove volumes as root", options.tcp)
+        yield listener
+
+
+def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> None:
     _allow_descriptors()
     signal.signal(signal.SIGTERM, _stop)
     with (
-        closing(Root(root_path, lock_directories=settings.lock_directories)) as root,
+        closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
         closing(Driver(root, store, Kernel(root.descriptor), grace=settings.grace)) as driver,
-        listening(socket_path) as listener,
+        _listening(options) as listener,
     ):
-        _log.info("mdvp %s serves the volumes in %s on %s", __version__, root_path, socket_path)
+        where = options.tcp or options.socket
+        _log.info("mdvp %s serves the volumes in %s on %s", __version__, options.root, where)
+        notify_ready(environ)
         serve(create_app(driver), listener)
     _log.info("stopped")
 

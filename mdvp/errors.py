@@ -36,3 +36,7 @@ class StorageError(MdvpError):
 
 class SettingsError(MdvpError):
     """A setting is not what it can be."""
+
+
+class ListenError(MdvpError):
+    """mdvp cannot be reached at the address that it was given."""

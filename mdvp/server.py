@@ -4,11 +4,7 @@ Failure model. A socket file that a dead process left is replaced; one that some
 not. What is not even HTTP is answered in the protocol's form too, since the engine shows only that.
 """
 
-import contextlib
-import os
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from waitress.channel import HTTPChannel
@@ -16,7 +12,6 @@ from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from mdvp.api import MEDIA_TYPE, error_body
-from mdvp.errors import StorageError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -43,39 +38,6 @@ class _JsonErrorTask(ErrorTask):
 
 class _Channel(HTTPChannel):
     error_task_class = _JsonErrorTask
-
-
-@contextlib.contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """Yield a Unix socket bound to `path` with mode 0600; remove the file in the end.
-
-    Raises StorageError when a live process listens there already.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        _remove_stale(path)
-        umask = os.umask(0o177)  # so that there is no instant at which it is open to others
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(umask)
-        try:
-            yield listener
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _remove_stale(path: Path) -> None:
-    if path.exists() and not path.is_socket():
-        raise StorageError(f"{path} is no socket: move it away, or name another one")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        else:
-            raise StorageError(f"somebody listens on {path} already: is mdvp running?")
 
 
 def serve(app: "WSGIApplication", listener: socket.socket) -> None:

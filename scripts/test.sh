@@ -21,7 +21,9 @@ need() { # need COMMAND=PACKAGE...: install the Debian packages of those command
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 }
 
-need_for_integration() { need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux; }
+need_for_integration() { 
+  need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd
+}
 
 need_for_e2e() {
   need dockerd=docker.io iptables=iptables slirp4netns=slirp4netns tini=tini \

@@ -11,20 +11,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from support import eventually, running
 
+Address: TypeAlias = Path | tuple[str, int]  # a Unix socket's, or a TCP port's
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("plugin", timeout=10)
-        self._path = path
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, address: Address) -> None:
+        super().__init__("plugin")
+        self._address = address
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        self.sock = connected(self._address)
+
+
+def connected(address: Address, timeout: float = 10) -> socket.socket:
+    """Return a connection to a Unix or a TCP socket; its operations time out after so long."""
+    if isinstance(address, tuple):
+        return socket.create_connection(address, timeout)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        client.settimeout(timeout)
+        client.connect(str(address))
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 @dataclass(frozen=True)
@@ -40,19 +54,24 @@ class Answer:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A running mdvp: its root, its socket and its process."""
+    """A running mdvp: its root, its process, and where it listens."""
 
     root: Path
-    socket: Path
+    address: Address
     process: subprocess.Popen[str]
+
+    @property
+    def socket(self) -> Path:
+        assert isinstance(self.address, Path), f"on TCP at {self.address}"
+        return self.address
 
     def call(self, endpoint: str, **message: object) -> Answer:
         return self.post(f"/VolumeDriver.{endpoint}", json.dumps(message).encode())
 
-    def post(self, path: str, body: bytes, method: str = "POST") -> Answer:
-        connection = _UnixConnection(self.socket)
+    def post(self, path: str, body: bytes, method: str = "POST", **headers: str) -> Answer:
+        connection = _Connection(self.address)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return Answer(
                 response.status,
@@ -63,9 +82,7 @@ class Plugin:
             connection.close()
 
     def raw(self, request: bytes) -> bytes:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(10)
-            client.connect(str(self.socket))
+        with connected(self.address) as client:
             client.sendall(request)
             client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(1 << 16), b""))
@@ -85,12 +102,19 @@ class Plugin:
 
 
 @contextmanager
-def serving(root: Path, socket_path: Path, **environ: str) -> Iterator[Plugin]:
-    command = [sys.executable, "-m", "mdvp", "serve", f"--root={root}", f"--socket={socket_path}"]
+def serving(root: Path, address: Address, *arguments: str, **environ: str) -> Iterator[Plugin]:
+    where = (
+        f"--socket={address}" if isinstance(address, Path) else f"--tcp={_ip_and_port(*address)}"
+    )
+    command = [sys.executable, "-m", "mdvp", "serve", f"--root={root}", where, *arguments]
     with running(command, {**os.environ, **environ}) as process:
-        plugin = Plugin(root, socket_path, process)
+        plugin = Plugin(root, address, process)
         eventually(lambda: process.poll() is not None or _answers(plugin), True)
         yield plugin
+
+
+def _ip_and_port(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _answers(plugin: Plugin) -> bool:
