@@ -23,6 +23,7 @@ from mdvp.volume import shown, timestamp
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
 BODY_MAX = 1 << 20
+_MOUNT_ID_MAX = 1024
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,10 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         return {}
 
     def mount(message: Message) -> Message:
-        return {"Mountpoint": driver.mount(_text(message, "Name"), _text(message, "ID"))}
+        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message))}
 
     def unmount(message: Message) -> Message:
-        driver.unmount(_text(message, "Name"), _text(message, "ID"))
+        driver.unmount(_text(message, "Name"), _mount_id(message))
         return {}
 
     def path(message: Message) -> Message:
@@ -131,6 +132,16 @@ def _text(message: Message, field: str) -> str:
     if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
     return value
+
+
+def _mount_id(message: Message) -> str:
+    mount_id = _text(message, "ID")
+    # It goes into the log and into messages as it is. The engine's has 64 characters.
+    if len(mount_id) > _MOUNT_ID_MAX or not mount_id.isprintable():
+        raise BadRequestError(
+            f"'ID' in the request must be a text of at most {_MOUNT_ID_MAX} printable characters"
+        )
+    return mount_id
 
 
 def _is_unicode(text: str) -> bool:

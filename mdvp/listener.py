@@ -19,7 +19,6 @@ from mdvp.errors import ListenError
 
 _PORT_MAX = 65535
 _TEXT_MAX = 64  # longer than any address; keeps what is not one out of int()
-_FOLDER_MODE = 0o755
 _LOOPBACK: Mapping[int, IPv4Address | IPv6Address] = {
     4: IPv4Address("127.0.0.1"),
     6: IPv6Address("::1"),
@@ -80,19 +79,26 @@ def listening_on_socket(path: Path) -> Iterator[socket.socket]:
     Its directory is made when it is missing, as on a host whose engine has not been started yet.
     Raises ListenError when a live process listens there already.
     """
-    path.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+    with _umask(0o066):  # as the engine makes them: others can pass, and not look around
+        path.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         _remove_stale(path)
-        umask = os.umask(0o177)  # so that there is no instant at which it is open to others
-        try:
+        with _umask(0o177):  # so that there is no instant at which it is open to others
             listener.bind(str(path))
-        finally:
-            os.umask(umask)
         try:
             listener.listen()
             yield listener
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,15 +1,22 @@
-"""The listener: Waitress on a Unix socket that only its owner can connect to.
+"""The server: Waitress, which reads requests in one thread and lets a few others answer them.
 
-Failure model. A socket file that a dead process left is replaced; one that somebody answers on is
-not. What is not even HTTP is answered in the protocol's form too, since the engine shows only that.
+Failure model. A client may be slow, silent, gone, or no client at all. It costs a connection and
+nothing else: whoever has been silent for longest gives way when there are too many, and no client
+can hold up the thread that reads or one of those that answer. What is not even HTTP is answered in
+the protocol's form too, since the engine shows only that.
 """
 
+import logging
 import socket
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from waitress.channel import HTTPChannel
-from waitress.server import create_server
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
+from waitress.utilities import BadRequest
 
 from mdvp.api import MEDIA_TYPE, error_body
 
@@ -18,9 +25,51 @@ if TYPE_CHECKING:
 
 # More than the engine sends at once; each operation is short, and they wait for one another anyway.
 _THREADS = 4
+# Above this, connections that wait for nothing give way to new ones; the engine has a few.
+_CONNECTIONS = 500
+# Above this, which is reached when so many wait for an answer, new ones wait to be accepted.
+_CONNECTIONS_MAX = 1000
+# The engine's has some hundred bytes. One that comes in small pieces is copied with each of them.
+_HEAD_MAX = 16 << 10
 # The app refuses a body long before this; up to here it is read, so that the client, still busy
 # sending, gets the refusal rather than a broken pipe.
 _BODY_READ_MAX = 64 << 20
+_PAUSE = 1.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+class _Parser(HTTPRequestParser):
+    """Waitress's parser of one request, with an end to whatever a client may leave open."""
+
+    def received(self, data: bytes) -> int:
+        consumed = super().received(data)
+        if not self.completed:
+            self._refuse_endless_line()
+            return consumed
+        # There is no body to come, and so nobody to be told to send it; Waitress would wait for it.
+        self.expect_continue = False
+        if self.empty or consumed == len(data):
+            return consumed
+        # A client that does not wait for its answer may never read it, and the thread that writes
+        # the next one would wait for that. So such a client gets one answer, and is closed.
+        self.headers = {**self.headers, "CONNECTION": "close"}
+        return len(data)
+
+    def _refuse_endless_line(self) -> None:
+        # Of a chunked body, its data apart; it too is copied with each piece.
+        open_line = getattr(self.body_rcv, "control_line", b"") or getattr(
+            self.body_rcv, "trailer", b""
+        )
+        if len(open_line) > _HEAD_MAX:
+            self.error = BadRequest(f"a line of the body has more than {_HEAD_MAX} bytes")
+            self.completed = True
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # of an address or a number, which Waitress does not expect
+            raise ParsingError(str(error)) from error
 
 
 class _JsonErrorTask(ErrorTask):
@@ -37,18 +86,77 @@ class _JsonErrorTask(ErrorTask):
 
 
 class _Channel(HTTPChannel):
+    """One connection."""
+
+    parser_class = _Parser
     error_task_class = _JsonErrorTask
+
+    def handle_expt(self) -> None:
+        # Urgent data (MSG_OOB), which is no part of HTTP, would wake poll(2) again and again.
+        self.handle_close()
+
+
+class _Server(BaseWSGIServer):
+    """The listener, and all connections."""
+
+    channel_class = _Channel
+    _deaf_until = 0.0
+
+    def getsockname(self) -> tuple[str, str]:
+        return "mdvp", "0"  # what the app could learn of where it runs; it does not ask
+
+    def fix_addr(self, _address: object) -> tuple[str, None]:
+        return "client", None  # nor from where it is asked
+
+    def readable(self) -> bool:
+        return super().readable() and time.monotonic() >= self._deaf_until
+
+    def accept(self) -> tuple[socket.socket, object] | None:
+        try:
+            return super().accept()
+        except OSError as error:  # no file descriptor, or no memory
+            # The client goes on to wait, and poll(2) to say so: without a pause, in a busy loop.
+            if idle := self._idle():
+                _drop_idlest(idle)
+            else:
+                log.error("cannot take another connection for now: %s", error)
+                self._deaf_until = time.monotonic() + _PAUSE
+            return None
+
+    def handle_accept(self) -> None:
+        super().handle_accept()
+        # After that, or the new one could have the number of the descriptor that is closed here,
+        # and be taken for it in this turn of the loop.
+        idle = self._idle()
+        if len(self._channels) > _CONNECTIONS and len(idle) > 1:  # more than the new one
+            _drop_idlest(idle)
+
+    def _idle(self) -> Sequence[HTTPChannel]:
+        return [channel for channel in self._channels.values() if not channel.requests]
+
+    @property
+    def _channels(self) -> Mapping[int, HTTPChannel]:
+        return cast(Mapping[int, HTTPChannel], self.active_channels)
+
+
+def _drop_idlest(idle: Sequence[HTTPChannel]) -> None:
+    min(idle, key=lambda channel: channel.last_activity).handle_close()
 
 
 def serve(app: "WSGIApplication", listener: socket.socket) -> None:
     """Serve `app` on `listener` until SystemExit or KeyboardInterrupt is raised in this thread."""
-    server = create_server(
+    server = _Server(
         app,
+        _sock=listener,
+        bind_socket=False,
+        sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
         sockets=[listener],
         threads=_THREADS,
         ident=None,
+        connection_limit=_CONNECTIONS_MAX,
+        asyncore_use_poll=True,  # select(2) ends the process at descriptor 1024
+        max_request_header_size=_HEAD_MAX,
         max_request_body_size=_BODY_READ_MAX,
         clear_untrusted_proxy_headers=True,
     )
-    server.channel_class = _Channel  # type: ignore[union-attr]  # one listener, so one server
     server.run()

@@ -21,7 +21,7 @@ need() { # need COMMAND=PACKAGE...: install the Debian packages of those command
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 }
 
-need_for_integration() { 
+need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd
 }
 
