@@ -10,19 +10,28 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import falcon
 
 from mdvp import options
 from mdvp.driver import Driver, Report
-from mdvp.errors import BadRequestError, ConflictError, MdvpError, NoSuchVolumeError
+from mdvp.errors import (
+    BadRequestError,
+    ConflictError,
+    MdvpError,
+    NoAnswerError,
+    NoSuchVolumeError,
+)
 from mdvp.options import Options
-from mdvp.volume import shown, timestamp
+from mdvp.store import is_damage
+from mdvp.volume import Volume, shown, timestamp
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
 BODY_MAX = 1 << 20
+_GET = "/VolumeDriver.Get"
 _MOUNT_ID_MAX = 1024
 
 log = logging.getLogger(__name__)
@@ -37,13 +46,19 @@ _STATUS: Mapping[type[MdvpError], str] = {
 }
 
 
-def create_app(driver: Driver) -> falcon.App[falcon.Request, falcon.Response]:
-    """Return the WSGI app that speaks the protocol for `driver`."""
+def create_app(
+    driver: Driver, on_damage: Callable[[], object]
+) -> falcon.App[falcon.Request, falcon.Response]:
+    """Return the WSGI app that speaks the protocol for `driver`.
+
+    It calls `on_damage` when the state database turns out to be damaged. It raises NoAnswerError
+    where no answer is better than an error.
+    """
     app = falcon.App(media_type=MEDIA_TYPE)
     for path, operation in operations(driver).items():
         app.add_route(path, Endpoint(operation))
     app.add_error_handler(MdvpError, _answer_refusal)
-    app.add_error_handler(Exception, _answer_failure)
+    app.add_error_handler(Exception, partial(_answer_failure, on_damage))
     # Last, as Falcon asks the newest handler first, and an HTTPError is an Exception too.
     app.add_error_handler(falcon.HTTPError, _answer_http_error)
     return app
@@ -71,10 +86,12 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         return {"Mountpoint": driver.path(_text(message, "Name"))}
 
     def get(message: Message) -> Message:
-        return {"Volume": _volume(driver.get(_text(message, "Name")))}
+        report = driver.get(_text(message, "Name"))
+        return {"Volume": {**_volume(report.volume, report.mountpoint), "Status": _status(report)}}
 
     def list_volumes(_message: Message) -> Message:
-        return {"Volumes": [_volume(report) for report in driver.list()]}
+        # Without Status: `docker volume ls` does not show it, and there may be many.
+        return {"Volumes": [_volume(volume, mountpoint) for volume, mountpoint in driver.list()]}
 
     return {
         "/Plugin.Activate": lambda _message: {"Implements": ["VolumeDriver"]},
@@ -83,7 +100,7 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         "/VolumeDriver.Mount": mount,
         "/VolumeDriver.Unmount": unmount,
         "/VolumeDriver.Path": path,
-        "/VolumeDriver.Get": get,
+        _GET: get,
         "/VolumeDriver.List": list_volumes,
         "/VolumeDriver.Capabilities": lambda _message: {"Capabilities": {"Scope": "local"}},
     }
@@ -157,12 +174,11 @@ def _options(message: Message) -> Options:
     return options.read(given)
 
 
-def _volume(report: Report) -> Message:
+def _volume(volume: Volume, mountpoint: str) -> Message:
     return {
-        "Name": report.volume.name,
-        "Mountpoint": report.mountpoint,
-        "CreatedAt": timestamp(report.volume.created_at),
-        "Status": _status(report),
+        "Name": volume.name,
+        "Mountpoint": mountpoint,
+        "CreatedAt": timestamp(volume.created_at),
     }
 
 
@@ -199,9 +215,21 @@ def _answer_refusal(
 
 
 def _answer_failure(
-    request: falcon.Request, response: falcon.Response, error: Exception, _params: object
+    on_damage: Callable[[], object],
+    request: falcon.Request,
+    response: falcon.Response,
+    error: Exception,
+    _params: object,
 ) -> None:
     log.error("%s failed", request.path, exc_info=error)
+    if is_damage(error):
+        log.error("the state database is damaged: mdvp ends, for its next start to mend that")
+        on_damage()
+        raise NoAnswerError from error
+    if request.path == _GET:
+        # The engine takes any error of a Get for "no such volume": it would forget whose the volume
+        # is, and give the next container a local one. Without an answer it asks again.
+        raise NoAnswerError from error
     # What the disk or the database says helps the user; what a defect says helps only us.
     known = isinstance(error, OSError | sqlite3.Error)
     reason = str(error) if known else "a defect in mdvp; its log has the details"

@@ -131,7 +131,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         where = options.tcp or options.socket
         _log.info("mdvp %s serves the volumes in %s on %s", __version__, options.root, where)
         notify_ready(environ)
-        serve(create_app(driver), listener)
+        serve(create_app(driver, on_damage=_end), listener)
     _log.info("stopped")
 
 
@@ -139,6 +139,11 @@ def _allow_descriptors() -> None:
     # There is one for each volume. The soft limit is low for the sake of programs that use select.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _end() -> None:
+    """End as if told to; whoever started mdvp starts it again."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -96,12 +96,17 @@ class Driver:
         self._grace = grace
         self._now = now
         self._lock = Lock()
-        self._deleter = Deleter(root.delete)
+        self._deleter = Deleter(self._delete)
         for aside in list(root.aside()):
             self._recover(aside)
         for volume in store.volumes():
             root.keep(volume)
         self._witness = Witness(self._look_for_starts)
+
+    def _delete(self, aside: Aside) -> None:
+        # A machine that ends before this has the volume still, and so must have all of it.
+        self._store.sync()
+        self._root.delete(aside)
 
     def _recover(self, aside: Aside) -> None:
         volume = self._store.volume_of(aside.identity)
@@ -147,6 +152,7 @@ class Driver:
         try:
             self._root.label(aside, volume)
             self._store.add(volume)
+            self._store.sync()
             self._root.place(aside, name)
         except BaseException:
             self._store.delete(name)
@@ -165,6 +171,7 @@ class Driver:
         volume = self._new_volume(name, options, identity)
         self._root.label_in_place(volume)
         self._store.add(volume)
+        self._store.sync()
         self._root.keep(volume)
 
     def _new_volume(self, name: str, options: Options, identity: Identity) -> Volume:
@@ -282,6 +289,7 @@ class Driver:
         try:
             self._root.label(aside, again)
             self._store.replace(again)
+            self._store.sync()
             self._root.place(aside, volume.name)
         except BaseException:
             self._root.delete(aside)
@@ -313,29 +321,14 @@ class Driver:
         """Report on volume `name`."""
         with self._lock:
             volume = self._volume(name)
-            return self._report(volume, self._claims(name))
+            return Report(
+                volume, self._root.mountpoint(name), self._claims(name), self._kernel.blind
+            )
 
-    def list(self) -> list[Report]:
-        """Report on all volumes, by name."""
+    def list(self) -> list[tuple[Volume, str]]:
+        """Return all volumes, by name, each with the path of its directory."""
         with self._lock:
-            leases = self._store.all_leases()
-            holders = self._kernel.holders()
-            now = self._now()
-            return [
-                self._report(
-                    volume,
-                    weigh(
-                        leases.get(volume.name, ()),
-                        _sighting(holders, volume.name),
-                        now,
-                        self._grace,
-                    ),
-                )
-                for volume in self._store.volumes()
-            ]
-
-    def _report(self, volume: Volume, claims: Claims) -> Report:
-        return Report(volume, self._root.mountpoint(volume.name), claims, self._kernel.blind)
+            return [(it, self._root.mountpoint(it.name)) for it in self._store.volumes()]
 
     def _claims(self, name: str) -> Claims:
         # Both under the lock: what the witness has marked as seen was so before we look ourselves.

@@ -40,3 +40,7 @@ class SettingsError(MdvpError):
 
 class ListenError(MdvpError):
     """mdvp cannot be reached at the address that it was given."""
+
+
+class NoAnswerError(Exception):
+    """The request is to get no answer: its connection is closed, and the client asks again."""

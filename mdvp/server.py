@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from waitress.channel import HTTPChannel
+from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import BadRequest
 
 from mdvp.api import MEDIA_TYPE, error_body
+from mdvp.errors import NoAnswerError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -85,10 +86,21 @@ class _JsonErrorTask(ErrorTask):
         self.write(body)
 
 
+class _Task(WSGITask):
+    """A request for the app."""
+
+    def execute(self) -> None:
+        try:
+            super().execute()
+        except NoAnswerError as error:
+            raise ClientDisconnected from error  # for Waitress, a reason to close without a word
+
+
 class _Channel(HTTPChannel):
     """One connection."""
 
     parser_class = _Parser
+    task_class = _Task
     error_task_class = _JsonErrorTask
 
     def handle_expt(self) -> None:

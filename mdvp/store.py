@@ -1,15 +1,18 @@
 """The record of volumes and leases: one SQLite database, and the only owner of that state.
 
 Failure model. Each method is one transaction, so a crash at any instant leaves the state from
-before the call or from after it. WAL with synchronous=FULL makes a commit durable before the method
-returns, at the cost of one fsync. The database is opened with an exclusive lock: two processes
-never share it. One that is damaged is kept under another name, and a new one is made. What a new
-one lacks, or one that was not closed and may have lost its end, is what the caller finds elsewhere:
-it is added in one transaction. Nothing here looks at the volumes' directories; `mdvp.driver` makes
-disk and record agree.
+before the call or from after it. What it recorded survives the end of the process at once, and that
+of the machine from the next `sync` on (WAL with synchronous=NORMAL): that is for what must be on
+disk before something else is done. A lease need not outlive the machine.
+
+The database is opened with an exclusive lock: two processes never share it. One that is damaged is
+kept under another name, and a new one is made. What a new one lacks, or one that was not closed and
+may have lost its end, is what the caller finds elsewhere: it is added in one transaction. Nothing
+here looks at the volumes' directories; `mdvp.driver` makes disk and record agree.
 """
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -59,6 +62,11 @@ _LEASE = "mount_id, mounts, since, boot, uptime, seen"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_damage(error: BaseException) -> bool:
+    """Say whether `error` means that the database is damaged; the next `Store` makes a new one."""
+    return getattr(error, "sqlite_errorcode", None) in _DAMAGED
+
+
 class Store:
     """Volumes and leases on record. Not thread-safe: the driver serialises its calls."""
 
@@ -71,16 +79,23 @@ class Store:
             try:
                 self._db = _open(path, found)
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", None) not in _DAMAGED:
+                if not is_damage(error):
                     raise
                 _put_away(path, error)
                 self._db = _open(path, found)
+            # There is one: to open a database here includes a write.
+            self._wal = os.open(_wal(path), os.O_RDONLY | os.O_CLOEXEC)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"the state database cannot be used: {error}") from error
 
     def close(self) -> None:
         """Close the database; the store cannot be used afterwards."""
+        os.close(self._wal)
         self._db.close()
+
+    def sync(self) -> None:
+        """Return when all that was recorded is on disk. Any thread may call this."""
+        os.fdatasync(self._wal)
 
     def volume(self, name: str) -> Volume | None:
         """Return the volume `name`, None when there is none."""
@@ -132,19 +147,10 @@ class Store:
         )
         return [_lease(*row) for row in rows]
 
-    def all_leases(self) -> dict[str, list[Lease]]:
-        """Return the leases of all volumes that have any, by volume name, the oldest first."""
-        return self._leases_by_volume("")
-
     def unseen_leases(self) -> dict[str, list[Lease]]:
-        """Return those of them whose container the kernel has not shown yet."""
-        return self._leases_by_volume("WHERE NOT seen")
-
-    def _leases_by_volume(self, where: str) -> dict[str, list[Lease]]:
+        """Return the leases whose container the kernel has not shown yet, by volume name."""
         leases: dict[str, list[Lease]] = {}
-        rows = self._db.execute(
-            f"SELECT volume, {_LEASE} FROM leases {where} ORDER BY since"  # noqa: S608
-        )
+        rows = self._db.execute(f"SELECT volume, {_LEASE} FROM leases WHERE NOT seen")  # noqa: S608
         for volume, *row in rows:
             leases.setdefault(volume, []).append(_lease(*row))
         return leases
@@ -169,7 +175,7 @@ def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> sqlite3.Connecti
     # The driver calls from the server's threads, one at a time.
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
             db.execute(f"PRAGMA {pragma}")
         db.execute("PRAGMA foreign_keys = ON")
         _check(db)
@@ -208,7 +214,7 @@ def _migrate(db: sqlite3.Connection) -> bool:
     for migration in _MIGRATIONS[version:]:
         for statement in migration.split(";"):
             db.execute(statement)
-    db.execute(f"PRAGMA user_version = {_VERSION}")
+    db.execute(f"PRAGMA user_version = {_VERSION}")  # a write, be it the same
     return not version
 
 

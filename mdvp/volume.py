@@ -71,4 +71,4 @@ def shown(text: str) -> str:
 
 def timestamp(moment: datetime) -> str:
     """Write a moment as RFC 3339 in UTC, to the second, as the engine shows it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"

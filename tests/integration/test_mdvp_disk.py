@@ -274,7 +274,7 @@ def test_a_crash_in_create_leaves_all_of_the_volume_or_nothing(
 ) -> None:
     crash(tmp_path, step, moment, lambda driver: driver.create("vol"))
     with driver_on(tmp_path) as driver:
-        listed = [report.volume.name for report in driver.list()]
+        listed = [volume.name for volume, _ in driver.list()]
         assert listed == (["vol"] if (tmp_path / "vol").exists() else [])
         driver.create("vol")
         driver.mount("vol", "id")

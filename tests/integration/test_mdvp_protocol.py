@@ -1,6 +1,8 @@
 """The protocol, asked of a real mdvp process over its socket, as the engine asks it."""
 
+import http.client
 import os
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -66,7 +68,8 @@ def test_a_volume_from_create_to_remove(plugin: Plugin) -> None:
     assert plugin.call("Mount", Name="vol", ID="one").message == {"Mountpoint": str(directory)}
     status = plugin.call("Get", Name="vol").message["Volume"]["Status"]
     assert (status["mounted"], status["mount_ids"]) == (True, ["one"])
-    assert plugin.call("List").message["Volumes"][0]["Status"]["mounted"] is True
+    (listed,) = plugin.call("List").message["Volumes"]
+    assert (listed["Name"], listed["Mountpoint"]) == ("vol", str(directory))
 
     assert plugin.call("Unmount", Name="vol", ID="one").message == {}
     assert plugin.call("Remove", Name="vol").message == {}
@@ -298,3 +301,26 @@ def test_removing_a_volume_follows_no_link_out_of_it(plugin: Plugin, short_path:
     assert plugin.call("Remove", Name="vol").status == 200
     eventually(lambda: list((plugin.root / ".mdvp" / "trash").iterdir()), [])
     assert (outside / "file").read_text() == "stays"
+
+
+def test_a_database_that_is_damaged_under_way_gets_no_answer_and_is_mended_at_the_next_start(
+    plugin: Plugin,
+) -> None:
+    plugin.call("Create", Name="vol")
+    plugin.stop()
+    database = plugin.root / ".mdvp" / "state.db"
+    with sqlite3.connect(database) as db:  # more than SQLite keeps in memory
+        db.executemany(
+            "INSERT INTO volumes (name, created_at, inode, born) VALUES (?, ?, ?, 0)",
+            [(f"many{number}", "2026-01-01T00:00:00+00:00", number) for number in range(60_000)],
+        )
+    db.close()
+    with serving(plugin.root, plugin.socket) as running:
+        database.write_bytes(b"\xff" * database.stat().st_size)
+        # An error would have the engine forget the volume.
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            running.call("Get", Name="many0")
+        running.process.wait(10)
+    with serving(plugin.root, plugin.socket) as mended:
+        assert mended.volumes() == ["vol"]
+        mended.call("Remove", Name="vol")
