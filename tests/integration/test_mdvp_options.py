@@ -1,0 +1,163 @@
+"""The options of a volume, and directories that are there already, over the protocol."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.plugin import Plugin, serving
+
+SHARED = {"access": "shared"}
+
+
+@pytest.fixture
+def plugin(short_path: Path) -> Iterator[Plugin]:
+    (short_path / "root").mkdir()
+    with serving(short_path / "root", short_path / "mdvp.sock") as plugin:
+        yield plugin
+        assert "Traceback" not in plugin.stop()
+
+
+def status(plugin: Plugin, name: str = "vol") -> dict[str, object]:
+    shown: dict[str, object] = plugin.call("Get", Name=name).message["Volume"]["Status"]
+    return shown
+
+
+def test_the_directory_has_the_owner_and_permissions_asked_for(plugin: Plugin) -> None:
+    options = {"uid": "1000", "gid": "1001", "mode": "2750"}
+    assert plugin.call("Create", Name="vol", Opts=options).status == 200
+    made = (plugin.root / "vol").stat()
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (1000, 1001, 0o2750)
+    assert status(plugin) == {"access": "exclusive", **options, "mounted": False}
+
+
+def test_a_directory_that_had_vanished_has_them_again(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"uid": "1000", "mode": "0700"})
+    (plugin.root / "vol").rmdir()
+    plugin.call("Mount", Name="vol", ID="id")
+    made = (plugin.root / "vol").stat()
+    assert (made.st_uid, stat.S_IMODE(made.st_mode)) == (1000, 0o700)
+
+
+def test_a_shared_volume_is_mounted_by_many_and_removed_when_all_have_gone(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts=SHARED)
+    for mount_id in ("one", "two", "three"):
+        assert plugin.call("Mount", Name="vol", ID=mount_id).status == 200
+    assert status(plugin)["mount_ids"] == ["one", "two", "three"]
+    for mount_id in ("one", "two", "three"):
+        assert plugin.call("Remove", Name="vol").status == 409
+        plugin.call("Unmount", Name="vol", ID=mount_id)
+    assert plugin.call("Remove", Name="vol").status == 200
+
+
+def test_create_with_the_same_options_succeeds_again(plugin: Plugin) -> None:
+    options = {**SHARED, "uid": "7", "mode": "0770"}
+    plugin.call("Create", Name="vol", Opts=options)
+    for again in (options, {**options, "mode": "770"}, SHARED, {}, None):
+        assert plugin.call("Create", Name="vol", Opts=again).status == 200
+    assert status(plugin)["access"] == "shared"
+
+
+@pytest.mark.parametrize("asked", [{"mode": "0700"}, {"uid": "0"}, {"gid": "1", **SHARED}])
+def test_create_with_other_options_says_what_differs(plugin: Plugin, asked: dict[str, str]) -> None:
+    plugin.call("Create", Name="vol", Opts={"uid": "7"})
+    refused = plugin.call("Create", Name="vol", Opts=asked)
+    assert refused.status == 409
+    assert "volume 'vol' exists with access=exclusive, uid=7, and you ask for " in refused.error
+    for name, text in asked.items():
+        assert f"{name}={text}" in refused.error
+    assert status(plugin)["access"] == "exclusive"
+
+
+def test_access_can_be_changed_while_nobody_has_the_volume(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    plugin.call("Mount", Name="vol", ID="one")
+    refused = plugin.call("Create", Name="vol", Opts=SHARED)
+    assert refused.status == 409
+    assert "exists with access=exclusive, and you ask for access=shared" in refused.error
+    assert "mount one has had it since" in refused.error
+    plugin.call("Unmount", Name="vol", ID="one")
+    assert plugin.call("Create", Name="vol", Opts=SHARED).status == 200
+    for mount_id in ("one", "two"):
+        assert plugin.call("Mount", Name="vol", ID=mount_id).status == 200
+    plugin.kill()
+    (plugin.root / ".mdvp" / "state.db").unlink()
+    with serving(plugin.root, plugin.address) as second:
+        assert status(second)["access"] == "shared"
+
+
+def test_adopt_takes_over_a_directory_with_its_content(plugin: Plugin) -> None:
+    (plugin.root / "vol").mkdir()
+    (plugin.root / "vol" / "file").write_text("content")
+    assert "`-o adopt=true`" in plugin.call("Create", Name="vol").error
+    assert "-o adopt=true vol" in plugin.call("Get", Name="vol").error
+    adopt = {"adopt": "true", "gid": "5", "mode": "0750"}
+    for _ in range(2):
+        assert plugin.call("Create", Name="vol", Opts=adopt).status == 200
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert (plugin.root / "vol" / "file").read_text() == "content"
+    adopted = (plugin.root / "vol").stat()
+    assert (adopted.st_gid, stat.S_IMODE(adopted.st_mode)) == (5, 0o750)
+    plugin.call("Unmount", Name="vol", ID="id")
+    plugin.call("Remove", Name="vol")
+    assert not (plugin.root / "vol").exists()
+
+
+def in_the_way(path: Path, kind: str) -> None:
+    match kind:
+        case "nothing":
+            pass
+        case "file":
+            path.write_text("somebody's")
+        case "link":
+            path.with_name("target").mkdir()
+            path.symlink_to("target")
+        case "somebody's":
+            path.mkdir()
+            os.chown(path, 1000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("nothing", "there is no "),
+        ("file", "is not a directory itself"),
+        ("link", "is not a directory itself"),
+        ("somebody's", "it belongs to user 1000"),
+    ],
+)
+def test_what_is_not_a_directory_of_roots_is_not_adopted(
+    plugin: Plugin, kind: str, words: str
+) -> None:
+    in_the_way(plugin.root / "vol", kind)
+    before = sorted(plugin.root.iterdir())
+    refused = plugin.call("Create", Name="vol", Opts={"adopt": "true", "mode": "0777"})
+    assert refused.status == 409
+    assert words in refused.error
+    assert sorted(plugin.root.iterdir()) == before
+    assert plugin.volumes() == []
+    if kind == "somebody's":
+        assert stat.S_IMODE((plugin.root / "vol").stat().st_mode) != 0o777
+
+
+def test_the_directory_of_a_volume_is_not_adopted_as_another(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    (plugin.root / "vol").rename(plugin.root / "moved")
+    refused = plugin.call("Create", Name="moved", Opts={"adopt": "true"})
+    assert "it is the directory of volume 'vol'" in refused.error
+    (plugin.root / "moved").rename(plugin.root / "vol")
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+
+
+def test_the_way_of_readme_to_change_access_keeps_the_content(plugin: Plugin) -> None:
+    # The engine does not pass on a Create of a volume that it knows.
+    plugin.call("Create", Name="vol")
+    (plugin.root / "vol" / "file").write_text("content")
+    (plugin.root / "vol").rename(plugin.root / "vol.kept")
+    plugin.call("Remove", Name="vol")
+    (plugin.root / "vol.kept").rename(plugin.root / "vol")
+    options = {"adopt": "true", **SHARED}
+    assert plugin.call("Create", Name="vol", Opts=options).status == 200
+    assert status(plugin)["access"] == "shared"
+    assert (plugin.root / "vol" / "file").read_text() == "content"

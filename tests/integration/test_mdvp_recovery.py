@@ -1,0 +1,160 @@
+"""The state database lost or damaged: volumes are found again by what their directories say."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from integration.plugin import Address, Plugin, serving
+
+from mdvp.record import ATTRIBUTE
+
+
+@pytest.fixture
+def plugin(short_path: Path) -> Iterator[Plugin]:
+    (short_path / "root").mkdir()
+    with serving(short_path / "root", short_path / "mdvp.sock") as plugin:
+        yield plugin
+
+
+def fill(plugin: Plugin) -> None:
+    plugin.call("Create", Name="one")
+    plugin.call("Create", Name="two", Opts={"access": "shared", "uid": "1000", "mode": "0700"})
+    (plugin.root / "one" / "file").write_text("content")
+    (plugin.root / "stranger").mkdir()
+
+
+def shown(plugin: Plugin) -> list[object]:
+    return [plugin.call("Get", Name=name).message for name in ("one", "two")]
+
+
+def states(root: Path) -> list[Path]:
+    return sorted((root / ".mdvp").glob("state.db*"))
+
+
+def remove(root: Path) -> None:
+    for file in states(root):
+        file.unlink()
+
+
+def cut(root: Path) -> None:
+    for file in states(root):
+        os.truncate(file, file.stat().st_size // 2)
+
+
+def cut_log(root: Path) -> None:
+    log = root / ".mdvp" / "state.db-wal"
+    os.truncate(log, log.stat().st_size // 2)
+
+
+def overwrite(root: Path) -> None:
+    for file in states(root):
+        file.write_bytes(b"nonsense" * 1000)
+
+
+def spoil_middle(root: Path) -> None:
+    with (root / ".mdvp" / "state.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+
+
+AFTER_STOP = [remove, cut, overwrite, spoil_middle]
+AFTER_KILL = [remove, cut, overwrite, cut_log]
+
+
+def check(root: Path, address: Address, before: list[object]) -> str:
+    with serving(root, address) as second:
+        assert second.volumes() == ["one", "two"]
+        assert shown(second) == before
+        assert second.call("Mount", Name="one", ID="id").status == 200
+        assert (root / "one" / "file").read_text() == "content"
+        assert second.call("Create", Name="stranger").status == 409
+        second.call("Remove", Name="two")
+        log = second.stop()
+    with serving(root, address) as third:
+        assert third.volumes() == ["one"]
+    return log
+
+
+@pytest.mark.parametrize("lose", AFTER_STOP)
+def test_a_database_lost_while_mdvp_is_stopped(
+    plugin: Plugin, lose: Callable[[Path], None]
+) -> None:
+    fill(plugin)
+    before = shown(plugin)
+    plugin.stop()
+    lose(plugin.root)
+    log = check(plugin.root, plugin.address, before)
+    assert "found again by what their directories say of themselves" in log
+    if lose is not remove:
+        assert "the state database is damaged" in log
+        assert (plugin.root / ".mdvp" / "state.db.damaged").exists()
+
+
+@pytest.mark.parametrize("lose", AFTER_KILL)
+def test_a_database_lost_when_mdvp_was_killed(plugin: Plugin, lose: Callable[[Path], None]) -> None:
+    fill(plugin)
+    before = shown(plugin)
+    plugin.kill()
+    lose(plugin.root)
+    check(plugin.root, plugin.address, before)
+
+
+def test_all_state_lost_with_the_key(plugin: Plugin) -> None:
+    fill(plugin)
+    plugin.call("Remove", Name="two")  # which is not root's: nobody could vouch for its record
+    plugin.kill()
+    for file in (plugin.root / ".mdvp").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    with serving(plugin.root, plugin.address) as second:
+        assert second.volumes() == ["one"]
+
+
+def test_a_record_forged_by_somebody_is_not_believed(plugin: Plugin) -> None:
+    fill(plugin)
+    plugin.kill()
+    remove(plugin.root)
+    record = os.getxattr(plugin.root / "one", ATTRIBUTE)
+    (plugin.root / "evil").mkdir()
+    os.setxattr(plugin.root / "evil", ATTRIBUTE, record.replace(b'"one"', b'"evil"'))
+    os.chown(plugin.root / "evil", 1000, 1000)
+    (plugin.root / "link").symlink_to("one")
+    with serving(plugin.root, plugin.address) as second:
+        assert second.volumes() == ["one", "two"]
+        log = second.stop()
+    assert f"{plugin.root}/evil has a volume's record that is not to be trusted" in log
+    assert "-o adopt=true NAME" in log
+
+
+def test_without_records_the_way_back_is_to_adopt(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    (plugin.root / "vol" / "file").write_text("content")
+    plugin.kill()
+    remove(plugin.root)
+    os.removexattr(plugin.root / "vol", ATTRIBUTE)
+    with serving(plugin.root, plugin.address) as second:
+        refused = second.call("Get", Name="vol")
+        assert refused.status == 404
+        assert "`docker volume create -d mdvp -o adopt=true vol`" in refused.error
+        assert second.call("Create", Name="vol", Opts={"adopt": "true"}).status == 200
+        assert second.call("Mount", Name="vol", ID="id").status == 200
+    assert (plugin.root / "vol" / "file").read_text() == "content"
+
+
+def test_a_directory_without_a_record_gets_one(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    plugin.stop()
+    os.removexattr(plugin.root / "vol", ATTRIBUTE)
+    with serving(plugin.root, plugin.address):
+        assert os.getxattr(plugin.root / "vol", ATTRIBUTE)
+
+
+def test_a_removed_volume_is_not_found_again(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    (plugin.root / "vol").rename(plugin.root / "kept")
+    plugin.call("Remove", Name="vol")
+    (plugin.root / "kept").rename(plugin.root / "vol")
+    plugin.stop()
+    with serving(plugin.root, plugin.address) as second:
+        assert second.volumes() == []

@@ -1,0 +1,73 @@
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from mdvp.record import BadRecordError, decode, encode
+from mdvp.volume import Access, Identity, Volume
+
+KEY = b"k" * 32
+HERE = Identity(7, 8)
+VOLUME = Volume("vol", datetime(2026, 1, 2, tzinfo=UTC), HERE, Access.SHARED, 1000, 0, 0o770)
+RECORD = encode(VOLUME, KEY)
+
+
+def changed(**fields: object) -> bytes:
+    """Return the record with other fields, under the signature of what it was."""
+    signature, _, text = RECORD.partition(b" ")
+    return signature + b" " + json.dumps(json.loads(text) | fields).encode()
+
+
+def test_a_record_says_what_the_volume_is() -> None:
+    assert decode(RECORD, KEY, "vol", HERE) == VOLUME
+    plain = Volume("vol", VOLUME.created_at, HERE)
+    assert decode(encode(plain, KEY), KEY, "vol", HERE) == plain
+
+
+@pytest.mark.parametrize(
+    "record", [encode(VOLUME, b"other" * 8), changed(options={}), b"", b"x", RECORD[:-1]]
+)
+def test_a_record_that_is_not_signed_by_us_is_not_believed(record: bytes) -> None:
+    with pytest.raises(BadRecordError, match="not signed by this mdvp"):
+        decode(record, KEY, "vol", HERE)
+
+
+def test_a_record_on_a_directory_of_ours_needs_no_signature() -> None:
+    other_key = b"other" * 8
+    assert decode(RECORD, other_key, "vol", HERE, trusted=True) == VOLUME
+
+
+@pytest.mark.parametrize(("name", "identity"), [("vol2", HERE), ("vol", Identity(7, 9))])
+@pytest.mark.parametrize("trusted", [False, True])
+def test_the_record_of_another_directory_is_not_believed(
+    name: str, identity: Identity, trusted: bool
+) -> None:
+    with pytest.raises(BadRecordError, match="another directory"):
+        decode(RECORD, KEY, name, identity, trusted=trusted)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b" ",
+        b" {",
+        b" []",
+        b" null",
+        b" " + b"[" * 100_000,
+        b" \xff",
+        changed(version=2),
+        changed(name="../vol"),
+        changed(name=5),
+        changed(created_at="yesterday"),
+        changed(created_at="2026-01-01T00:00:00"),
+        changed(created_at=None),
+        changed(inode="7"),
+        changed(options=None),
+        changed(options={"size": "1G"}),
+        changed(options={"uid": "-1"}),
+    ],
+)
+def test_what_is_no_record_is_not_believed_even_of_ours(record: bytes) -> None:
+    with pytest.raises(BadRecordError):
+        decode(record, KEY, "vol", HERE, trusted=True)
