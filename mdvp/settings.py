@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from mdvp.errors import SettingsError
 from mdvp.log import LEVELS
 
+_GRACE_MAX = 86400  # a day
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -32,8 +34,10 @@ class Settings:
         if level not in LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(LEVELS)}")
         grace = given.get("GRACE", "60")
-        if not (grace.isascii() and grace.isdecimal()):
-            raise SettingsError(f"GRACE is {grace!r}: use a number of seconds, such as 60")
+        if not (grace.isascii() and grace.isdecimal() and 0 < int(grace) <= _GRACE_MAX):
+            raise SettingsError(
+                f"GRACE is {grace!r}: use a number of seconds from 1 to {_GRACE_MAX}, such as 60"
+            )
         lock = given.get("LOCK_DIRECTORIES", "1")
         if lock not in ("0", "1"):
             raise SettingsError(f"LOCK_DIRECTORIES is {lock!r}: use 1 to lock, or 0")
