@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +102,14 @@ class Plugin:
 
 
 @contextmanager
-def serving(root: Path, address: Address, *arguments: str, **environ: str) -> Iterator[Plugin]:
+def serving(
+    root: Path, address: Address, *arguments: str, prefix: Sequence[str] = (), **environ: str
+) -> Iterator[Plugin]:
     where = (
         f"--socket={address}" if isinstance(address, Path) else f"--tcp={_ip_and_port(*address)}"
     )
-    command = [sys.executable, "-m", "mdvp", "serve", f"--root={root}", where, *arguments]
-    with running(command, {**os.environ, **environ}) as process:
+    mdvp = (sys.executable, "-m", "mdvp", "serve", f"--root={root}", where)
+    with running([*prefix, *mdvp, *arguments], {**os.environ, **environ}) as process:
         plugin = Plugin(root, address, process)
         eventually(lambda: process.poll() is not None or _answers(plugin), True)
         yield plugin

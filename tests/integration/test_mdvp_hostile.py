@@ -13,7 +13,9 @@ import re
 import resource
 import socket
 import struct
+import sys
 import termios
+import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -494,5 +496,38 @@ def test_without_descriptors_left_the_silent_give_way_too(short_path: Path) -> N
         resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE, (40, 40))
         for _ in range(100):
             stack.enter_context(connected(plugin.address))
+        assert plugin.call("List").status == 200
+        assert "Traceback" not in plugin.stop()
+
+
+def test_without_descriptors_at_all_it_waits_for_some(short_path: Path) -> None:
+    root = short_path / "root"
+    root.mkdir()
+    with serving(root, short_path / "mdvp.sock", LOG_LEVEL="ERROR") as plugin:
+        soft, hard = resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        with connected(plugin.address) as client:
+            client.sendall(GOOD)
+            client.shutdown(socket.SHUT_WR)
+            assert plugin.process.stdout
+            assert "ERROR cannot take another" in plugin.process.stdout.readline()
+            first = time.monotonic()
+            assert "ERROR cannot take another" in plugin.process.stdout.readline()
+            assert time.monotonic() - first > 0.5  # no busy loop that fills the log
+            resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            assert statuses(receive(client)) == [200]
+
+
+def test_descriptors_may_have_large_numbers(short_path: Path) -> None:
+    # As with a descriptor for each of many volumes. select(2) knows none above 1023.
+    many = (
+        "import os, sys\n"
+        "for _ in range(1100): os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    root = short_path / "root"
+    root.mkdir()
+    prefix = ("prlimit", "--nofile=2000", sys.executable, "-c", many)
+    with serving(root, short_path / "mdvp.sock", prefix=prefix) as plugin:
         assert plugin.call("List").status == 200
         assert "Traceback" not in plugin.stop()

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.plugin import Plugin, serving
+from integration.plugin import Plugin, connected, serving
+
+from mdvp.listener import TcpAddress, listening_on_socket, listening_on_tcp
 
 REPOSITORY = Path(__file__).parents[2]
 LOOPBACK = ["127.0.0.1", "::1"]
@@ -63,7 +65,8 @@ def test_what_a_killed_run_left_is_taken_over(root: Path, specs: Path) -> None:
     address = ("127.0.0.1", free_port("127.0.0.1"))
     with serving(root, address, f"--spec-dir={specs}") as plugin:
         plugin.call("Create", Name="vol")
-        plugin.kill()
+        with connected(address):  # which the kernel remembers after its end, with the port
+            plugin.kill()
     assert (specs / "mdvp.json").exists()
     with serving(root, address, f"--spec-dir={specs}") as plugin:
         assert plugin.volumes() == ["vol"]
@@ -105,13 +108,6 @@ def test_a_port_in_use_is_named_and_its_holder_not_disturbed(
         assert (specs / "mdvp.json").exists()
 
 
-def test_an_address_that_the_machine_does_not_have_is_named(root: Path, specs: Path) -> None:
-    address = ("192.0.2.7", 3004)  # of the documentation's network
-    with serving(root, address, "--allow-remote-control", f"--spec-dir={specs}") as plugin:
-        assert "cannot listen on 192.0.2.7:3004: this machine has no such address" in log_of(plugin)
-    assert not specs.exists()
-
-
 def test_remote_control_has_to_be_asked_for(root: Path, specs: Path) -> None:
     address = ("0.0.0.0", free_port("127.0.0.1"))  # noqa: S104  # that is what is refused
     with serving(root, address, f"--spec-dir={specs}") as plugin:
@@ -128,6 +124,16 @@ def test_remote_control_has_to_be_asked_for(root: Path, specs: Path) -> None:
     assert f"WARNING whoever reaches 0.0.0.0:{address[1]} can make and remove volumes" in log
 
 
+def complaint(root: Path, specs: Path, *arguments: str) -> tuple[int, str]:
+    """Return the exit status and the words of one that does not even start."""
+    command = [sys.executable, "-m", "mdvp", "serve", f"--root={root}", f"--spec-dir={specs}"]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=10, check=False
+    )
+    assert not specs.exists()
+    return done.returncode, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -136,11 +142,19 @@ def test_remote_control_has_to_be_asked_for(root: Path, specs: Path) -> None:
         (["--tcp=127.0.0.1:3004", "--socket=s"], "not allowed with argument --tcp"),
     ],
 )
-def test_wrong_arguments_are_explained(root: Path, arguments: list[str], words: str) -> None:
-    command = [sys.executable, "-m", "mdvp", "serve", f"--root={root}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    assert done.returncode == 2
-    assert words in done.stderr
+def test_wrong_arguments_are_explained(
+    root: Path, specs: Path, arguments: list[str], words: str
+) -> None:
+    status, said = complaint(root, specs, *arguments)
+    assert status == 2
+    assert words in said
+
+
+def test_an_address_that_the_machine_does_not_have_is_named(root: Path, specs: Path) -> None:
+    # Of the network that is there for documentation.
+    status, said = complaint(root, specs, "--tcp=192.0.2.7:3004", "--allow-remote-control")
+    assert status == 1
+    assert "ERROR cannot listen on 192.0.2.7:3004: this machine has no such address" in said
 
 
 def test_a_web_page_cannot_ask(root: Path, specs: Path) -> None:
@@ -150,6 +164,15 @@ def test_a_web_page_cannot_ask(root: Path, specs: Path) -> None:
         assert answer.status == 403
         assert "a web page may not" in answer.error
         assert plugin.volumes() == []
+
+
+def test_who_is_told_of_it_can_connect(short_path: Path) -> None:
+    # A spec file and a service manager tell others while the server is yet to be made.
+    address = TcpAddress.parse(f"127.0.0.1:{free_port('127.0.0.1')}")
+    path = short_path / "mdvp.sock"
+    with listening_on_tcp(address), listening_on_socket(path):
+        connected(("127.0.0.1", address.port)).close()
+        connected(path).close()
 
 
 def test_the_directory_of_the_socket_is_made(root: Path, short_path: Path) -> None:
