@@ -99,8 +99,16 @@ class Driver:
         self._deleter = Deleter(self._delete)
         for aside in list(root.aside()):
             self._recover(aside)
-        for volume in store.volumes():
+        volumes = store.volumes()
+        for volume in volumes:
             root.keep(volume)
+        if store.new and root.used_before and not volumes:
+            log.error(
+                "the state database was lost, and no directory in %s says of itself that it is a "
+                "volume; if there were some, `docker volume create -d mdvp -o adopt=true NAME` "
+                "takes each back, with its content",
+                root.path,
+            )
         self._witness = Witness(self._look_for_starts)
 
     def _delete(self, aside: Aside) -> None:

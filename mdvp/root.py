@@ -68,7 +68,7 @@ class Root:
 
     Attributes:
         path: where it is.
-        used_before: whether an mdvp has been here.
+        used_before: whether an mdvp has been here, by the key that it left.
 
     """
 
@@ -133,8 +133,8 @@ class Root:
     def _own_key(self) -> bytes:
         """Return the key that records are signed with, made when there is none."""
         path = Path(f"/proc/self/fd/{self._state}/{_KEY}")
-        if self.used_before:
-            return path.read_bytes()
+        if self.used_before and len(key := path.read_bytes()) == _KEY_BYTES:
+            return key
         key = secrets.token_bytes(_KEY_BYTES)
         # It is at its place whole or not at all: half a key would sign what nobody could verify.
         new = path.with_suffix(".new")
@@ -285,8 +285,7 @@ class Root:
         except OSError:
             return
         if _identity(fd) == volume.identity:
-            if not _has_record(fd):
-                self._write_record(fd, volume)
+            self._write_record(fd, volume)
             if self._lock_directories and self._locked(fd, volume.name):
                 self._kept[volume.name] = fd
                 return
@@ -332,19 +331,13 @@ class Root:
             os.close(fd)
 
     def _write_record(self, fd: int, volume: Volume) -> None:
+        text = record.encode(volume, self._signing_key)
         try:
-            os.setxattr(fd, record.ATTRIBUTE, record.encode(volume, self._signing_key))
+            if _read_record(fd) != text:
+                os.setxattr(fd, record.ATTRIBUTE, text)
         except OSError as error:
             # It is a second copy: without it, the volume is as good as with it.
             log.debug("volume %s: its directory cannot carry its record: %s", volume.name, error)
-
-    def can_label(self) -> bool:
-        """Say whether directories here can carry records."""
-        try:
-            os.setxattr(self._state, record.ATTRIBUTE, b"")
-        except OSError:
-            return False
-        return True
 
     def volumes(self) -> Iterator[Volume]:
         """Yield the volumes whose directories are at their places and say so."""
@@ -354,12 +347,13 @@ class Root:
             except OSError:
                 continue  # not a directory
             try:
-                text = os.getxattr(fd, record.ATTRIBUTE)
-                ours = os.fstat(fd).st_uid == os.geteuid()
-                if text and os.fstat(fd).st_dev == self._device:
+                status = os.fstat(fd)
+                text = _read_record(fd)
+                ours = status.st_uid == os.geteuid()
+                if text and status.st_dev == self._device:
                     yield record.decode(text, self._signing_key, name, _identity(fd), trusted=ours)
             except OSError:
-                continue  # no record
+                continue  # this file system has no records
             except record.BadRecordError as error:
                 log.warning(
                     "%s has a volume's record that is not to be trusted: %s; if it was a volume, "
@@ -400,8 +394,11 @@ def _give(fd: int, options: Options) -> None:
         os.fchown(fd, uid, gid)
 
 
-def _has_record(fd: int) -> bool:
+def _read_record(fd: int) -> bytes:
+    """Return the record of a directory, empty if it has none."""
     try:
-        return bool(os.getxattr(fd, record.ATTRIBUTE))
-    except OSError:
-        return False
+        return os.getxattr(fd, record.ATTRIBUTE)
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return b""
+        raise

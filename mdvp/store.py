@@ -68,7 +68,11 @@ def is_damage(error: BaseException) -> bool:
 
 
 class Store:
-    """Volumes and leases on record. Not thread-safe: the driver serialises its calls."""
+    """Volumes and leases on record. Not thread-safe: the driver serialises its calls.
+
+    Attributes:
+        new: whether there was no database, or none that could be used.
+    """
 
     def __init__(self, path: Path, found: Callable[[], Iterable[Volume]] = tuple) -> None:
         """Open the database at `path`; one that may lack volumes gets those that `found` finds.
@@ -77,12 +81,12 @@ class Store:
         """
         try:
             try:
-                self._db = _open(path, found)
+                self._db, self.new = _open(path, found)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
                 _put_away(path, error)
-                self._db = _open(path, found)
+                self._db, self.new = _open(path, found)
             # There is one: to open a database here includes a write.
             self._wal = os.open(_wal(path), os.O_RDONLY | os.O_CLOEXEC)
         except (sqlite3.Error, OSError) as error:
@@ -169,7 +173,8 @@ class Store:
             )
 
 
-def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> sqlite3.Connection:
+def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> tuple[sqlite3.Connection, bool]:
+    """Return the open database, and whether it is new."""
     # SQLite removes this file, with the latest changes, when it closes the database.
     closed = not _wal(path).exists()
     # The driver calls from the server's threads, one at a time.
@@ -188,7 +193,7 @@ def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> sqlite3.Connecti
     except BaseException:
         db.close()
         raise
-    return db
+    return db, new
 
 
 def _wal(path: Path) -> Path:

@@ -3,10 +3,12 @@
 import os
 import signal
 import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -176,6 +178,43 @@ def test_a_volume_whose_directory_has_vanished_can_be_removed(tmp_path: Path) ->
         (tmp_path / "vol").rmdir()
         driver.remove("vol")
         assert driver.list() == []
+
+
+def test_a_volume_that_somebody_has_made_a_mount_point_is_not_removed(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        (tmp_path / "vol" / "file").write_text("content")
+        subprocess.run(["mount", "--bind", tmp_path / "vol", tmp_path / "vol"], check=True)
+        try:
+            with pytest.raises(ConflictError, match="is a mount point on the host: unmount it"):
+                driver.remove("vol")
+            assert (tmp_path / "vol" / "file").read_text() == "content"
+        finally:
+            subprocess.run(["umount", tmp_path / "vol"], check=True)
+        driver.remove("vol")
+
+
+def test_remove_does_not_wait_for_the_files_to_be_deleted(tmp_path: Path) -> None:
+    with driver_on(tmp_path, Sluggish) as driver:
+        driver.create("vol")
+        (tmp_path / "vol" / "file").write_text("content")
+        driver.remove("vol")
+        assert not (tmp_path / "vol").exists()
+        assert driver.list() == []
+        driver.create("vol")
+        assert len(os.listdir(tmp_path / ".mdvp" / "trash")) == 1
+        Sluggish.may_delete.set()
+    assert_nothing_is_left_aside(tmp_path)
+
+
+class Sluggish(Root):
+    """A root in which deleting takes until it may."""
+
+    may_delete = Event()
+
+    def delete(self, aside: Aside) -> None:
+        assert self.may_delete.wait(60)
+        super().delete(aside)
 
 
 @pytest.mark.parametrize("kind", ["file", "link to a directory", "dangling link"])

@@ -139,15 +139,43 @@ def test_without_records_the_way_back_is_to_adopt(plugin: Plugin) -> None:
         assert "`docker volume create -d mdvp -o adopt=true vol`" in refused.error
         assert second.call("Create", Name="vol", Opts={"adopt": "true"}).status == 200
         assert second.call("Mount", Name="vol", ID="id").status == 200
+        assert "`docker volume create -d mdvp -o adopt=true NAME`" in second.stop()
     assert (plugin.root / "vol" / "file").read_text() == "content"
 
 
-def test_a_directory_without_a_record_gets_one(plugin: Plugin) -> None:
-    plugin.call("Create", Name="vol")
+def test_a_first_start_is_not_taken_for_a_loss(plugin: Plugin) -> None:
+    assert "lost" not in plugin.stop()
+
+
+def no_record(root: Path) -> None:
+    os.removexattr(root / "vol", ATTRIBUTE)
+
+
+def bad_record(root: Path) -> None:
+    os.setxattr(root / "vol", ATTRIBUTE, b"nonsense")
+
+
+def no_key(root: Path) -> None:
+    (root / ".mdvp" / "key").unlink()
+
+
+def half_a_key(root: Path) -> None:
+    os.truncate(root / ".mdvp" / "key", 16)
+
+
+@pytest.mark.parametrize("spoil", [no_record, bad_record, no_key, half_a_key])
+def test_a_directory_without_a_good_record_gets_one(
+    plugin: Plugin, spoil: Callable[[Path], None]
+) -> None:
+    plugin.call("Create", Name="vol", Opts={"uid": "1000"})
     plugin.stop()
-    os.removexattr(plugin.root / "vol", ATTRIBUTE)
-    with serving(plugin.root, plugin.address):
-        assert os.getxattr(plugin.root / "vol", ATTRIBUTE)
+    spoil(plugin.root)
+    with serving(plugin.root, plugin.address) as second:
+        assert second.volumes() == ["vol"]
+        second.kill()
+    remove(plugin.root)
+    with serving(plugin.root, plugin.address) as third:
+        assert third.volumes() == ["vol"]
 
 
 def test_a_removed_volume_is_not_found_again(plugin: Plugin) -> None:
