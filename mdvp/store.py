@@ -72,6 +72,7 @@ class Store:
 
     Attributes:
         new: whether there was no database, or none that could be used.
+
     """
 
     def __init__(self, path: Path, found: Callable[[], Iterable[Volume]] = tuple) -> None:
