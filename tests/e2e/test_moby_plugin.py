@@ -155,11 +155,11 @@ def test_nothing_is_left_of_a_plugin_removed_by_force_but_its_volumes(
     mounts = Path(f"/proc/{docker.engine.pid}/mountinfo")
     before = len(mounts.read_text().splitlines())
     docker("plugin", "enable", "goes")
+    assert "is enabled" in docker.refused("plugin", "rm", "goes")
     docker("volume", "create", "-d", "goes", "vol")
     (plugin,) = json.loads(docker("plugin", "inspect", "goes"))
     files = Path(docker("info", "--format", "{{.DockerRootDir}}")) / "plugins" / plugin["Id"]
     assert files.is_dir()
-    assert "is enabled" in docker.refused("plugin", "rm", "goes")
     docker("plugin", "rm", "--force", "goes")
     assert not files.exists()
     assert len(mounts.read_text().splitlines()) == before
