@@ -590,3 +590,106 @@ def test_a_container_waits_for_a_driver_that_is_not_there_yet(docker: Docker, ro
         docker("volume", "rm", "vol")
         assert mdvp.count("Activate") == 1
         assert mdvp.changes() == ["Create", "Mount", "Unmount", "Remove"]
+
+
+# Options, and the access that one of them gives to several containers.
+
+
+def test_options_reach_the_driver_and_are_shown_after_a_restart_too(
+    docker: Docker, mdvp: Recorder
+) -> None:
+    """Moby: TestVolumeCLICreateWithOpts, TestVolumeCliInspectWithVolumeOpts, TestRestore."""
+    options = {"access": "shared", "uid": "1000"}
+    given = [f"--opt={name}={value}" for name, value in options.items()]
+    docker("volume", "create", "-d", DRIVER, *given, "vol")
+    assert mdvp.calls("Create")[0].message == {"Name": "vol", "Opts": options}
+    assert volume_of(docker, "vol")["Options"] == options
+    restart(docker)
+    assert volume_of(docker, "vol")["Options"] == options
+
+
+def test_a_volume_made_with_a_container_gets_the_options_of_its_mount(
+    docker: Docker, root: Path, mdvp: Recorder
+) -> None:
+    """Moby: TestContainerVolumeAnonymous, for a volume with a name."""
+    mount = f"type=volume,src=vol,dst=/data,volume-driver={DRIVER},volume-opt=uid=1000"
+    docker(*RUN_ONCE, "--mount", mount, BASE, "true")
+    assert mdvp.calls("Create")[0].message == {"Name": "vol", "Opts": {"uid": "1000"}}
+    assert volume_of(docker, "vol")["Options"] == {"uid": "1000"}
+    assert (root / "vol").stat().st_uid == 1000
+
+
+def test_a_volume_made_again_after_its_deletion_out_of_band_has_its_new_options(
+    docker: Docker, mdvp: Recorder, volume: str
+) -> None:
+    """Moby: TestExternalVolumeDriverOutOfBandDelete."""
+    assert mdvp.past_the_engine("Remove", Name=volume) == {}
+    docker("volume", "create", "-d", DRIVER, "-o", "access=shared", volume)
+    shown = volume_of(docker, volume)
+    assert shown["Options"] == {"access": "shared"}
+    assert shown["Status"]["access"] == "shared"
+    assert mdvp.past_the_engine("Remove", Name=volume) == {}
+    docker("volume", "create", "-d", "local", volume)
+    shown = volume_of(docker, volume)
+    assert (shown["Driver"], shown["Options"] or {}) == ("local", {})
+
+
+def test_the_status_tells_the_truth_where_the_engine_shows_options_that_it_kept_to_itself(
+    docker: Docker, mdvp: Recorder
+) -> None:
+    """Moby: TestCreateKeepOptsLabelsWhenExistsRemotely. The engine does not call Create then."""
+    mdvp.past_the_engine("Create", Name="remote")
+    docker("volume", "create", "-d", DRIVER, "-o", "access=shared", "remote")
+    shown = volume_of(docker, "remote")
+    assert mdvp.changes() == []
+    assert shown["Options"] == {"access": "shared"}
+    assert shown["Status"]["access"] == "exclusive"
+
+
+def test_volumes_from_a_running_container_are_had_by_both_with_shared_access(
+    docker: Docker, mdvp: Recorder
+) -> None:
+    """Moby: TestRunVolumesFromInReadWriteMode, TestExternalVolumeDriverVolumesFrom."""
+    docker("volume", "create", "-d", DRIVER, "-o", "access=shared", "feed")
+    mdvp.forget()
+    docker(*SLEEPER, "first", "--volume=feed:/data", BASE, "sleep", "infinity")
+    docker(*SLEEPER, "second", "--volumes-from=first", BASE, "sleep", "infinity")
+    docker.inside("first", "echo one >/data/file")
+    docker.inside("second", "echo two >>/data/file")
+    assert docker.inside("first", "cat /data/file") == "one\ntwo"
+    first, second = mdvp.mount_ids()
+    assert first != second
+    ids = docker("ps", "--quiet", "--no-trunc").split()
+    assert sorted(volume_of(docker, "feed")["Status"]["mounted_by"]) == sorted(ids)
+    docker("stop", "first", "second")
+    assert mdvp.mount_ids() == [first, second, first, second]
+    assert mdvp.changes() == ["Mount", "Mount", "Unmount", "Unmount"]
+    docker("rm", "first", "second")
+    docker("volume", "rm", "feed")
+
+
+def test_one_container_can_have_a_volume_with_shared_access_in_two_places(
+    docker: Docker, mdvp: Recorder
+) -> None:
+    """Moby: TestContainerMultipleMountsSamePath, for two paths. That is two mount IDs."""
+    docker("volume", "create", "-d", DRIVER, "-o", "access=shared", "feed")
+    mdvp.forget()
+    places = ("--volume=feed:/a", "--volume=feed:/b")
+    assert docker(*RUN_ONCE, *places, BASE, "sh", "-c", "echo hi >/a/file; cat /b/file") == "hi"
+    assert mdvp.changes() == ["Mount", "Mount", "Unmount", "Unmount"]
+    assert len(set(mdvp.mount_ids())) == 2
+
+
+def test_the_status_and_a_refusal_name_the_container_that_has_the_volume(
+    docker: Docker, mdvp: Recorder, volume: str
+) -> None:
+    """Moby: TestExternalVolumeDriverGet, for a Status that says something."""
+    docker(*SLEEPER, "holder", "--volume", f"{volume}:/data", BASE, "sleep", "infinity")
+    holder = docker("inspect", "--format", "{{.Id}}", "holder")
+    status = volume_of(docker, volume)["Status"]
+    assert status["access"] == "exclusive"
+    assert status["mounted_by"] == [holder]
+    assert status["since"]
+    error = docker.refused(*RUN_ONCE, "--volume", f"{volume}:/data", BASE, "true")
+    assert f"container {holder[:12]}" in error
+    assert mdvp.changes() == ["Mount", "Mount"]
