@@ -164,3 +164,18 @@ def test_nothing_is_left_of_a_plugin_removed_by_force_but_its_volumes(
     assert not files.exists()
     assert len(mounts.read_text().splitlines()) == before
     assert (own_data / "vol").is_dir()
+
+
+def test_volumes_can_be_had_after_an_idle_engine_that_lets_containers_live_is_restarted(
+    docker: Docker, plugin: str
+) -> None:
+    """Moby: TestDaemonShutdownLiveRestoreWithPlugins, and then a container.
+
+    With no container running, the engine lets the plugin live but takes away the mount over which
+    containers get its volumes (Moby: pkg/plugin, Manager.Shutdown). A plugin that ends is started
+    again, with that mount.
+    """
+    restart(docker, "--live-restore")
+    docker("volume", "create", "-d", plugin, "vol")
+    restart(docker, "--live-restore")
+    docker("run", "--rm", "--volume=vol:/data", BASE, "true")
