@@ -30,7 +30,9 @@ class _Connection(http.client.HTTPConnection):
 def connected(address: Address, timeout: float = 10) -> socket.socket:
     """Return a connection to a Unix or a TCP socket; its operations time out after so long."""
     if isinstance(address, tuple):
-        return socket.create_connection(address, timeout)
+        client = socket.create_connection(address, timeout)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the engine does
+        return client
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         client.settimeout(timeout)

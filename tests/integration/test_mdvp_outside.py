@@ -170,9 +170,11 @@ def test_who_is_told_of_it_can_connect(short_path: Path) -> None:
     # A spec file and a service manager tell others while the server is yet to be made.
     address = TcpAddress.parse(f"127.0.0.1:{free_port('127.0.0.1')}")
     path = short_path / "mdvp.sock"
-    with listening_on_tcp(address), listening_on_socket(path):
-        connected(("127.0.0.1", address.port)).close()
+    with listening_on_tcp(address) as listener, listening_on_socket(path):
         connected(path).close()
+        with connected(("127.0.0.1", address.port)), listener.accept()[0] as connection:
+            # An answer is two packets; without this, the second comes 40 ms after the first.
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_directory_of_the_socket_is_made(root: Path, short_path: Path) -> None:
