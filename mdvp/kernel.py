@@ -25,6 +25,8 @@ from mdvp.lease import Holder
 
 log = logging.getLogger(__name__)
 
+# Of white space, mountinfo escapes spaces, tabs and line ends, and no other.
+_FIELD = rb"([^ \n]+) "
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _CONTAINER = re.compile(rb"[0-9a-f]{64}")
 _CAP_SYS_PTRACE = 19  # linux/capability.h
@@ -49,7 +51,7 @@ class Kernel:
         device, self._folder = _place(root)
         # The lines of its file system: root within it, and mount point.
         self._lines = re.compile(
-            rb"^\d+ \d+ " + re.escape(device) + rb" (\S+) (\S+) ", re.MULTILINE
+            rb"^\d+ \d+ " + re.escape(device) + b" " + 2 * _FIELD, re.MULTILINE
         )
         self.blind = _why_blind()
         self._host = _host()
@@ -72,33 +74,38 @@ class Kernel:
 
     def _look(self) -> Mapping[str, list[Holder]]:
         found: dict[str, dict[str, Holder]] = {}
-        done = {_namespace("self"), *map(_namespace, self._host)}
+        passed_over = {_namespace("self"), *map(_namespace, self._host)}
+        done = set()
         for pid in filter(str.isdecimal, os.listdir("/proc")):
             # What has gone in the meantime may have left others in its namespace.
             with suppress(FileNotFoundError, ProcessLookupError):
                 try:
-                    namespace = _namespace(pid)
+                    thread, namespace = _living(pid)
                 except PermissionError:
                     if _container(pid) is None:
                         continue
                     raise
-                if namespace in done:
+                if namespace in passed_over:
                     continue
-                for name, holder in self._holding(pid):
+                # A process in a chroot is shown only what is mounted there; others see the rest.
+                view = namespace, _root(thread)
+                if view in done:
+                    continue
+                for name, holder in self._holding(pid, thread):
                     holders = found.setdefault(name, {})
                     # A container can make more namespaces; it is as old as its first process.
-                    known = holders.setdefault(holder.container or pid, holder)
-                    if holder.began < known.began:
-                        holders[holder.container or pid] = holder
-                if _namespace(pid) == namespace:
-                    done.add(namespace)
+                    key = holder.container or namespace
+                    if holder.began < holders.setdefault(key, holder).began:
+                        holders[key] = holder
+                if (_namespace(thread), _root(thread)) == view:
+                    done.add(view)
         return {name: list(holders.values()) for name, holders in found.items()}
 
-    def _holding(self, pid: str) -> list[tuple[str, Holder]]:
-        mounted = self._mounted(pid)
+    def _holding(self, pid: str, thread: str) -> list[tuple[str, Holder]]:
+        mounted = self._mounted(thread)
         if not mounted:
             return []
-        container = _container(pid)
+        container = _container(thread)
         if container is None:
             # A service with a namespace of its own has copies of what the host has mounted.
             mounted = mounted.difference(*map(self._mounted, self._host))
@@ -122,7 +129,7 @@ def _place(root: int) -> tuple[bytes, bytes]:
     fdinfo = _read(f"/proc/self/fdinfo/{root}")
     (mount_id,) = re.findall(rb"^mnt_id:\s*(\d+)$", fdinfo, re.MULTILINE)
     ((device, mounted, point),) = re.findall(
-        rb"^" + mount_id + rb" \d+ (\S+) (\S+) (\S+) ",
+        rb"^" + mount_id + rb" \d+ " + 3 * _FIELD,
         _read("/proc/self/mountinfo"),
         re.MULTILINE,
     )
@@ -157,6 +164,20 @@ def _host() -> list[str]:
     return []
 
 
+def _living(pid: str) -> tuple[str, str]:
+    """Return a thread of a process, and its namespace; the first thread may end before others."""
+    with suppress(FileNotFoundError):
+        return pid, _namespace(pid)
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError):
+            return thread, _namespace(thread)
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), pid)
+
+
+def _root(pid: str) -> str:
+    return os.readlink(f"/proc/{pid}/root")  # noqa: PTH115  # as below
+
+
 def _namespace(pid: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115  # of every process: a Path is slow
 
@@ -171,10 +192,14 @@ def _read(path: str) -> bytes:
         raise
 
 
-def _container(pid: str) -> str | None:
-    """Return the id of the container that a process is in: the innermost, in its cgroup's path."""
-    found = _CONTAINER.findall(_read(f"/proc/{pid}/cgroup"))
+def container_in(cgroup: bytes) -> str | None:
+    """Return the id of the innermost container that a `/proc/<pid>/cgroup` names, if any."""
+    found = _CONTAINER.findall(cgroup)
     return found[-1].decode() if found else None
+
+
+def _container(pid: str) -> str | None:
+    return container_in(_read(f"/proc/{pid}/cgroup"))
 
 
 def _holder(pid: str, container: str | None) -> Holder:
