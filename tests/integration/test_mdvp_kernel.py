@@ -1,0 +1,563 @@
+"""What mdvp sees of the kernel, with real mount namespaces, and what follows from it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from integration.holder import BIND, OWN_NAMESPACE, holding, kill, new_container_id, ready
+from integration.plugin import Plugin, serving
+from support import eventually
+
+from mdvp.kernel import Kernel, container_in
+from mdvp.lease import Holder
+
+# What a path may have in it that a mount table has to escape, or does not.
+ODD = [
+    b"with space",
+    b"back\\slash",
+    b"\\040",
+    b"line\nend",
+    b"tab\tbed",
+    b"\rreturn\vand\fothers",
+    b"not \xff\xfe UTF-8",
+    b"#hash",
+    "größe".encode(),
+]
+
+
+@pytest.fixture
+def root(short_path: Path) -> Path:
+    """Return a root with the directory of a volume in it, `vol`."""
+    (short_path / "root" / "vol").mkdir(parents=True)
+    return short_path / "root"
+
+
+@pytest.fixture
+def point(short_path: Path) -> Path:
+    """Return a directory to mount a volume at, as the `/data` of a container."""
+    path = short_path / "point"
+    path.mkdir()
+    return path
+
+
+@contextmanager
+def looking(root: Path) -> Iterator[Kernel]:
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Kernel(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def kernel(root: Path) -> Iterator[Kernel]:
+    with looking(root) as kernel:
+        yield kernel
+
+
+def seen(kernel: Kernel) -> dict[str, list[int]]:
+    """Return the processes that have each volume."""
+    holders = kernel.holders()
+    assert holders is not None
+    return {name: sorted(holder.pid for holder in of) for name, of in holders.items()}
+
+
+def only(kernel: Kernel, name: str = "vol") -> Holder:
+    """Return who has `name`, which is one, and no other volume is had by anyone."""
+    holders = kernel.holders()
+    assert holders is not None
+    assert list(holders) == [name]
+    (holder,) = holders[name]
+    return holder
+
+
+def test_nobody_has_a_volume_that_is_not_mounted(kernel: Kernel) -> None:
+    assert kernel.blind is None
+    assert seen(kernel) == {}
+
+
+def test_a_process_that_has_a_volume_mounted_is_its_holder(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    before = datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME)
+    with holding(root / "vol", point) as process:
+        holder = only(kernel)
+        after = datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME)
+        assert (holder.container, holder.pid, holder.command) == (None, process.pid, "sh")
+        tick = 0.02
+        assert before[1] - tick <= holder.began <= after[1]
+        assert before[0] - timedelta(seconds=tick) <= holder.since <= after[0]
+        kill(process)
+        assert seen(kernel) == {}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'mount --bind --options ro "$1" "$2"',
+        'mount --bind "$1" "$2" && mount --options remount,ro,bind "$2"',
+        'mkdir "$1/below" && mount --bind "$1/below" "$2"',
+        'echo >"$1/file" && echo >"$2/file" && mount --bind "$1/file" "$2/file"',
+        'mount --bind "$1" "$2" && mkdir "$2/deep" && mount --bind "$2/deep" "$2"',
+        'mount --bind "$1" "$2" && mount -t tmpfs none "$2"',
+    ],
+    ids=["read-only", "made read-only", "below", "a file", "twice", "covered"],
+)
+def test_however_a_volume_is_mounted(kernel: Kernel, root: Path, point: Path, script: str) -> None:
+    with holding(root / "vol", point, f"{{ {script}; }} && echo ready && read -r _") as process:
+        assert seen(kernel) == {"vol": [process.pid]}
+
+
+def test_the_root_itself_is_no_volume(kernel: Kernel, root: Path, point: Path) -> None:
+    with holding(root, point), holding(root.parent, point):
+        assert seen(kernel) == {}
+
+
+def test_a_name_that_another_begins_with(kernel: Kernel, root: Path, point: Path) -> None:
+    (root / "vol2").mkdir()
+    (root.with_name("root2") / "vol").mkdir(parents=True)
+    with holding(root / "vol2", point) as process, holding(root.with_name("root2") / "vol", point):
+        assert seen(kernel) == {"vol2": [process.pid]}
+
+
+def test_several_have_several(kernel: Kernel, root: Path, point: Path) -> None:
+    (root / "other").mkdir()
+    both = 'mount --bind "$1/vol" "$2" && mount --bind "$1/other" "$2" && echo ready && read -r _'
+    with holding(root, point, both) as one, holding(root / "vol", point) as two:
+        assert seen(kernel) == {"vol": sorted([one.pid, two.pid]), "other": [one.pid]}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_mount_points(kernel: Kernel, root: Path, point: Path, odd: bytes) -> None:
+    path = os.fsencode(point) + b"/" + odd
+    os.mkdir(path)  # noqa: PTH102  # bytes
+    with holding(root / "vol", path) as process:
+        assert seen(kernel) == {"vol": [process.pid]}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_roots_and_directories_below_a_volume(short_path: Path, odd: bytes) -> None:
+    root = short_path / os.fsdecode(odd)
+    below = root / "vol" / os.fsdecode(odd)
+    below.mkdir(parents=True)
+    with looking(root) as kernel, holding(below, short_path) as process:
+        assert seen(kernel) == {"vol": [process.pid]}
+
+
+def test_a_directory_that_was_removed_is_held_all_the_same(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    with holding(root / "vol", point) as process:
+        # The kernel refuses no removal for a mount in another namespace.
+        (root / "vol").rmdir()
+        assert f"{root}/vol//deleted" in Path(f"/proc/{process.pid}/mountinfo").read_text()
+        assert seen(kernel) == {"vol": [process.pid]}
+
+
+def test_a_directory_that_was_renamed_is_held_by_its_new_name(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    with holding(root / "vol", point) as process:
+        (root / "vol").rename(root / "renamed")
+        (root / "vol").mkdir()
+        assert seen(kernel) == {"renamed": [process.pid]}
+
+
+class Looker:
+    """A process that looks at the kernel from a namespace of its own, as the plugin does."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.pid = process.pid
+        self._process = process
+
+    def holders(self) -> dict[str, list[list[str | None]]] | None:
+        """Return who has each volume: container and command."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        found: dict[str, list[list[str | None]]] | None
+        found = json.loads(self._process.stdout.readline())
+        return found
+
+    def beside(self, source: Path, point: Path) -> Sequence[str | Path]:
+        """Return the command of a holder whose namespace begins as a copy of the looker's."""
+        enter = ("nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--")
+        return *enter, *OWN_NAMESPACE, "sh", "-c", BIND, "sh", source, point
+
+
+LOOK = """
+import json, logging, os, sys
+from mdvp.kernel import Kernel
+logging.basicConfig(filename=sys.argv[2], level=logging.INFO)
+kernel = Kernel(os.open(sys.argv[1], os.O_RDONLY))
+print("ready", flush=True)
+for line in sys.stdin:
+    found = kernel.holders()
+    print(json.dumps(found and {
+        name: [(holder.container, holder.command) for holder in holders]
+        for name, holders in found.items()
+    }), flush=True)
+"""
+
+
+@contextmanager
+def looker(
+    root: Path,
+    script: str = "",
+    *,
+    own: Sequence[str] = OWN_NAMESPACE,
+    log: str | Path = os.devnull,
+    container: str | None = None,
+) -> Iterator[Looker]:
+    """Run a looker at `root`, `$ROOT` to the script that it runs before."""
+    look = 'exec "$@"' if own == OWN_NAMESPACE else '"$@"'
+    shell = ("sh", "-c", f"set -e; ROOT=$4; {script}\n{look}", "sh")
+    command = (*own, *shell, sys.executable, "-c", LOOK, root, log)
+    with ready(command, container=container) as process:
+        yield Looker(process)
+
+
+IS_A_MOUNT_POINT = 'mount -t tmpfs none "$ROOT"; mkdir "$ROOT/vol"'
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        IS_A_MOUNT_POINT,
+        f"{IS_A_MOUNT_POINT}; {IS_A_MOUNT_POINT}",
+        f'mount -t tmpfs none "$ROOT/.."; mkdir "$ROOT"; {IS_A_MOUNT_POINT}',
+        'mkdir "$ROOT/a" "$ROOT/a/b" "$ROOT/a/b/vol"; mount --bind "$ROOT/a/b" "$ROOT"',
+        'mkdir -p "$ROOT/a/root/vol"; mount --bind "$ROOT/a" "$ROOT/.."',
+        'mount --bind "$ROOT" "$ROOT"; mount --bind "$ROOT" "$ROOT"',
+        'mount -t tmpfs none "$ROOT/.."; mkdir -p "$ROOT/vol"',
+    ],
+    ids=[
+        "of the file system of the host",
+        "a mount point",
+        "a mount point twice",
+        "a mount point below another",
+        "a bind mount",
+        "below a bind mount",
+        "bound to itself",
+        "in a new file system",
+    ],
+)
+def test_a_root_that_is(root: Path, script: str) -> None:
+    with looker(root, script) as eye:
+        assert eye.holders() == {}
+        with ready(eye.beside(root / "vol", root / "vol")):
+            assert eye.holders() == {"vol": [[None, "sh"]]}
+        assert eye.holders() == {}
+
+
+def test_what_lies_under_the_root_is_not_in_it(root: Path, point: Path) -> None:
+    with looker(root, IS_A_MOUNT_POINT) as eye, holding(root / "vol", point):
+        assert eye.holders() == {}
+
+
+def test_our_own_namespace_does_not_count(root: Path, point: Path) -> None:
+    with looker(root, f'mount --bind "$ROOT/vol" {point}') as eye:
+        assert eye.holders() == {}
+
+
+# The looker is on a host of its own, so to say: process 1 of its process namespace.
+OWN_HOST = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--mount-proc", "--")
+UNTIL_THE_END = "sh -c 'echo >\"$ROOT/../up\"; exec sleep infinity' &"
+
+
+@pytest.mark.parametrize("container", [None, new_container_id()], ids=["service", "container"])
+def test_a_copy_of_what_the_host_has_mounted_counts_in_a_container_alone(
+    root: Path, point: Path, container: str | None
+) -> None:
+    script = f'export ROOT; mount --bind "$ROOT/vol" {point}; {" ".join(OWN_NAMESPACE)} '
+    with looker(root, script + UNTIL_THE_END, own=OWN_HOST, container=container) as eye:
+        eventually((root.parent / "up").exists, True)
+        eventually(eye.holders, {"vol": [[container, "sleep"]]} if container else {})
+
+
+def test_a_volume_mounted_in_a_service_and_not_on_the_host_counts(root: Path, point: Path) -> None:
+    script = f"export ROOT; {' '.join(OWN_NAMESPACE)} "
+    mount = UNTIL_THE_END.replace("echo", f'mount --bind "$ROOT/vol" {point} && echo')
+    with looker(root, script + mount, own=OWN_HOST) as eye:
+        eventually((root.parent / "up").exists, True)
+        eventually(eye.holders, {"vol": [[None, "sleep"]]})
+
+
+def test_a_process_that_was_not_waited_for_is_gone(kernel: Kernel, root: Path, point: Path) -> None:
+    with holding(root / "vol", point) as process:
+        process.kill()
+        status = Path(f"/proc/{process.pid}/stat")
+        eventually(lambda: status.read_text().rpartition(") ")[2][0], "Z")
+        assert seen(kernel) == {}
+
+
+def test_a_namespace_lives_on_in_the_processes_that_are_left(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    script = 'mount --bind "$1" "$2"; sleep infinity & echo ready'
+    command = (*OWN_NAMESPACE, "sh", "-c", script, "sh", root / "vol", point)
+    with ready(command, ends_itself=True) as process:
+        assert only(kernel).pid != process.pid
+    eventually(lambda: seen(kernel), {})
+
+
+def python(program: str) -> str:
+    """Return the script of a holder that goes on with a program, `sys.argv[1:]` as in the shell."""
+    return f'mount --bind "$1" "$2" && exec {sys.executable} -c \'{program}\' "$@"'
+
+
+def test_a_process_lives_on_in_the_threads_that_are_left(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    program = """
+import ctypes, os, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print("ready", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with holding(root / "vol", point, python(program)) as process:
+        status = Path(f"/proc/{process.pid}/stat")
+        eventually(lambda: status.read_text().rpartition(") ")[2][0], "Z")
+        assert seen(kernel) == {"vol": [process.pid]}
+
+
+@pytest.mark.parametrize("confined", ["parent", "child"])
+def test_a_process_in_a_chroot_does_not_hide_what_others_have(
+    kernel: Kernel, root: Path, point: Path, confined: str
+) -> None:
+    # The kernel shows of a namespace what is mounted below the root of the process that is asked.
+    program = f"""
+import os, sys
+reading, writing = os.pipe()
+role = "parent" if os.fork() else "child"
+if role == "{confined}":
+    os.mkdir(sys.argv[2] + "/jail")
+    os.chroot(sys.argv[2] + "/jail")
+    print("ready", flush=True)
+sys.stdin.read()
+"""
+    with holding(root / "vol", point, python(program)):
+        assert list(seen(kernel)) == ["vol"]
+
+
+def test_a_container_is_known_by_its_cgroup(kernel: Kernel, root: Path, point: Path) -> None:
+    container = new_container_id()
+    with holding(root / "vol", point, container=container):
+        assert only(kernel).container == container
+
+
+def test_a_container_with_several_namespaces_is_one_holder_as_old_as_its_first(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    container = new_container_id()
+    script = (
+        'mount --bind "$1" "$2"; mkfifo "$3/up";'
+        ' unshare --mount sh -c \'echo >"$0/up"; exec sleep infinity\' "$3" &'
+        ' read -r _ <"$3/up"; echo ready; read -r _'
+    )
+    command = (*OWN_NAMESPACE, "sh", "-c", script, "sh", root / "vol", point, root.parent)
+    with ready(command, container=container) as process:
+        holder = only(kernel)
+        assert (holder.container, holder.pid) == (container, process.pid)
+
+
+@pytest.mark.parametrize("container", [None, new_container_id()], ids=["service", "container"])
+def test_a_container_that_may_not_be_looked_at_could_have_anything(
+    root: Path, short_path: Path, container: str | None
+) -> None:
+    # In a user namespace of its own it has all capabilities, and none over processes outside.
+    blinded = 'sleep infinity & exec unshare --user --map-root-user -- "$@"'
+    own = (*OWN_HOST, "sh", "-c", blinded, "sh")
+    log = short_path / "log"
+    with looker(root, own=own, log=log, container=container) as eye:
+        assert eye.holders() == (None if container else {})
+    said = "ERROR:mdvp.kernel:cannot see which containers have volumes" in log.read_text()
+    assert said == (container is not None)
+
+
+C1, C2 = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "container"),
+    [
+        (f"12:pids:/docker/{C1}\n1:name=systemd:/docker/{C1}\n0::/\n", C1),
+        (f"0::/system.slice/docker-{C1}.scope\n", C1),
+        (f"0::/docker/{C1}\n", C1),
+        (f"0::/../../system.slice/docker-{C1}.scope/init.scope\n", C1),
+        (f"0::/kubepods.slice/kubepods-pod0a1b2c3d.slice/cri-containerd-{C1}.scope\n", C1),
+        (f"0::/machine.slice/libpod-{C1}.scope/container\n", C1),
+        (f"4:memory:/docker/{C1}/docker/{C2}\n", C2),
+        (f"0::/system.slice/docker-{C1}.scope/system.slice/docker-{C2}.scope\n", C2),
+        ("0::/user.slice/user-1000.slice/session-2.scope\n", None),
+        ("9:name=systemd:/\n8:pids:/\n0::/\n", None),
+        (f"0::/docker/{C1[:63]}\n", None),
+        (f"0::/docker/{C1.upper()}\n", None),
+        ("", None),
+    ],
+)
+def test_the_container_in_a_cgroups_path(cgroup: str, container: str | None) -> None:
+    assert container_in(cgroup.encode()) == container
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"a) S 1 (b", "a) S 1 (b"),
+        (b"(redis) ", "(redis) "),
+        (b"caf\xe9", "caf\\udce9"),
+        (b")", ")"),
+    ],
+)
+def test_the_command_may_have_any_name(
+    kernel: Kernel, root: Path, point: Path, name: bytes, shown: str
+) -> None:
+    program = point.with_name(os.fsdecode(name))
+    shutil.copy(str(shutil.which("cat")), program)
+    script = 'mount --bind "$1" "$2" && echo ready && exec "$3"'
+    command = (*OWN_NAMESPACE, "sh", "-c", script, "sh", root / "vol", point, program)
+    with ready(command) as process:
+        # It says that it is ready before it is a `cat` of another name.
+        eventually(lambda: only(kernel).command, shown)
+        assert only(kernel).pid == process.pid
+
+
+# What follows from it at the socket.
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Keeps what a process says, as it says it."""
+
+    lines: list[str]
+
+    def says(self, *words: str) -> bool:
+        return any(all(word in line for word in words) for line in self.lines)
+
+
+@contextmanager
+def following(plugin: Plugin) -> Iterator[Follower]:
+    follower = Follower([])
+    assert plugin.process.stdout is not None
+    thread = Thread(target=follower.lines.extend, args=(plugin.process.stdout,))
+    thread.start()
+    try:
+        yield follower
+    finally:
+        plugin.kill()
+        thread.join(10)
+
+
+def test_a_volume_of_a_dead_container_is_free_at_once_when_it_was_seen(
+    root: Path, point: Path
+) -> None:
+    with (
+        serving(root, root.with_name("mdvp.sock"), GRACE="60") as plugin,
+        following(plugin) as log,
+    ):
+        plugin.call("Create", Name="data")
+        plugin.call("Mount", Name="data", ID="one")
+        with holding(root / "data", point) as process:
+            eventually(lambda: log.says(f"volume data is mounted in process {process.pid}"), True)
+            refused = plugin.call("Mount", Name="data", ID="two")
+            assert refused.status == 409
+            assert f"'data' is in use: process {process.pid} (sh) has had it" in refused.error
+            kill(process)
+            assert plugin.call("Mount", Name="data", ID="two").status == 200
+            eventually(lambda: log.says("volume data reclaimed from mount one, which had it"), True)
+
+
+def test_a_volume_of_a_container_that_never_started_is_free_after_the_grace_period(
+    root: Path,
+) -> None:
+    with serving(root, root.with_name("mdvp.sock"), GRACE="2") as plugin, following(plugin) as log:
+        plugin.call("Create", Name="data")
+        begin = time.monotonic()
+        plugin.call("Mount", Name="data", ID="one")
+        refused = plugin.call("Mount", Name="data", ID="two")
+        assert refused.status == 409
+        assert "mount one has had it since" in refused.error
+        assert "free again in " in refused.error
+        assert plugin.call("Remove", Name="data").status == 409
+        assert not log.says("reclaimed")
+        eventually(lambda: plugin.call("Mount", Name="data", ID="two").status, 200)
+        assert time.monotonic() - begin > 2.0
+        eventually(lambda: log.says("volume data reclaimed from mount one, which had it"), True)
+
+
+def test_a_living_container_has_its_volume_whatever_the_records_say(
+    root: Path, point: Path
+) -> None:
+    container = new_container_id()
+    with serving(root, root.with_name("mdvp.sock"), GRACE="0") as plugin, ExitStack() as stack:
+        plugin.call("Create", Name="data")
+        plugin.call("Mount", Name="data", ID="one")
+        process = stack.enter_context(holding(root / "data", point, container=container))
+        for _ in range(2):
+            for refused in (
+                plugin.call("Mount", Name="data", ID="two"),
+                plugin.call("Remove", Name="data"),
+                plugin.call("Create", Name="data", Opts={"access": "shared"}),
+            ):
+                assert refused.status == 409
+                assert f"container {container[:12]} has had it since 20" in refused.error
+            status = plugin.call("Get", Name="data").message["Volume"]["Status"]
+            assert status["mounted_by"] == [container]
+            plugin.call("Unmount", Name="data", ID="one")
+        kill(process)
+        assert plugin.call("Get", Name="data").message["Volume"]["Status"]["mounted"] is False
+        assert plugin.call("Remove", Name="data").status == 200
+
+
+BLIND = {
+    "no capability": (
+        ("setpriv", "--inh-caps=-all", "--bounding-set=-sys_ptrace", "--"),
+        "it needs CAP_SYS_PTRACE",
+    ),
+    "own process namespace": (
+        ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"),
+        "mdvp does not share the host's process namespace",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", BLIND)
+def test_where_the_kernel_cannot_be_asked_the_records_count_and_it_says_so(
+    root: Path, point: Path, why: str
+) -> None:
+    prefix, words = BLIND[why]
+    with (
+        serving(root, root.with_name("mdvp.sock"), prefix=prefix, GRACE="0") as plugin,
+        following(plugin) as log,
+    ):
+        eventually(
+            lambda: log.says("WARNING cannot see which containers have volumes mounted", words),
+            True,
+        )
+        plugin.call("Create", Name="data")
+        plugin.call("Mount", Name="data", ID="one")
+        with holding(root / "data", point):
+            pass
+        refused = plugin.call("Mount", Name="data", ID="two")
+        assert refused.status == 409
+        assert "mdvp cannot see whether its container lives" in refused.error
+        status = plugin.call("Get", Name="data").message["Volume"]["Status"]
+        assert re.search(words, status["warning"])
+        assert status["mount_ids"] == ["one"]
+        (listed,) = plugin.call("List").message["Volumes"]
+        assert listed["Status"] == status
+        plugin.call("Unmount", Name="data", ID="one")
+        assert plugin.call("Mount", Name="data", ID="two").status == 200
