@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from integration.follow import following
 from integration.holder import BIND, OWN_NAMESPACE, holding, kill, new_container_id, ready
-from integration.plugin import Plugin, serving
+from integration.plugin import serving
 from support import eventually
 
 from mdvp.kernel import Kernel, container_in
@@ -34,6 +33,8 @@ ODD = [
     b"#hash",
     "größe".encode(),
 ]
+
+TICK = 0.01  # seconds: the kernel rounds the beginning of a process down to this
 
 
 @pytest.fixture
@@ -95,9 +96,8 @@ def test_a_process_that_has_a_volume_mounted_is_its_holder(
         holder = only(kernel)
         after = datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME)
         assert (holder.container, holder.pid, holder.command) == (None, process.pid, "sh")
-        tick = 0.02
-        assert before[1] - tick <= holder.began <= after[1]
-        assert before[0] - timedelta(seconds=tick) <= holder.since <= after[0]
+        assert before[1] - TICK <= holder.began <= after[1]
+        assert before[0] - timedelta(seconds=TICK) <= holder.since <= after[0]
         kill(process)
         assert seen(kernel) == {}
 
@@ -429,36 +429,15 @@ def test_the_command_may_have_any_name(
     shutil.copy(str(shutil.which("cat")), program)
     script = 'mount --bind "$1" "$2" && echo ready && exec "$3"'
     command = (*OWN_NAMESPACE, "sh", "-c", script, "sh", root / "vol", point, program)
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
     with ready(command) as process:
         # It says that it is ready before it is a `cat` of another name.
         eventually(lambda: only(kernel).command, shown)
         assert only(kernel).pid == process.pid
+        assert before - TICK <= only(kernel).began <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 # What follows from it at the socket.
-
-
-@dataclass(frozen=True)
-class Follower:
-    """Keeps what a process says, as it says it."""
-
-    lines: list[str]
-
-    def says(self, *words: str) -> bool:
-        return any(all(word in line for word in words) for line in self.lines)
-
-
-@contextmanager
-def following(plugin: Plugin) -> Iterator[Follower]:
-    follower = Follower([])
-    assert plugin.process.stdout is not None
-    thread = Thread(target=follower.lines.extend, args=(plugin.process.stdout,))
-    thread.start()
-    try:
-        yield follower
-    finally:
-        plugin.kill()
-        thread.join(10)
 
 
 def test_a_volume_of_a_dead_container_is_free_at_once_when_it_was_seen(
