@@ -14,6 +14,7 @@ Failure model:
   by a lock that the test process and its machine hold together.
 * ``dockerd`` is killed: its containers run on, its pid files and its socket stay. The next
   `PrivateEngine.start` removes these files first.
+* The machine loses power: see `PrivateEngine.cut_power`; disks, cgroups and network devices stay.
 * ``dockerd`` does not come up, or not down: `EngineError` shows the end of its log.
 * A command fails or does not end in time: `EngineError` shows it and all that it printed.
 * A tool is missing, or we are not root: `EngineError` says so before anything is made.
@@ -46,6 +47,7 @@ _PACKAGES = {
     "iptables": "iptables",
     "mount": "mount",
     "nsenter": "util-linux",
+    "pgrep": "procps",
     "slirp4netns": "slirp4netns",
     "tini": "tini",
     "unshare": "util-linux",
@@ -80,6 +82,30 @@ echo 'nameserver 10.0.2.3' >/etc/resolv.conf
 mount --make-rshared /
 echo "$pid"
 exec tini -- cat >/dev/null
+"""
+
+# What a loss of power does. Spared are pid 1 with its cat, and what _BOOT has made: the mounts,
+# whose ids are in $1, and its part of /run.
+_LOSE_POWER = """
+set -e
+spared=" 1 $$ $(pgrep --parent 1 --exact cat) "
+left=yes
+while [ "$left" ]; do
+    left=
+    for process in /proc/[0-9]*; do
+        pid=${process#/proc/}
+        case $spared in *" $pid "*) continue ;; esac
+        left=yes
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+done
+while read -r id _ _ _ point _; do
+    case " $1 " in *" $id "*) ;; *) printf '%b\\n' "$point" ;; esac
+done </proc/self/mountinfo | tac | while read -r point; do
+    umount --lazy "$point" 2>/dev/null || true # it may have gone with one that it was a copy of
+done
+find /run -mindepth 1 -maxdepth 1 ! -name machine ! -name repository \
+    -exec rm -r --one-file-system {} +
 """
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -121,6 +147,7 @@ class PrivateEngine:
             stack.callback(self._reap)
             self.pid = stack.enter_context(_machine(self.log, self.tmp, lock))
             self._root = Path(f"/proc/{self.pid}/root")
+            self._mounts = " ".join(_mounts(self.pid))
             self.environ = {k: v for k, v in os.environ.items() if not k.startswith("DOCKER_")}
             self.environ["DOCKER_HOST"] = f"unix://{self._root / _SOCKET}"
             self.environ["DOCKER_CONFIG"] = str(self._directory / "config")
@@ -179,6 +206,17 @@ class PrivateEngine:
         # containerd dies of its parent's death, but not at once, and a second one would meet it.
         if not _wait_until(lambda: not containerd.exists()):
             raise _failure("containerd outlives dockerd", self.log)
+
+    def cut_power(self) -> None:
+        """Ends every process by SIGKILL, undoes their mounts, empties ``/run``; `start` is next.
+
+        It is kinder than a real loss of power to what was written and not yet synchronised.
+
+        Raises:
+            EngineError: something outlives it.
+        """
+        self.run("sh", "-c", _LOSE_POWER, "sh", self._mounts, timeout=_DEADLINE)
+        self._reap()
 
     def close(self) -> None:
         """Ends every process and mount of the engine and removes all it has; again is harmless."""
@@ -341,6 +379,11 @@ def _machine(log: Path, tmp: Path, lock: int) -> Iterator[int]:
         if not _reply(ready, answer):
             raise _failure("slirp4netns does not connect the engine to the network", log)
         yield int(pid)
+
+
+def _mounts(pid: int) -> list[str]:
+    """The ids of the mounts that a process has. Source: proc_pid_mountinfo(5)."""
+    return [line.split()[0] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
 
 
 def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:

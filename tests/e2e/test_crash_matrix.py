@@ -1,0 +1,409 @@
+"""The crash matrix: after each fault, which volumes are free and which are not.
+
+Each row of MATRIX is a fault, and it is real: signals to processes, files cut and removed. Each is
+gone through with every kind of holder of a volume that there can be:
+
+* one that dies of it, or while it lasts: its volume mounts at the first try;
+* one that lives on: its volume is refused, every time, until it ends, and then is free at once;
+* one whose start is cut off between its Mount and its first process, which the plugin cannot tell
+  from one that is still to start: its volume is free when the grace period is over.
+
+Whatever happened, `docker volume ls` and the files are as before.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from e2e.conftest import Docker
+from e2e.engine import PrivateEngine
+from support import eventually, running
+
+PLUGIN = "mdvp-crash"
+BASE = "debian:trixie-slim"
+
+# Grace periods, in seconds.
+OUTLASTS_EVERYTHING = 600  # so what is free is so without waiting
+IS_OVER_SOON = 1
+LASTS_SOME_TRIES = 12
+
+# What containers start by when they are to be caught starting: an OCI runtime that never does.
+NEVER_STARTS = """#!/bin/sh
+case " $* " in
+    *" create "*) exec sleep 98765 ;;
+    *) exec runc "$@" ;;
+esac
+"""
+
+
+@dataclass
+class Machine:
+    """A machine with an engine and the plugin, to be hurt."""
+
+    docker: Docker
+    data: Path
+    runtime: Path
+    flags: tuple[str, ...] = ()
+    grace: int = 0
+
+    @property
+    def engine(self) -> PrivateEngine:
+        return self.docker.engine
+
+    @property
+    def state(self) -> Path:
+        """The plugin's own folder."""
+        return self.data / ".mdvp"
+
+    def set_up(self, flags: tuple[str, ...], grace: int) -> None:
+        """Have the engine run with these flags, and the plugin with this grace period."""
+        if flags != self.flags:
+            self.engine.stop()
+            self.flags = flags
+            self.start()
+        if grace != self.grace:
+            self.docker("plugin", "disable", "--force", PLUGIN)
+            self.docker("plugin", "set", PLUGIN, f"GRACE={grace}")
+            self.docker("plugin", "enable", PLUGIN)
+            self.grace = grace
+
+    def start(self) -> None:
+        """Start the engine as it was, which starts the plugin."""
+        self.engine.start(*self.flags, f"--add-runtime=never-starts={self.runtime}")
+
+    def plugin_pid(self) -> int:
+        """Return the plugin's process as the machine numbers it, 0 for none."""
+        found = self.engine.run("pgrep", "--full", "--oldest", "mdvp/bin/mdvp", check=False)
+        return int(found.stdout or 0)
+
+    def kill(self, pid: int) -> None:
+        """Send SIGKILL to a process, by the machine's number."""
+        self.engine.run("kill", "-KILL", str(pid))
+
+    def log(self) -> list[str]:
+        """Return the log of engine and plugin."""
+        return self.engine.log.read_text(errors="replace").splitlines()
+
+    def volumes(self) -> tuple[str, dict[str, tuple[int, bytes]]]:
+        """Return the list of volumes, and what is on the disk: permissions and content."""
+        listed = self.docker("volume", "ls", "--format", "{{.Driver}} {{.Name}}")
+        on_disk = {
+            str(path.relative_to(self.data)): (
+                path.stat().st_mode,
+                path.read_bytes() if path.is_file() else b"",
+            )
+            for volume in self.data.glob("[!.]*")
+            for path in (volume, *volume.rglob("*"))
+        }
+        return listed, on_disk
+
+    def hold(self, restart: str = "no") -> str:
+        """Start the container "holder", with a file in the volume "vol"; return its id.
+
+        It has the volume and the plugin knows it, as is so soon after the start of any container.
+        """
+        container = self.docker(
+            *("run", "--detach", "--name", "holder", "--restart", restart, "--init"),
+            *("--volume", "vol:/data", BASE),
+            *("sh", "-c", "echo precious >/data/file && exec sleep infinity"),
+        )
+        seen = f"volume vol is mounted in container {container[:12]}"
+        eventually(lambda: any(seen in line for line in self.log()), True)
+        return container
+
+    def holder_runs(self) -> bool:
+        return self.docker("inspect", "--format", "{{.State.Running}}", "holder") == "true"
+
+    def holder_pid(self) -> int:
+        return int(self.docker("inspect", "--format", "{{.State.Pid}}", "holder"))
+
+    def use(self) -> str:
+        """Try to use the volume "vol" in another container; return the error, "" for none."""
+        done = self.engine.docker(
+            *("run", "--rm", "--volume", "vol:/data", BASE, "cat", "/data/file"), check=False
+        )
+        assert done.returncode == 0 or "VolumeDriver.Mount: " in done.stderr, done.stderr
+        assert done.returncode != 0 or done.stdout == "precious\n"
+        return done.stderr
+
+    def is_refused(self, container: str, seconds: float) -> None:
+        """Try to use the volume "vol" for this time, and be refused, for what `container` has."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert f"volume 'vol' is in use: container {container[:12]} " in self.use()
+
+
+# A fault is there for the time of the block, and after it all runs again.
+Fault = Callable[[Machine], AbstractContextManager[None]]
+
+
+@contextmanager
+def dockerd_killed(machine: Machine) -> Iterator[None]:
+    machine.engine.kill()
+    yield
+    machine.start()
+
+
+@contextmanager
+def plugin_killed(machine: Machine) -> Iterator[None]:
+    killed = machine.plugin_pid()
+    machine.kill(killed)
+    yield
+    # The engine starts it again by itself.
+    eventually(lambda: machine.plugin_pid() not in (0, killed), True, 60.0)
+
+
+@contextmanager
+def both_killed(machine: Machine) -> Iterator[None]:
+    # Dockerd goes first, or it might start the plugin again.
+    machine.engine.kill()
+    machine.kill(machine.plugin_pid())
+    yield
+    machine.start()
+
+
+@contextmanager
+def plugin_disabled(machine: Machine) -> Iterator[None]:
+    machine.docker("plugin", "disable", "--force", PLUGIN)
+    yield
+    machine.docker("plugin", "enable", PLUGIN)
+
+
+@contextmanager
+def engine_restarted(machine: Machine) -> Iterator[None]:
+    machine.engine.stop()
+    yield
+    machine.start()
+
+
+@contextmanager
+def power_lost(machine: Machine) -> Iterator[None]:
+    machine.engine.cut_power()
+    yield
+    machine.start()
+
+
+Harm = Callable[[Machine], None]
+
+
+def database_deleted(machine: Machine) -> None:
+    for file in machine.state.glob("state.db*"):
+        file.unlink()
+
+
+def folder_deleted(machine: Machine) -> None:
+    shutil.rmtree(machine.state)
+
+
+def database_cut(machine: Machine) -> None:
+    cut_off(machine.state / "state.db")
+
+
+def latest_changes_cut(machine: Machine) -> None:
+    # The file that SQLite writes to first; it goes when the database is closed.
+    cut_off(machine.state / "state.db-wal")
+
+
+def cut_off(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def under_the_plugin(harm: Harm) -> Fault:
+    """Do `harm` while the plugin runs, which then is killed."""
+
+    @contextmanager
+    def fault(machine: Machine) -> Iterator[None]:
+        harm(machine)
+        with plugin_killed(machine):
+            yield
+
+    return fault
+
+
+def without_the_plugin(harm: Harm) -> Fault:
+    """Do `harm` while the plugin is disabled."""
+
+    @contextmanager
+    def fault(machine: Machine) -> Iterator[None]:
+        with plugin_disabled(machine):
+            harm(machine)
+            yield
+
+    return fault
+
+
+# What the plugin says in its log of a database that is not as it was.
+FOUND_AGAIN = "they were found again by what their directories say of themselves"
+DAMAGED = "the state database is damaged"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the matrix.
+
+    Attributes:
+        fault: what happens.
+        live_restore: whether the engine is one whose containers run on without it.
+        restarts: whether the fault ends all containers: one that lives on is then one that the
+            engine starts again, and one that dies need not be killed besides.
+        loses: what the plugin says of what it lost.
+
+    """
+
+    fault: Fault
+    live_restore: bool = False
+    restarts: bool = False
+    loses: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return ("--live-restore",) if self.live_restore else ()
+
+
+MATRIX = {
+    "dockerd killed": Row(dockerd_killed, restarts=True),
+    "plugin killed": Row(plugin_killed),
+    "both killed": Row(both_killed, restarts=True),
+    "plugin disabled": Row(plugin_disabled),
+    "engine restarted": Row(engine_restarted, restarts=True),
+    "power lost": Row(power_lost, restarts=True),
+    "database deleted, plugin killed": Row(under_the_plugin(database_deleted), loses=FOUND_AGAIN),
+    "database deleted, plugin disabled": Row(
+        without_the_plugin(database_deleted), loses=FOUND_AGAIN
+    ),
+    "state folder deleted, plugin killed": Row(under_the_plugin(folder_deleted), loses=FOUND_AGAIN),
+    "state folder deleted, plugin disabled": Row(
+        without_the_plugin(folder_deleted), loses=FOUND_AGAIN
+    ),
+    "database cut, plugin killed": Row(under_the_plugin(database_cut), loses=DAMAGED),
+    "database cut, plugin disabled": Row(without_the_plugin(database_cut), loses=DAMAGED),
+    "latest changes cut, plugin killed": Row(
+        under_the_plugin(latest_changes_cut), loses=FOUND_AGAIN
+    ),
+    "dockerd killed, live-restore": Row(dockerd_killed, live_restore=True),
+    "both killed, live-restore": Row(both_killed, live_restore=True),
+    "engine restarted, live-restore": Row(engine_restarted, live_restore=True),
+    "power lost, live-restore": Row(power_lost, live_restore=True, restarts=True),
+}
+
+
+CUTS_STARTS = (dockerd_killed, both_killed, power_lost)
+
+
+def rows(*, starting: bool = False) -> pytest.MarkDecorator:
+    # A start is cut off by what takes the engine away and not the rest of it.
+    names = [name for name, row in MATRIX.items() if not starting or row.fault in CUTS_STARTS]
+    return pytest.mark.parametrize("row", [MATRIX[name] for name in names], ids=names)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """Yield a machine with the plugin, in which no other test has anything."""
+    with PrivateEngine() as engine:
+        docker = Docker(engine)
+        data, runtime = engine.tmp.with_name("volumes"), engine.tmp.with_name("never-starts")
+        data.mkdir()
+        runtime.write_text(NEVER_STARTS)
+        runtime.chmod(0o755)
+        docker.script("build_plugin.sh", PLUGIN_NAME=PLUGIN)
+        docker("plugin", "set", PLUGIN, f"data.source={data}")
+        docker("plugin", "enable", PLUGIN)
+        engine.stop()
+        machine = Machine(docker, data, runtime)
+        machine.start()
+        yield machine
+
+
+@pytest.fixture(autouse=True)
+def volumes(machine: Machine) -> Iterator[None]:
+    """Make the volumes of a test; take away all that is on the engine in the end."""
+    yield
+    for container in machine.docker("ps", "--all", "--quiet").split():
+        machine.docker("rm", "--force", container)
+    for volume in machine.docker("volume", "ls", "--quiet").split():
+        machine.docker("volume", "rm", volume)
+    assert [path.name for path in machine.data.iterdir()] == [".mdvp"]
+
+
+def create(machine: Machine, *volumes: str) -> None:
+    for volume in volumes:
+        machine.docker("volume", "create", "-d", PLUGIN, volume)
+
+
+@rows()
+def test_the_volume_of_a_dead_holder_is_free_at_once(machine: Machine, row: Row) -> None:
+    machine.set_up(row.flags, OUTLASTS_EVERYTHING)
+    create(machine, "vol")
+    machine.hold()
+    pid = machine.holder_pid()
+    create(machine, "latest")
+    before, said = machine.volumes(), len(machine.log())
+    with row.fault(machine):
+        if not row.restarts:
+            machine.kill(pid)
+    eventually(machine.holder_runs, False)
+    assert machine.use() == ""
+    assert machine.volumes() == before
+    assert_says(machine.log()[said:], row.loses)
+
+
+@rows()
+def test_the_volume_of_a_living_holder_is_refused_until_it_ends(machine: Machine, row: Row) -> None:
+    machine.set_up(row.flags, IS_OVER_SOON)
+    create(machine, "vol")
+    container = machine.hold(restart="always" if row.restarts else "no")
+    pid = machine.holder_pid()
+    create(machine, "latest")
+    before, said = machine.volumes(), len(machine.log())
+    with row.fault(machine):
+        pass
+    eventually(machine.holder_runs, True)
+    assert (machine.holder_pid() != pid) == row.restarts
+    machine.is_refused(container, seconds=IS_OVER_SOON + 1)
+    assert machine.volumes() == before
+    assert_says(machine.log()[said:], row.loses)
+
+    # The engine mounts the volume for this and unmounts it; without its lease that is refused, too.
+    machine.engine.docker("cp", str(machine.runtime), "holder:/data/copied", check=not row.loses)
+    machine.is_refused(container, seconds=IS_OVER_SOON + 1)
+
+    machine.docker("rm", "--force", "holder")
+    assert machine.use() == ""
+
+
+@rows(starting=True)
+def test_the_volume_of_a_holder_cut_off_at_its_start_is_free_after_the_grace_period(
+    machine: Machine, row: Row
+) -> None:
+    machine.set_up(row.flags, LASTS_SOME_TRIES)
+    create(machine, "vol", "latest")
+    (machine.data / "vol" / "file").write_text("precious\n")
+    before, earliest = machine.volumes(), time.monotonic()
+    with starting(machine), row.fault(machine):
+        machine.engine.run("pkill", "--full", "sleep 98765", check=False)
+    latest = time.monotonic()
+    while error := machine.use():
+        assert "for a container that is starting" in error
+        assert time.monotonic() < latest + LASTS_SOME_TRIES
+    assert time.monotonic() > earliest + LASTS_SOME_TRIES
+    assert machine.volumes() == before
+
+
+@contextmanager
+def starting(machine: Machine) -> Iterator[None]:
+    """Have a container start for the time of the block, with its Mount answered."""
+    command = ("docker", "run", "--rm", "--runtime=never-starts", "--volume=vol:/data", BASE)
+    with running(command, machine.engine.environ):
+        eventually(lambda: "mount_ids" in machine.docker("volume", "inspect", "vol"), True)
+        yield
+
+
+def assert_says(log: Sequence[str], loses: str) -> None:
+    """Check that the plugin says what it has lost, and only where it has."""
+    said = [line for line in log if "the state database" in line]
+    assert any(loses in line for line in said) if loses else not said
