@@ -141,8 +141,7 @@ class Store:
         """Forget the volume `name` and all leases on it."""
         with self._db:
             self._db.execute("BEGIN")
-            self._db.execute("DELETE FROM leases WHERE volume = ?", (name,))
-            self._db.execute("DELETE FROM volumes WHERE name = ?", (name,))
+            _delete(self._db, name)
 
     def leases(self, name: str) -> list[Lease]:
         """Return the leases on volume `name`, the oldest first."""
@@ -225,14 +224,11 @@ def _migrate(db: sqlite3.Connection) -> bool:
 
 
 def _add_missing(db: sqlite3.Connection, found: Iterable[Volume]) -> None:
-    names, identities = set(), set()
-    for name, *identity in db.execute("SELECT name, inode, born FROM volumes"):
-        names.add(name)
-        identities.add(tuple(identity))
-    missing = [
-        volume for volume in found if volume.name not in names and volume.identity not in identities
-    ]
+    known = {Identity(*row) for row in db.execute("SELECT inode, born FROM volumes")}
+    missing = [volume for volume in found if volume.identity not in known]
     for volume in missing:
+        # One that has lost its end may have an older volume of that name, whose directory is gone.
+        _delete(db, volume.name)
         _add(db, volume)
     if missing:
         log.warning(
@@ -270,6 +266,11 @@ def _add(db: sqlite3.Connection, volume: Volume) -> None:
             volume.mode,
         ),
     )
+
+
+def _delete(db: sqlite3.Connection, name: str) -> None:
+    db.execute("DELETE FROM leases WHERE volume = ?", (name,))
+    db.execute("DELETE FROM volumes WHERE name = ?", (name,))
 
 
 def _lease(  # noqa: PLR0913, PLR0917  # a row

@@ -201,6 +201,10 @@ def folder_deleted(machine: Machine) -> None:
 
 
 def database_cut(machine: Machine) -> None:
+    if machine.plugin_pid():
+        # What is in the database by then, and not still in the file that SQLite writes to first.
+        with plugin_disabled(machine):
+            pass
     cut_off(machine.state / "state.db")
 
 
@@ -397,7 +401,15 @@ def test_the_volume_of_a_holder_cut_off_at_its_start_is_free_after_the_grace_per
 @contextmanager
 def starting(machine: Machine) -> Iterator[None]:
     """Have a container start for the time of the block, with its Mount answered."""
-    command = ("docker", "run", "--rm", "--runtime=never-starts", "--volume=vol:/data", BASE)
+    command = (
+        "docker",
+        "run",
+        "--rm",
+        "--runtime=never-starts",
+        "--volume=vol:/data",
+        BASE,
+        "true",
+    )
     with running(command, machine.engine.environ):
         eventually(lambda: "mount_ids" in machine.docker("volume", "inspect", "vol"), True)
         yield

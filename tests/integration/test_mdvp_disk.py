@@ -238,6 +238,27 @@ def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
         Root(tmp_path)
 
 
+def test_a_database_that_lost_its_end_gets_the_volume_that_came_after_one_it_has(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / ".mdvp" / "state.db"
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        driver.mount("vol", "id of a container that is gone")
+    earlier = database.read_bytes()
+    with driver_on(tmp_path) as driver:
+        driver.unmount("vol", "id of a container that is gone")
+        driver.remove("vol")
+        driver.create("vol")
+        (tmp_path / "vol" / "file").write_text("precious")
+    database.write_bytes(earlier)
+    database.with_name("state.db-wal").touch()  # as there is one where it was not closed
+    with driver_on(tmp_path) as driver:
+        assert driver.get("vol").claims.free
+        driver.mount("vol", "id")
+    assert (tmp_path / "vol" / "file").read_text() == "precious"
+
+
 def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as db:
         db.execute("PRAGMA user_version = 99")
