@@ -663,7 +663,8 @@ def test_volumes_from_a_running_container_are_had_by_both_with_shared_access(
     assert first != second
     ids = docker("ps", "--quiet", "--no-trunc").split()
     assert sorted(volume_of(docker, "feed")["Status"]["mounted_by"]) == sorted(ids)
-    docker("stop", "first", "second")
+    docker("stop", "first")
+    docker("stop", "second")
     assert mdvp.mount_ids() == [first, second, first, second]
     assert mdvp.changes() == ["Mount", "Mount", "Unmount", "Unmount"]
     docker("rm", "first", "second")
