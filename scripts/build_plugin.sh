@@ -32,6 +32,7 @@ fill_rootfs() {
   build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
   rm -rf plugin/rootfs
   mkdir plugin/rootfs
+  # It is never started, so it needs no command; but docker wants one.
   CONTAINER=$(docker create "$ROOTFS_IMAGE" true)
   trap 'docker rm "$CONTAINER" >/dev/null' EXIT
   docker export "$CONTAINER" | tar --extract --directory plugin/rootfs
