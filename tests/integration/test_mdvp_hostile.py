@@ -60,9 +60,9 @@ class Target:
 
     def empty(self) -> None:
         """Remove all volumes."""
-        for volume in self.plugin.call("List").message["Volumes"]:
-            name = volume["Name"]
-            for mount_id in volume["Status"].get("mounted_by", ()):
+        for name in self.plugin.volumes():
+            volume = self.plugin.call("Get", Name=name).message["Volume"]
+            for mount_id in volume["Status"].get("mount_ids", ()):
                 assert self.plugin.call("Unmount", Name=name, ID=mount_id).status == 200
             assert self.plugin.call("Remove", Name=name).status == 200
 

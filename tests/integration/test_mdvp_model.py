@@ -259,12 +259,9 @@ class Volumes(RuleBasedStateMachine):
     @invariant()
     def all_is_as_the_model_says(self) -> None:
         self.step += 1
-        listed = self.world.call("List").message["Volumes"]
-        shown = {volume["Name"]: volume["Status"] for volume in listed}
-        del shown[BELL]
-        assert set(shown) == set(self.volumes)
-        for name, status in shown.items():
-            volume = self.volumes[name]
+        assert set(self.world.plugin.volumes()) == {BELL, *self.volumes}
+        for name, volume in self.volumes.items():
+            status = self.world.call("Get", Name=name).message["Volume"]["Status"]
             assert {key: status.get(key) for key in volume.options} == volume.options
             assert status["mounted"] is not self.free(volume)
             assert sorted(status.get("mounted_by", [])) == sorted(
