@@ -47,18 +47,18 @@ _STATUS: Mapping[type[MdvpError], str] = {
 
 
 def create_app(
-    driver: Driver, on_damage: Callable[[], object]
+    driver: Driver, start_again: Callable[[], object]
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the WSGI app that speaks the protocol for `driver`.
 
-    It calls `on_damage` when the state database turns out to be damaged. It raises NoAnswerError
-    where no answer is better than an error.
+    It calls `start_again` when something is wrong that the next start of mdvp puts right: a damaged
+    state database. It raises NoAnswerError where no answer is better than an error.
     """
     app = falcon.App(media_type=MEDIA_TYPE)
     for path, operation in operations(driver).items():
         app.add_route(path, Endpoint(operation))
     app.add_error_handler(MdvpError, _answer_refusal)
-    app.add_error_handler(Exception, partial(_answer_failure, on_damage))
+    app.add_error_handler(Exception, partial(_answer_failure, start_again))
     # Last, as Falcon asks the newest handler first, and an HTTPError is an Exception too.
     app.add_error_handler(falcon.HTTPError, _answer_http_error)
     return app
@@ -86,6 +86,10 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         return {"Mountpoint": driver.path(_text(message, "Name"))}
 
     def get(message: Message) -> Message:
+        if not message:
+            # How the engine repeats one that got no answer: it has sent the body already. An error
+            # now would be as bad as it would have been then.
+            raise NoAnswerError("a Get without a name")
         report = driver.get(_text(message, "Name"))
         return {"Volume": {**_volume(report.volume, report.mountpoint), "Status": _status(report)}}
 
@@ -215,17 +219,18 @@ def _answer_refusal(
 
 
 def _answer_failure(
-    on_damage: Callable[[], object],
+    start_again: Callable[[], object],
     request: falcon.Request,
     response: falcon.Response,
     error: Exception,
     _params: object,
 ) -> None:
+    if isinstance(error, NoAnswerError):
+        raise error
     log.error("%s failed", request.path, exc_info=error)
     if is_damage(error):
         log.error("the state database is damaged: mdvp ends, for its next start to mend that")
-        on_damage()
-        raise NoAnswerError from error
+        start_again()
     if request.path == _GET:
         # The engine takes any error of a Get for "no such volume": it would forget whose the volume
         # is, and give the next container a local one. Without an answer it asks again.

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mdvp import __version__, log
+from mdvp import __version__, log, publication
 from mdvp.api import create_app
 from mdvp.driver import Driver
 from mdvp.errors import MdvpError, SettingsError
@@ -125,13 +125,14 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
     with (
         closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
-        closing(Driver(root, store, Kernel(root.descriptor), grace=settings.grace)) as driver,
+        closing(Driver(root, store, kernel := Kernel(root.descriptor), settings.grace)) as driver,
         _listening(options) as listener,
     ):
         where = options.tcp or options.socket
         _log.info("mdvp %s serves the volumes in %s on %s", __version__, options.root, where)
+        publication.watch(kernel, start_again=_end)
         notify_ready(environ)
-        serve(create_app(driver, on_damage=_end), listener)
+        serve(create_app(driver, start_again=_end), listener)
     _log.info("stopped")
 
 
@@ -142,7 +143,7 @@ def _allow_descriptors() -> None:
 
 
 def _end() -> None:
-    """End as if told to; whoever started mdvp starts it again."""
+    """End as if told to; whoever started mdvp starts it again, as this was not asked for."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -82,7 +82,6 @@ class Driver:
         root: Root,
         store: Store,
         kernel: Kernel,
-        *,
         grace: float = GRACE,
         now: Callable[[], Moment] = clock.now,
     ) -> None:

@@ -62,6 +62,23 @@ class Kernel:
                 self.blind,
             )
 
+    def published(self) -> bool:
+        """Say whether the engine has what a managed plugin shows it: the directory of volumes.
+
+        It keeps a copy of that mount among the host's, at a place named by the plugin's id, and
+        gives containers what is there.
+        """
+        ours = _container("self")  # a managed plugin is a container
+        if ours is None:
+            return False
+        with suppress(OSError):
+            return any(
+                unescape(root) == self._folder and ours.encode() in point
+                for host in self._host
+                for root, point in self._lines.findall(_read(f"/proc/{host}/mountinfo"))
+            )
+        return False
+
     def holders(self) -> Mapping[str, list[Holder]] | None:
         """Return who has each volume mounted, by the volume's name; None when we cannot see it."""
         if self.blind:

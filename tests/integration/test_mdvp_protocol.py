@@ -324,3 +324,10 @@ def test_a_database_that_is_damaged_under_way_gets_no_answer_and_is_mended_at_th
     with serving(plugin.root, plugin.socket) as mended:
         assert mended.volumes() == ["vol"]
         mended.call("Remove", Name="vol")
+
+
+def test_a_get_without_a_body_gets_no_answer(plugin: Plugin) -> None:
+    # The engine repeats a Get that got no answer without its body, and takes any error as final.
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        plugin.post("/VolumeDriver.Get", b"")
+    assert plugin.call("Get", Name="nope").status == 404

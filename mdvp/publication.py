@@ -1,0 +1,45 @@
+"""The directory of volumes as the engine has it, and what to do when the engine loses it.
+
+The engine gives containers a copy of what a managed plugin has mounted. A restart of the engine
+with live-restore, or its end by SIGKILL, can take that copy away from a plugin that runs on: the
+engine would go on to mount volumes, and no container with one could start. The next start of the
+plugin brings it back. So the plugin ends when that happens, and the engine starts it again.
+"""
+
+import logging
+import select
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+_HOSTS_MOUNTS = Path("/proc/1/mountinfo")
+
+
+class Kernel(Protocol):
+    """Who sees the host's mounts; `mdvp.kernel.Kernel` is the real one."""
+
+    def published(self) -> bool:
+        """Say whether the engine has the directory of volumes."""
+
+
+def watch(kernel: Kernel, start_again: Callable[[], object]) -> None:
+    """Have a thread call `start_again` when the engine loses the directory of volumes.
+
+    Does nothing where there is nothing to lose: outside a managed plugin.
+    """
+    if kernel.published():
+        Thread(target=_wait, args=(kernel, start_again), name="publication", daemon=True).start()
+
+
+def _wait(kernel: Kernel, start_again: Callable[[], object]) -> None:
+    # A change of the mounts wakes whoever polls this file: proc_pid_mounts(5).
+    with _HOSTS_MOUNTS.open("rb") as mounts:
+        changes = select.poll()
+        changes.register(mounts, select.POLLPRI)
+        while kernel.published():
+            changes.poll()
+    log.error("the engine has lost the directory of volumes: mdvp ends, and starts again with it")
+    start_again()
