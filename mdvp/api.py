@@ -32,6 +32,7 @@ MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
 BODY_MAX = 1 << 20
 _GET = "/VolumeDriver.Get"
+_NOTHING: Mapping[str, Any] = {}  # the message of a request without a body
 _MOUNT_ID_MAX = 1024
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         return {"Mountpoint": driver.path(_text(message, "Name"))}
 
     def get(message: Message) -> Message:
-        if not message:
+        if message is _NOTHING:
             # How the engine repeats one that got no answer: it has sent the body already. An error
             # now would be as bad as it would have been then.
             raise NoAnswerError("a Get without a name")
@@ -139,8 +140,10 @@ def _decode(request: falcon.Request) -> Message:
     body = request.bounded_stream.read(BODY_MAX + 1)
     if len(body) > BODY_MAX:
         raise falcon.HTTPContentTooLarge(description=f"a request has at most {BODY_MAX} bytes")
+    if not body:
+        return _NOTHING
     try:
-        message = json.loads(body or b"{}")
+        message = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the request is not JSON: {error}") from error
     if not isinstance(message, dict):
