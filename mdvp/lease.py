@@ -34,7 +34,7 @@ class Lease:
 
     Attributes:
         mounts: the Mounts it has open.
-        since: its last Mount.
+        since: its last Mount; the one before, where that was for a container seen already.
         seen: whether the kernel has shown its container since then.
 
     """
@@ -127,7 +127,9 @@ def granted(volume: Volume, claims: Claims, mount_id: str, now: Moment, grace: f
     """Decide on a Mount: the lease that `mount_id` has from now on, or ConflictError."""
     for lease in claims.living:
         if lease.mount_id == mount_id:
-            return Lease(mount_id, lease.mounts + 1, now)
+            # For `docker cp` nothing starts that could be waited for, and seen.
+            since = lease.since if lease.seen else now
+            return replace(lease, mounts=lease.mounts + 1, since=since)
     if volume.access is Access.EXCLUSIVE and not claims.free:
         raise in_use(volume, claims, now, grace)
     return Lease(mount_id, 1, now)

@@ -74,9 +74,16 @@ def test_a_volume_whose_leases_are_dead_is_granted() -> None:
     assert granted(volume(), claims, "new", NOW, GRACE) == Lease("new", 1, NOW)
 
 
-def test_the_holder_may_mount_again_and_must_be_seen_again() -> None:
+def test_a_holder_that_was_seen_may_mount_again_and_is_not_waited_for_again() -> None:
     claims = weigh([SEEN], [holder()], NOW, GRACE)
-    assert granted(volume(), claims, "seen", NOW, GRACE) == Lease("seen", 2, NOW, seen=False)
+    again = granted(volume(), claims, "seen", NOW, GRACE)
+    assert again == Lease("seen", 2, SEEN.since, seen=True)
+    assert weigh([again], [], NOW, GRACE).free
+
+
+def test_a_holder_that_is_yet_to_be_seen_may_mount_again_and_is_waited_for_from_then_on() -> None:
+    claims = weigh([YOUNG], [], NOW, GRACE)
+    assert granted(volume(), claims, YOUNG.mount_id, NOW, GRACE) == Lease(YOUNG.mount_id, 2, NOW)
 
 
 def test_a_dead_lease_that_is_taken_up_again_counts_from_one() -> None:
