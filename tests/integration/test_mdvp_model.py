@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -156,7 +157,15 @@ class Volumes(RuleBasedStateMachine):
 
     # What can happen.
 
+    @initialize(one=options, two=options)
+    def begin(self, one: dict[str, str], two: dict[str, str]) -> None:
+        self.create("one", one)
+        self.create("two", two)
+
     @rule(name=names, options=options)
+    def create_of_any(self, name: str, options: dict[str, str]) -> None:
+        self.create(name, options)
+
     def create(self, name: str, options: dict[str, str]) -> None:
         answer = self.world.call("Create", Name=name, Opts=options)
         volume = self.volumes.get(name)
@@ -197,6 +206,17 @@ class Volumes(RuleBasedStateMachine):
         volume.leases = {**living, mount_id: Lease(mounts, self.step)}
 
     @rule(name=names, mount_id=ids)
+    def unmount_of_any(self, name: str, mount_id: str) -> None:
+        self.unmount(name, mount_id)
+
+    @precondition(lambda self: self.mounted())
+    @rule(data=st.data())
+    def unmount_of_one_that_is(self, data: st.DataObject) -> None:
+        self.unmount(*data.draw(st.sampled_from(self.mounted())))
+
+    def mounted(self) -> list[tuple[str, str]]:
+        return [(name, each) for name, of in self.volumes.items() for each in of.leases]
+
     def unmount(self, name: str, mount_id: str) -> None:
         answer = self.world.call("Unmount", Name=name, ID=mount_id)
         volume = self.volumes.get(name)
@@ -208,17 +228,11 @@ class Volumes(RuleBasedStateMachine):
             del volume.leases[mount_id]
         self.look(name)
 
-    @rule(name=names, mount_id=ids)
-    def container_starts(self, name: str, mount_id: str) -> None:
-        volume = self.volumes.get(name)
-        if (
-            volume is None
-            or mount_id not in self.living(volume) | (volume.leases if not self.grace else {})
-            or mount_id in volume.containers
-        ):
-            return
-        if volume.options["access"] == "exclusive" and volume.containers:
-            return  # that is the one of this mount ID, under another
+    @precondition(lambda self: self.startable())
+    @rule(data=st.data())
+    def container_starts(self, data: st.DataObject) -> None:
+        name, mount_id = data.draw(st.sampled_from(self.startable()))
+        volume = self.volumes[name]
         running = ExitStack()
         process = running.enter_context(holding(self.world.root / name, self.world.point))
         begun = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -227,11 +241,24 @@ class Volumes(RuleBasedStateMachine):
         eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > begun + 0.02, True)
         self.look(name)
 
-    @rule(name=names, mount_id=ids)
-    def container_dies(self, name: str, mount_id: str) -> None:
-        volume = self.volumes.get(name)
-        if volume is not None and mount_id in volume.containers:
-            volume.containers.pop(mount_id).running.close()
+    def startable(self) -> list[tuple[str, str]]:
+        """Return those who were granted a volume, and whose container has not started."""
+        return [
+            (name, mount_id)
+            for name, volume in self.volumes.items()
+            if volume.options["access"] == "shared" or not volume.containers
+            for mount_id in (self.living(volume) if self.grace else volume.leases)
+            if mount_id not in volume.containers
+        ]
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data())
+    def container_dies(self, data: st.DataObject) -> None:
+        name, mount_id = data.draw(st.sampled_from(self.running()))
+        self.volumes[name].containers.pop(mount_id).running.close()
+
+    def running(self) -> list[tuple[str, str]]:
+        return [(name, each) for name, of in self.volumes.items() for each in of.containers]
 
     @rule(name=names)
     def remove(self, name: str) -> None:
@@ -285,6 +312,7 @@ class Volumes(RuleBasedStateMachine):
         assert self.world.plugin.volumes() == [BELL]
 
 
+@pytest.mark.timeout(600)  # a failure is made as short as can be before it is shown
 @pytest.mark.parametrize("grace", [0, FOR_EVER])
 def test_volumes_are_who_the_model_says_they_are(short_path: Path, grace: int) -> None:
     with world(short_path, grace) as earth:
