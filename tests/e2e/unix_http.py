@@ -1,0 +1,28 @@
+"""HTTP on a Unix socket: the engine's interface, and a plugin's."""
+
+import http.client
+import json
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def post(socket_path: Path, path: str, **message: object) -> tuple[int, Any]:
+    """Post a message to `path`; return the status and the message that is the answer."""
+    with closing(_Connection(socket_path)) as connection:
+        connection.request("POST", path, json.dumps(message), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read()
+    return answer.status, json.loads(body) if body else None
