@@ -20,9 +20,10 @@ class _Connection(http.client.HTTPConnection):
 
 
 def post(socket_path: Path, path: str, **message: object) -> tuple[int, Any]:
-    """Post a message to `path`; return the status and the message that is the answer."""
+    """Post a message, if there is one, to `path`; return the status, and the answer's message."""
+    sent = json.dumps(message) if message else None
     with closing(_Connection(socket_path)) as connection:
-        connection.request("POST", path, json.dumps(message), {"Content-Type": "application/json"})
+        connection.request("POST", path, sent, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         body = answer.read()
     return answer.status, json.loads(body) if body else None
