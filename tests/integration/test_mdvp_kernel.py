@@ -459,6 +459,24 @@ def test_a_volume_of_a_dead_container_is_free_at_once_when_it_was_seen(
             eventually(lambda: log.says("volume data reclaimed from mount one, which had it"), True)
 
 
+def test_a_container_that_started_while_mdvp_was_away_is_seen_when_it_is_back(
+    root: Path, point: Path
+) -> None:
+    socket = root.with_name("mdvp.sock")
+    with serving(root, socket, GRACE="60") as plugin:
+        plugin.call("Create", Name="data")
+        plugin.call("Mount", Name="data", ID="one")
+        plugin.kill()
+    with (
+        holding(root / "data", point) as process,
+        serving(root, socket, GRACE="60") as plugin,
+        following(plugin) as log,
+    ):
+        eventually(lambda: log.says(f"volume data is mounted in process {process.pid}"), True)
+        kill(process)
+        assert plugin.call("Mount", Name="data", ID="two").status == 200
+
+
 def test_a_volume_of_a_container_that_never_started_is_free_after_the_grace_period(
     root: Path,
 ) -> None:
