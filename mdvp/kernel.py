@@ -9,6 +9,9 @@ Source: proc_pid_mountinfo(5), proc_pid_ns(5), proc_pid_stat(5), cgroups(7).
 Failure model. Processes end while we look: what is gone has nothing mounted. A container that we
 may not look at could have anything mounted, so then we know nothing, and say so (None). It takes
 the host's process namespace (`pidhost`) and CAP_SYS_PTRACE.
+
+What is not seen: a volume in a namespace whose every process is in a chroot that has neither the
+volume nor a mount point of it below; the kernel shows a process what it can reach by a path, alone.
 """
 
 import errno
