@@ -14,31 +14,73 @@ What is not seen: a volume in a namespace whose every process is in a chroot tha
 volume nor a mount point of it below; the kernel shows a process what it can reach by a path, alone.
 """
 
-import errno
 import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
+from mdvp import proc
 from mdvp.lease import Holder
+from mdvp.proc import Process
 
 log = logging.getLogger(__name__)
 
 # Of white space, mountinfo escapes spaces, tabs and line ends, and no other.
 _FIELD = rb"([^ \n]+) "
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
-_CONTAINER = re.compile(rb"[0-9a-f]{64}")
 _CAP_SYS_PTRACE = 19  # linux/capability.h
-_TICKS = os.sysconf("SC_CLK_TCK")
+
+# A container's mounts are made when it starts, and this reading is most of the work where there are
+# many containers. So what is read of a process that has been there for _SETTLED seconds is believed
+# for _FRESH seconds, as long as it lives. What somebody mounts later, by hand, is seen that late.
+_SETTLED = 10.0
+_FRESH = 10.0
 
 
 def unescape(field: bytes) -> bytes:
     r"""Undo the escapes in a field of mountinfo: a space is written `\040`."""
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), field)
+
+
+class _View(NamedTuple):
+    """What a process can see: its mount namespace, and of that what is below its own root.
+
+    The root is empty where it does not matter.
+    """
+
+    namespace: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a process is, as read through one of its threads at `read`; known `since`."""
+
+    thread: str
+    view: _View
+    since: float
+    read: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """Who holds what in a view, as read at `read` through a process known `since`."""
+
+    holding: Sequence[tuple[str, Holder]]
+    by: Process
+    since: float
+    read: float
+
+
+def _holds(memory: _Place | _Sight, now: float) -> bool:
+    return memory.read - memory.since >= _SETTLED and now - memory.read < _FRESH
 
 
 class Kernel:
@@ -49,8 +91,12 @@ class Kernel:
 
     """
 
-    def __init__(self, root: int) -> None:
-        """Look out for the directories in that of the descriptor `root`."""
+    def __init__(self, root: int, now: Callable[[], float] = time.monotonic) -> None:
+        """Look out for the directories in that of the descriptor `root`; `now` is in seconds."""
+        self._now = now
+        self._lock = Lock()
+        self._places: Mapping[Process, _Place] = {}
+        self._sights: Mapping[_View, _Sight] = {}
         device, self._folder = _place(root)
         # The lines of its file system: root within it, and mount point.
         self._lines = re.compile(
@@ -58,6 +104,7 @@ class Kernel:
         )
         self.blind = _why_blind()
         self._host = _host()
+        self._passed_over = {proc.namespace("self"), *map(proc.namespace, self._host)}
         if self.blind:
             log.warning(
                 "cannot see which containers have volumes mounted: %s. Until that is mended, a "
@@ -71,14 +118,14 @@ class Kernel:
         It keeps a copy of that mount among the host's, at a place named by the plugin's id, and
         gives containers what is there.
         """
-        ours = _container("self")  # a managed plugin is a container
+        ours = proc.container("self")  # a managed plugin is a container
         if ours is None:
             return False
         with suppress(OSError):
             return any(
                 unescape(root) == self._folder and ours.encode() in point
                 for host in self._host
-                for root, point in self._lines.findall(_read(f"/proc/{host}/mountinfo"))
+                for root, point in self._lines.findall(proc.read(f"/proc/{host}/mountinfo"))
             )
         return False
 
@@ -94,38 +141,61 @@ class Kernel:
 
     def _look(self) -> Mapping[str, list[Holder]]:
         found: dict[str, dict[str, Holder]] = {}
-        passed_over = {_namespace("self"), *map(_namespace, self._host)}
-        done = set()
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
-            # What has gone in the meantime may have left others in its namespace.
-            with suppress(FileNotFoundError, ProcessLookupError):
-                try:
-                    thread, namespace = _living(pid)
-                except PermissionError:
-                    if _container(pid) is None:
-                        continue
-                    raise
-                if namespace in passed_over:
-                    continue
-                # A process in a chroot is shown only what is mounted there; others see the rest.
-                view = namespace, _root(thread)
-                if view in done:
-                    continue
-                for name, holder in self._holding(pid, thread):
+        with self._lock:
+            for view, sight in self._views().items():
+                for name, holder in sight.holding:
                     holders = found.setdefault(name, {})
                     # A container can make more namespaces; it is as old as its first process.
-                    key = holder.container or namespace
+                    key = holder.container or view.namespace
                     if holder.began < holders.setdefault(key, holder).began:
                         holders[key] = holder
-                if (_namespace(thread), _root(thread)) == view:
-                    done.add(view)
         return {name: list(holders.values()) for name, holders in found.items()}
 
-    def _holding(self, pid: str, thread: str) -> list[tuple[str, Holder]]:
+    def _views(self) -> Mapping[_View, _Sight]:
+        """Return what is seen in each view that a process has, and remember that for a while."""
+        now = self._now()
+        alive = dict.fromkeys(proc.processes())
+        places: dict[Process, _Place] = {}
+        sights: dict[_View, _Sight] = {}
+        for process in alive:
+            # What has gone in the meantime may have left others with the same view.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                place = self._place(process, now)
+                if place is None:
+                    continue
+                places[process] = place
+                if place.view.namespace in self._passed_over or place.view in sights:
+                    continue
+                sight = self._sights.get(place.view)
+                if sight is None or sight.by not in alive or not _holds(sight, now):
+                    holding = self._holding(process.pid, place.thread)
+                    sight = _Sight(holding, process, place.since, now)
+                    if _view(place.thread) != place.view:
+                        continue
+                sights[place.view] = sight
+        self._places, self._sights = places, sights
+        return sights
+
+    def _place(self, process: Process, now: float) -> _Place | None:
+        """Return where a process is; None when we may not know, and need not."""
+        known = self._places.get(process)
+        if known is not None and _holds(known, now):
+            return known
+        try:
+            thread, namespace = proc.living(process.pid)
+        except PermissionError:
+            if proc.container(process.pid) is None:
+                return None
+            raise
+        root = "" if namespace in self._passed_over else proc.root(thread)
+        since = now if known is None else known.since
+        return _Place(thread, _View(namespace, root), since, now)
+
+    def _holding(self, pid: str, thread: str) -> Sequence[tuple[str, Holder]]:
         mounted = self._mounted(thread)
         if not mounted:
-            return []
-        container = _container(thread)
+            return ()
+        container = proc.container(thread)
         if container is None:
             # A service with a namespace of its own has copies of what the host has mounted.
             mounted = mounted.difference(*map(self._mounted, self._host))
@@ -135,7 +205,7 @@ class Kernel:
     def _mounted(self, pid: str) -> set[tuple[str, bytes]]:
         """Return the volumes mounted in the namespace of `pid`, each with its mount point."""
         mounted = set()
-        for root, point in self._lines.findall(_read(f"/proc/{pid}/mountinfo")):
+        for root, point in self._lines.findall(proc.read(f"/proc/{pid}/mountinfo")):
             # A directory that was removed is "…/name//deleted", which is the volume all the same.
             name = _first_below(self._folder, unescape(root))
             if name:
@@ -146,11 +216,11 @@ class Kernel:
 def _place(root: int) -> tuple[bytes, bytes]:
     """Return the device (`major:minor`) of a directory, and its path in the file system there."""
     path = Path(f"/proc/self/fd/{root}").readlink()
-    fdinfo = _read(f"/proc/self/fdinfo/{root}")
+    fdinfo = proc.read(f"/proc/self/fdinfo/{root}")
     (mount_id,) = re.findall(rb"^mnt_id:\s*(\d+)$", fdinfo, re.MULTILINE)
     ((device, mounted, point),) = re.findall(
         rb"^" + mount_id + rb" \d+ " + 3 * _FIELD,
-        _read("/proc/self/mountinfo"),
+        proc.read("/proc/self/mountinfo"),
         re.MULTILINE,
     )
     below = path.relative_to(os.fsdecode(unescape(point)))
@@ -167,7 +237,7 @@ def _why_blind() -> str | None:
     # The first process of a process namespace of our own would be us: not the host's.
     if os.getpid() == 1:
         return "mdvp does not share the host's process namespace (pidhost in the plugin's config)"
-    capabilities = re.search(rb"^CapEff:\s*(\S+)$", _read("/proc/self/status"), re.MULTILINE)
+    capabilities = re.search(rb"^CapEff:\s*(\S+)$", proc.read("/proc/self/status"), re.MULTILINE)
     if capabilities is None or not int(capabilities[1], 16) >> _CAP_SYS_PTRACE & 1:
         return "mdvp may not look at the host's processes: it needs CAP_SYS_PTRACE"
     return None
@@ -176,63 +246,20 @@ def _why_blind() -> str | None:
 def _host() -> list[str]:
     """Return a process in the host's mount namespace, if there is one that we may look at."""
     with suppress(OSError):
-        _namespace("1")
+        proc.namespace("1")
         return ["1"]
     with suppress(OSError):  # a security module may keep us from init; the kernel's own is as good
-        if _read("/proc/2/comm") == b"kthreadd\n":
+        if proc.read("/proc/2/comm") == b"kthreadd\n":
+            proc.namespace("2")
             return ["2"]
     return []
 
 
-def _living(pid: str) -> tuple[str, str]:
-    """Return a thread of a process, and its namespace; the first thread may end before others."""
-    with suppress(FileNotFoundError):
-        return pid, _namespace(pid)
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with suppress(FileNotFoundError):
-            return thread, _namespace(thread)
-    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), pid)
-
-
-def _root(pid: str) -> str:
-    return os.readlink(f"/proc/{pid}/root")  # noqa: PTH115  # as below
-
-
-def _namespace(pid: str) -> str:
-    return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115  # of every process: a Path is slow
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # as above
-            return file.read()
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # a process that has ended but was not waited for
-            raise ProcessLookupError(error.errno, error.strerror, path) from error
-        raise
-
-
-def container_in(cgroup: bytes) -> str | None:
-    """Return the id of the innermost container that a `/proc/<pid>/cgroup` names, if any."""
-    found = _CONTAINER.findall(cgroup)
-    return found[-1].decode() if found else None
-
-
-def _container(pid: str) -> str | None:
-    return container_in(_read(f"/proc/{pid}/cgroup"))
+def _view(thread: str) -> _View:
+    return _View(proc.namespace(thread), proc.root(thread))
 
 
 def _holder(pid: str, container: str | None) -> Holder:
-    stat = _read(f"/proc/{pid}/stat")
-    # The command is in parentheses, and may itself have any character.
-    command = stat[stat.index(b"(") + 1 : stat.rindex(b")")]
-    start_time = int(stat[stat.rindex(b")") + 2 :].split()[19])  # field 22
-    began = start_time / _TICKS
+    command, began = proc.command_and_start(pid)
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - began
-    return Holder(
-        container,
-        int(pid),
-        ascii(os.fsdecode(command))[1:-1],
-        datetime.now(UTC) - timedelta(seconds=age),
-        began,
-    )
+    return Holder(container, int(pid), command, datetime.now(UTC) - timedelta(seconds=age), began)

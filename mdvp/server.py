@@ -95,6 +95,15 @@ class _Task(WSGITask):
         except NoAnswerError as error:
             raise ClientDisconnected from error  # for Waitress, a reason to close without a word
 
+    def write(self, data: bytes) -> None:
+        if self.wrote_header or not data:
+            super().write(data)
+            return
+        # Head and body in one piece: for the client they are one answer to wait for.
+        self.wrote_header = True
+        self.channel.write_soon(self.build_response_header() + data)
+        self.content_bytes_written += len(data)
+
 
 class _Channel(HTTPChannel):
     """One connection."""
@@ -166,6 +175,7 @@ def serve(app: "WSGIApplication", listener: socket.socket) -> None:
         threads=_THREADS,
         ident=None,
         connection_limit=_CONNECTIONS_MAX,
+        send_bytes=1,  # at once, by the thread that has the answer
         asyncore_use_poll=True,  # select(2) ends the process at descriptor 1024
         max_request_header_size=_HEAD_MAX,
         max_request_body_size=_BODY_READ_MAX,

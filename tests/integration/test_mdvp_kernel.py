@@ -18,8 +18,9 @@ from integration.holder import BIND, OWN_NAMESPACE, holding, kill, new_container
 from integration.plugin import serving
 from support import eventually
 
-from mdvp.kernel import Kernel, container_in
+from mdvp.kernel import Kernel
 from mdvp.lease import Holder
+from mdvp.proc import container_in
 
 # What a path may have in it that a mount table has to escape, or does not.
 ODD = [

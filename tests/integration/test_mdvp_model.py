@@ -207,7 +207,10 @@ class Volumes(RuleBasedStateMachine):
                 assert "process " in answer.error, container
             return
         assert answer.message == {"Mountpoint": str(self.world.root / name)}
-        volume.leases = {**living, mount_id: Lease(mounts, self.step)}
+        # A container that was seen is not waited for again: `docker cp` starts nothing.
+        seen = mount_id in living and living[mount_id].seen
+        since = living[mount_id].since if seen else self.step
+        volume.leases = {**living, mount_id: Lease(mounts, since, seen)}
 
     @rule(name=names, data=st.data())
     def unmount_by_any(self, name: str, data: st.DataObject) -> None:

@@ -1,0 +1,83 @@
+"""Reading `/proc`: small functions, each of which reads one thing about one process.
+
+They take a process' id, or a thread's, as text. Each raises FileNotFoundError or ProcessLookupError
+when the process has gone, and PermissionError when we may not know.
+
+Source: proc_pid_ns(5), proc_pid_root(5), proc_pid_cgroup(5), proc_pid_stat(5), cgroups(7).
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+_CONTAINER = re.compile(rb"[0-9a-f]{64}")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process(NamedTuple):
+    """A process, and no other that gets its id later: the kernel gives that another inode."""
+
+    pid: str
+    inode: int
+
+
+def processes() -> Iterator[Process]:
+    """Yield all processes."""
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal():
+                yield Process(entry.name, entry.inode())
+
+
+def living(pid: str) -> tuple[str, str]:
+    """Return a thread of a process, and its namespace; the first thread may end before others."""
+    with suppress(FileNotFoundError):
+        return pid, namespace(pid)
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError):
+            return thread, namespace(thread)
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), pid)
+
+
+def root(pid: str) -> str:
+    """Return the path of the directory that is `/` for a process."""
+    return os.readlink(f"/proc/{pid}/root")  # noqa: PTH115  # as below
+
+
+def namespace(pid: str) -> str:
+    """Return the name of the mount namespace that a process is in."""
+    return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115  # of every process: a Path is slow
+
+
+def read(path: str) -> bytes:
+    """Return the content of a file in `/proc`."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # as above
+            return file.read()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a process that has ended but was not waited for
+            raise ProcessLookupError(error.errno, error.strerror, path) from error
+        raise
+
+
+def container_in(cgroup: bytes) -> str | None:
+    """Return the id of the innermost container that a `/proc/<pid>/cgroup` names, if any."""
+    found = _CONTAINER.findall(cgroup)
+    return found[-1].decode() if found else None
+
+
+def container(pid: str) -> str | None:
+    """Return the id of the container that a process is in, if it is in one."""
+    return container_in(read(f"/proc/{pid}/cgroup"))
+
+
+def command_and_start(pid: str) -> tuple[str, float]:
+    """Return what a process is called, in ASCII, and when it began, in seconds since the boot."""
+    stat = read(f"/proc/{pid}/stat")
+    # The command is in parentheses, and may itself have any character.
+    opening, closing = stat.index(b"("), stat.rindex(b")")
+    start_time = int(stat[closing + 2 :].split()[19])  # field 22
+    return ascii(os.fsdecode(stat[opening + 1 : closing]))[1:-1], start_time / _TICKS
