@@ -557,3 +557,83 @@ def test_where_the_kernel_cannot_be_asked_the_records_count_and_it_says_so(
         assert status["mount_ids"] == ["one"]
         plugin.call("Unmount", Name="data", ID="one")
         assert plugin.call("Mount", Name="data", ID="two").status == 200
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settled(root: Path, clock: Clock) -> Iterator[Kernel]:
+    """Yield a view for which the processes that it shows first will have been there for long."""
+    descriptor = os.open(root, os.O_RDONLY)
+    yield Kernel(descriptor, clock)
+    os.close(descriptor)
+
+
+MOUNTS_LATER = 'echo ready && read -r _ && mount --bind "$1" "$2" && echo mounted && read -r _'
+
+
+def test_what_a_process_mounts_late_is_seen_some_seconds_later(
+    settled: Kernel, clock: Clock, root: Path, point: Path
+) -> None:
+    with holding(root / "vol", point, MOUNTS_LATER) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for clock.now in (0.0, 11.0):
+            assert seen(settled) == {}
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "mounted\n"
+        clock.now = 20.9
+        assert seen(settled) == {}
+        clock.now = 21.1
+        assert seen(settled) == {"vol": [process.pid]}
+
+
+def test_what_a_process_mounts_at_its_start_is_seen_at_once(
+    settled: Kernel, clock: Clock, root: Path, point: Path
+) -> None:
+    with holding(root / "vol", point, MOUNTS_LATER) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for clock.now in (0.0, 9.0):
+            assert seen(settled) == {}
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "mounted\n"
+        assert seen(settled) == {"vol": [process.pid]}
+
+
+def test_a_holder_of_long_standing_is_gone_as_soon_as_it_ends(
+    settled: Kernel, clock: Clock, root: Path, point: Path
+) -> None:
+    with holding(root / "vol", point) as process:
+        for clock.now in (0.0, 11.0, 12.0):
+            assert seen(settled) == {"vol": [process.pid]}
+        kill(process)
+        assert seen(settled) == {}
+
+
+def test_of_a_holder_of_long_standing_the_rest_is_seen_when_its_first_process_ends(
+    settled: Kernel, clock: Clock, root: Path, point: Path
+) -> None:
+    two = 'mount --bind "$1" "$2" && { sleep infinity & } && echo ready && read -r _'
+    with holding(root / "vol", point, two) as process:
+        for clock.now in (0.0, 11.0, 12.0):
+            (pids,) = seen(settled).values()
+        process.kill()
+        process.wait()
+        (left,) = seen(settled).values()
+        assert left != pids
