@@ -112,22 +112,21 @@ class Kernel:
                 self.blind,
             )
 
-    def published(self) -> bool:
+    def published(self) -> bool | None:
         """Say whether the engine has what a managed plugin shows it: the directory of volumes.
 
         It keeps a copy of that mount among the host's, at a place named by the plugin's id, and
-        gives containers what is there.
+        gives containers what is there. Returns None outside a managed plugin, or when we cannot
+        see the host's mounts.
         """
         ours = proc.container("self")  # a managed plugin is a container
-        if ours is None:
-            return False
-        with suppress(OSError):
-            return any(
-                unescape(root) == self._folder and ours.encode() in point
-                for host in self._host
-                for root, point in self._lines.findall(proc.read(f"/proc/{host}/mountinfo"))
-            )
-        return False
+        if ours is None or not self._host or proc.namespace("self") == proc.namespace(*self._host):
+            return None
+        return any(
+            unescape(root) == self._folder and ours.encode() in point
+            for host in self._host
+            for root, point in self._lines.findall(proc.read(f"/proc/{host}/mountinfo"))
+        )
 
     def holders(self) -> Mapping[str, list[Holder]] | None:
         """Return who has each volume mounted, by the volume's name; None when we cannot see it."""

@@ -21,8 +21,8 @@ _HOSTS_MOUNTS = Path("/proc/1/mountinfo")
 class Kernel(Protocol):
     """Who sees the host's mounts; `mdvp.kernel.Kernel` is the real one."""
 
-    def published(self) -> bool:
-        """Say whether the engine has the directory of volumes."""
+    def published(self) -> bool | None:
+        """Say whether the engine has the directory of volumes; None if that does not matter."""
 
 
 def watch(kernel: Kernel, start_again: Callable[[], object]) -> None:
@@ -30,8 +30,17 @@ def watch(kernel: Kernel, start_again: Callable[[], object]) -> None:
 
     Does nothing where there is nothing to lose: outside a managed plugin.
     """
-    if kernel.published():
-        Thread(target=_wait, args=(kernel, start_again), name="publication", daemon=True).start()
+    match kernel.published():
+        case True:
+            Thread(
+                target=_wait, args=(kernel, start_again), name="publication", daemon=True
+            ).start()
+        case False:
+            # It might be an engine that does it in another way; to end could be for ever.
+            log.error(
+                "the engine does not have the directory of volumes; if no container with a volume "
+                "starts: docker plugin disable --force, then docker plugin enable"
+            )
 
 
 def _wait(kernel: Kernel, start_again: Callable[[], object]) -> None:
