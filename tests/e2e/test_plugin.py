@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -253,3 +254,42 @@ def test_a_second_plugin_can_stand_beside_the_first_under_another_name(docker: D
     names = docker("plugin", "ls", "--format", "{{.Name}}").split()
     assert {f"{PLUGIN}:latest", "second:latest"} <= set(names)
     docker("plugin", "rm", "second")
+
+
+@pytest.fixture(params=["pidhost", "CAP_SYS_PTRACE"])
+def blinded(
+    request: pytest.FixtureRequest, docker: Docker, data: Path, tmp_path: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield a plugin that cannot see the host's processes: what it lacks, and its name."""
+    lack = str(request.param)
+    config = json.loads((REPOSITORY / "plugin" / "config.json").read_text())
+    if lack == "pidhost":
+        config["pidhost"] = False
+    else:
+        config["linux"]["capabilities"] = []
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copytree(REPOSITORY / "plugin" / "rootfs", tmp_path / "rootfs", symlinks=True)
+    # The engine refuses a second plugin of the very same content.
+    (tmp_path / "rootfs" / "etc" / "mdvp-plugin").write_text(f"blinded {lack}\n")
+    source = data.with_name(f"blinded-{lack}")
+    source.mkdir()
+    docker("plugin", "create", "blinded", str(tmp_path))
+    docker("plugin", "set", "blinded", f"data.source={source}", "GRACE=1")
+    docker("plugin", "enable", "blinded")
+    yield lack, "blinded"
+    docker("plugin", "rm", "--force", "blinded")
+
+
+def test_a_plugin_that_cannot_see_processes_says_so_and_goes_by_the_engines_words(
+    docker: Docker, blinded: tuple[str, str]
+) -> None:
+    lack, plugin = blinded
+    docker("volume", "create", "-d", plugin, "unseen")
+    assert lack in str(status(docker, "unseen")["warning"])
+    assert "cannot see which containers have volumes mounted" in docker.engine.log.read_text()
+    start(docker, "holder", "unseen")
+    error = docker.refused("run", "--rm", "--volume", "unseen:/data", BASE, "true")
+    assert "mdvp cannot see whether its container lives" in error
+    docker("rm", "--force", "holder")
+    assert_free(docker, "unseen")
+    docker("volume", "rm", "unseen")
