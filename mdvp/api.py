@@ -200,8 +200,9 @@ def _status(report: Report) -> Message:
         # Its container is not to be seen: it is starting, or we cannot see at all.
         status["mount_ids"] = [lease.mount_id for lease in claims.living]
         status["since"] = timestamp(claims.living[0].since.utc)
-    if report.blind:
-        status["warning"] = f"who has the volume is not certain: {report.blind}"
+    if claims.holders is None:
+        why = report.blind or "mdvp may not look at some container; its log has more"
+        status["warning"] = f"who has the volume is not certain: {why}"
     return status
 
 

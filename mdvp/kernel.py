@@ -95,6 +95,7 @@ class Kernel:
         """Look out for the directories in that of the descriptor `root`; `now` is in seconds."""
         self._now = now
         self._lock = Lock()
+        self._refused = False
         self._places: Mapping[Process, _Place] = {}
         self._sights: Mapping[_View, _Sight] = {}
         device, self._folder = _place(root)
@@ -133,10 +134,14 @@ class Kernel:
         if self.blind:
             return None
         try:
-            return self._look()
+            holders = self._look()
         except PermissionError as error:
-            log.error("cannot see which containers have volumes mounted: %s", error)
+            if not self._refused:  # once is enough
+                log.error("cannot see which containers have volumes mounted: %s", error)
+            self._refused = True
             return None
+        self._refused = False
+        return holders
 
     def _look(self) -> Mapping[str, list[Holder]]:
         found: dict[str, dict[str, Holder]] = {}
