@@ -585,17 +585,22 @@ def settled(root: Path, clock: Clock) -> Iterator[Kernel]:
 MOUNTS_LATER = 'echo ready && read -r _ && mount --bind "$1" "$2" && echo mounted && read -r _'
 
 
+def mount_now(process: subprocess.Popen[str]) -> None:
+    """Have a process that mounts later do so."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "mounted\n"
+
+
 def test_what_a_process_mounts_late_is_seen_some_seconds_later(
     settled: Kernel, clock: Clock, root: Path, point: Path
 ) -> None:
     with holding(root / "vol", point, MOUNTS_LATER) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         for clock.now in (0.0, 11.0):
             assert seen(settled) == {}
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "mounted\n"
+        mount_now(process)
         clock.now = 20.9
         assert seen(settled) == {}
         clock.now = 21.1
@@ -606,13 +611,9 @@ def test_what_a_process_mounts_at_its_start_is_seen_at_once(
     settled: Kernel, clock: Clock, root: Path, point: Path
 ) -> None:
     with holding(root / "vol", point, MOUNTS_LATER) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         for clock.now in (0.0, 9.0):
             assert seen(settled) == {}
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "mounted\n"
+        mount_now(process)
         assert seen(settled) == {"vol": [process.pid]}
 
 
