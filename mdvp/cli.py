@@ -28,6 +28,8 @@ from mdvp.systemd import notify_ready
 
 _log = logging.getLogger(__name__)
 
+_GRACE_LOW = 10.0  # seconds; a busy machine can take some to start a container
+
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run the command; return its exit status: 0, 1 when it cannot serve, 2 for wrong usage."""
@@ -44,6 +46,12 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     except SettingsError as error:
         parser.error(str(error))
     log.set_up(settings.log_level)
+    if settings.grace < _GRACE_LOW:
+        _log.warning(
+            "GRACE is %g s: a container that takes longer to start may find that another has its "
+            "volume by then",
+            settings.grace,
+        )
     try:
         _serve(options, settings, environ)
     except MdvpError as error:

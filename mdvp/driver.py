@@ -26,7 +26,6 @@ from mdvp.lease import (
     Claims,
     Holder,
     Lease,
-    Sighting,
     granted,
     in_use,
     released,
@@ -43,7 +42,6 @@ from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
 
-GRACE = 60.0  # seconds
 _NO_OPTIONS = Options()
 
 
@@ -54,8 +52,11 @@ class Kernel(Protocol):
     def blind(self) -> str | None:
         """Why it cannot be shown, None when it can."""
 
-    def holders(self) -> Mapping[str, Sequence[Holder]] | None:
-        """Return who has each volume mounted, by the volume's name; None when that is not known."""
+    def holders(self, *, fresh: bool = False) -> Mapping[str, Sequence[Holder]] | None:
+        """Return who has each volume mounted, by the volume's name; None when that is not known.
+
+        `fresh`: nothing is believed that was seen before.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Driver:
         root: Root,
         store: Store,
         kernel: Kernel,
-        grace: float = GRACE,
+        grace: float,
         now: Callable[[], Moment] = clock.now,
     ) -> None:
         """Serve the volumes recorded in `store` from `root`, after mending what a crash left.
@@ -146,6 +147,14 @@ class Driver:
                 self._adopt(name, options)
             else:
                 self._make(name, options)
+        if options.uid and self._root.is_open_to_all:
+            log.warning(
+                "volume %s: its directory is user %d's, and %s is open to all: on the host that "
+                "user can put another thing in its place, such as a link to anywhere",
+                name,
+                options.uid,
+                self._root.path,
+            )
         log.info(
             "volume %s created at %s (%s)",
             name,
@@ -168,18 +177,24 @@ class Driver:
         self._root.keep(volume)
 
     def _adopt(self, name: str, options: Options) -> None:
-        identity = self._root.adopt(name, options)
-        other = self._store.volume_of(identity)
-        if other is not None:
+        if options.access is Access.SHARED and (self._kernel.holders() or {}).get(name):
             raise ConflictError(
-                f"{self._root.mountpoint(name)} cannot be adopted: it is the directory of volume "
-                f"{other.name!r}, moved; move it back"
+                f"volume {name!r} cannot be adopted as shared while a container has it: adopt it "
+                "without access, or stop that container first"
             )
+        identity = self._root.adopt(name, options, self._check_adoptable)
         volume = self._new_volume(name, options, identity)
-        self._root.label_in_place(volume)
         self._store.add(volume)
         self._store.sync()
         self._root.keep(volume)
+
+    def _check_adoptable(self, identity: Identity) -> None:
+        other = self._store.volume_of(identity)
+        if other is not None:
+            raise ConflictError(
+                f"it cannot be adopted: it is the directory of volume {other.name!r}, moved; "
+                "move it back"
+            )
 
     def _new_volume(self, name: str, options: Options, identity: Identity) -> Volume:
         access = options.access or Access.EXCLUSIVE
@@ -209,7 +224,8 @@ class Driver:
             )
         changed = replace(volume, access=asked.access)
         self._store.replace(changed)
-        self._root.label_in_place(changed)
+        self._root.let_go(volume.name)
+        self._root.keep(changed)
         log.info("volume %s changed: %s", volume.name, in_words(differing))
 
     def remove(self, name: str) -> None:
@@ -220,7 +236,7 @@ class Driver:
             if not claims.free:
                 refusal = in_use(volume, claims, self._now(), self._grace)
                 log.warning("volume %s not removed: %s", name, refusal)
-                raise refusal
+                raise ConflictError(refusal)
             aside = self._set_aside(volume)
             self._forget(volume, aside)
             self._root.let_go(name)
@@ -340,7 +356,18 @@ class Driver:
     def _claims(self, name: str) -> Claims:
         # Both under the lock: what the witness has marked as seen was so before we look ourselves.
         leases = self._store.leases(name)
-        sighting = _sighting(self._kernel.holders(), name)
+        claims = self._weigh(leases, self._kernel.holders(), name)
+        if claims.dead:  # no volume is taken from anybody on what was seen before
+            claims = self._weigh(leases, self._kernel.holders(fresh=True), name)
+        return claims
+
+    def _weigh(
+        self,
+        leases: Sequence[Lease],
+        holders: Mapping[str, Sequence[Holder]] | None,
+        name: str,
+    ) -> Claims:
+        sighting = None if holders is None else holders.get(name, ())
         return weigh(leases, sighting, self._now(), self._grace)
 
     def _look_for_starts(self) -> bool:
@@ -371,10 +398,6 @@ class Driver:
         if volume is None:
             raise NoSuchVolumeError(name, adoptable=self._root.has_directory(name))
         return volume
-
-
-def _sighting(holders: Mapping[str, Sequence[Holder]] | None, name: str) -> Sighting:
-    return None if holders is None else holders.get(name, ())
 
 
 def _open_mounts(lease: Lease | None) -> str:

@@ -93,16 +93,13 @@ class Kernel:
 
     def __init__(self, root: int, now: Callable[[], float] = time.monotonic) -> None:
         """Look out for the directories in that of the descriptor `root`; `now` is in seconds."""
+        self._root = root
         self._now = now
         self._lock = Lock()
         self._refused = False
         self._places: Mapping[Process, _Place] = {}
         self._sights: Mapping[_View, _Sight] = {}
-        device, self._folder = _place(root)
-        # The lines of its file system: root within it, and mount point.
-        self._lines = re.compile(
-            rb"^\d+ \d+ " + re.escape(device) + b" " + 2 * _FIELD, re.MULTILINE
-        )
+        self._find_root()
         self.blind = _why_blind()
         self._host = _host()
         self._passed_over = {proc.namespace("self"), *map(proc.namespace, self._host)}
@@ -113,6 +110,14 @@ class Kernel:
                 self.blind,
             )
 
+    def _find_root(self) -> None:
+        """Look where the root is now: it is open, and stays so when somebody renames it."""
+        device, self._folder = _whereabouts(self._root)
+        # The lines of its file system: root within it, and mount point.
+        self._lines = re.compile(
+            rb"^\d+ \d+ " + re.escape(device) + b" " + 2 * _FIELD, re.MULTILINE
+        )
+
     def published(self) -> bool | None:
         """Say whether the engine has what a managed plugin shows it: the directory of volumes.
 
@@ -120,6 +125,7 @@ class Kernel:
         gives containers what is there. Returns None outside a managed plugin, or when we cannot
         see the host's mounts.
         """
+        self._find_root()
         ours = proc.container("self")  # a managed plugin is a container
         if ours is None or not self._host or proc.namespace("self") == proc.namespace(*self._host):
             return None
@@ -129,12 +135,15 @@ class Kernel:
             for root, point in self._lines.findall(proc.read(f"/proc/{host}/mountinfo"))
         )
 
-    def holders(self) -> Mapping[str, list[Holder]] | None:
-        """Return who has each volume mounted, by the volume's name; None when we cannot see it."""
+    def holders(self, *, fresh: bool = False) -> Mapping[str, list[Holder]] | None:
+        """Return who has each volume mounted, by the volume's name; None when we cannot see it.
+
+        `fresh` has everything read anew: nothing is believed that was read before.
+        """
         if self.blind:
             return None
         try:
-            holders = self._look()
+            holders = self._look(fresh)
         except PermissionError as error:
             if not self._refused:  # once is enough
                 log.error("cannot see which containers have volumes mounted: %s", error)
@@ -143,9 +152,13 @@ class Kernel:
         self._refused = False
         return holders
 
-    def _look(self) -> Mapping[str, list[Holder]]:
+    def _look(self, fresh: bool) -> Mapping[str, list[Holder]]:
         found: dict[str, dict[str, Holder]] = {}
         with self._lock:
+            before = self._folder
+            self._find_root()
+            if fresh or self._folder != before:
+                self._places, self._sights = {}, {}
             for view, sight in self._views().items():
                 for name, holder in sight.holding:
                     holders = found.setdefault(name, {})
@@ -164,7 +177,7 @@ class Kernel:
         for process in alive:
             # What has gone in the meantime may have left others with the same view.
             with suppress(FileNotFoundError, ProcessLookupError):
-                place = self._place(process, now)
+                place = self._placed(process, now)
                 if place is None:
                     continue
                 places[process] = place
@@ -174,13 +187,18 @@ class Kernel:
                 if sight is None or sight.by not in alive or not _holds(sight, now):
                     holding = self._holding(process.pid, place.thread)
                     sight = _Sight(holding, process, place.since, now)
-                    if _view(place.thread) != place.view:
-                        continue
+                elif not sight.holding:
+                    sights[place.view] = sight
+                    continue
+                # What is held must be so now: the process may have ended, or gone elsewhere.
+                if _view(place.thread) != place.view:
+                    del places[process]
+                    continue
                 sights[place.view] = sight
         self._places, self._sights = places, sights
         return sights
 
-    def _place(self, process: Process, now: float) -> _Place | None:
+    def _placed(self, process: Process, now: float) -> _Place | None:
         """Return where a process is; None when we may not know, and need not."""
         known = self._places.get(process)
         if known is not None and _holds(known, now):
@@ -197,7 +215,9 @@ class Kernel:
 
     def _holding(self, pid: str, thread: str) -> Sequence[tuple[str, Holder]]:
         mounted = self._mounted(thread)
-        if not mounted:
+        # Any user can make namespaces, and mount in them what they can read. Those count that root
+        # has made, or who runs mdvp: the containers of the engine.
+        if not mounted or proc.owner_of_users(thread) not in (0, os.geteuid()):
             return ()
         container = proc.container(thread)
         if container is None:
@@ -217,7 +237,7 @@ class Kernel:
         return mounted
 
 
-def _place(root: int) -> tuple[bytes, bytes]:
+def _whereabouts(root: int) -> tuple[bytes, bytes]:
     """Return the device (`major:minor`) of a directory, and its path in the file system there."""
     path = Path(f"/proc/self/fd/{root}").readlink()
     fdinfo = proc.read(f"/proc/self/fdinfo/{root}")

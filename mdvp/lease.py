@@ -6,7 +6,8 @@ lives in a mount namespace that has the volume's directory mounted. But between 
 Mount and the start of the container the kernel shows nothing. So a lease counts
 
 - while the kernel shows a container with the volume,
-- or within the grace period after its last Mount, until its container has once been seen.
+- or within the grace period after its last Mount, until its container has once been seen. One that
+  has more Mounts open may be for a container that is starting again, whatever was seen before.
 
 A lease that does not count is dead: whoever asks next gets the volume. Where the kernel cannot be
 asked, every lease counts until its Unmount.
@@ -34,8 +35,8 @@ class Lease:
 
     Attributes:
         mounts: the Mounts it has open.
-        since: its last Mount; the one before, where that was for a container seen already.
-        seen: whether the kernel has shown its container since then.
+        since: its last Mount.
+        seen: whether the kernel has shown its container since the first.
 
     """
 
@@ -100,7 +101,11 @@ def weigh(leases: Sequence[Lease], holders: Sighting, now: Moment, grace: float)
     """Tell the leases that count from the dead. `grace` is in seconds."""
     if holders is None or holders:
         return Claims(holders, leases, ())
-    dead = [lease for lease in leases if lease.seen or elapsed(lease.since, now) > grace]
+    dead = [
+        lease
+        for lease in leases
+        if (lease.seen and lease.mounts == 1) or elapsed(lease.since, now) > grace
+    ]
     return Claims(holders, [lease for lease in leases if lease not in dead], dead)
 
 
@@ -127,11 +132,12 @@ def granted(volume: Volume, claims: Claims, mount_id: str, now: Moment, grace: f
     """Decide on a Mount: the lease that `mount_id` has from now on, or ConflictError."""
     for lease in claims.living:
         if lease.mount_id == mount_id:
-            # For `docker cp` nothing starts that could be waited for, and seen.
-            since = lease.since if lease.seen else now
-            return replace(lease, mounts=lease.mounts + 1, since=since)
+            return replace(lease, mounts=lease.mounts + 1, since=now)
     if volume.access is Access.EXCLUSIVE and not claims.free:
-        raise in_use(volume, claims, now, grace)
+        raise ConflictError(
+            f"{in_use(volume, claims, now, grace)}; one container at a time may have a volume, "
+            "unless it was created with `-o access=shared`"
+        )
     return Lease(mount_id, 1, now)
 
 
@@ -140,15 +146,9 @@ def released(lease: Lease) -> Lease | None:
     return replace(lease, mounts=lease.mounts - 1) if lease.mounts > 1 else None
 
 
-def in_use(volume: Volume, claims: Claims, now: Moment, grace: float) -> ConflictError:
-    """Return the refusal that names the holder, since when, and the way out."""
-    text = f"volume {volume.name!r} is in use: {who_has_it(claims, now, grace)}"
-    if volume.access is Access.EXCLUSIVE:
-        text += (
-            "; one container at a time may have a volume, unless it is created with "
-            "`docker volume create -o access=shared`"
-        )
-    return ConflictError(text)
+def in_use(volume: Volume, claims: Claims, now: Moment, grace: float) -> str:
+    """Say that a volume that is not free is in use, by whom, and since when."""
+    return f"volume {volume.name!r} is in use: {who_has_it(claims, now, grace)}"
 
 
 def who_has_it(claims: Claims, now: Moment, grace: float) -> str:

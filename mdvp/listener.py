@@ -122,7 +122,7 @@ def listening_on_tcp(address: TcpAddress) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         # Else the port of a run that has just ended could not be had for a minute.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Each connection inherits it: an answer is two packets, the second is not to wait.
+        # Each connection inherits it: no part of an answer is to wait for the one before.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             listener.bind((str(address.ip), address.port))

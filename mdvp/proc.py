@@ -6,7 +6,9 @@ when the process has gone, and PermissionError when we may not know.
 Source: proc_pid_ns(5), proc_pid_root(5), proc_pid_cgroup(5), proc_pid_stat(5), cgroups(7).
 """
 
+import array
 import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 _CONTAINER = re.compile(rb"[0-9a-f]{64}")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
 
 
 class Process(NamedTuple):
@@ -50,6 +53,20 @@ def root(pid: str) -> str:
 def namespace(pid: str) -> str:
     """Return the name of the mount namespace that a process is in."""
     return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115  # of every process: a Path is slow
+
+
+def owner_of_users(pid: str) -> int:
+    """Return who made the user namespace that a process is in; that of the host is root's (0).
+
+    Source: ioctl_nsfs(2), NS_GET_OWNER_UID.
+    """
+    fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        uid = array.array("I", [0])
+        fcntl.ioctl(fd, _NS_GET_OWNER_UID, uid)
+        return uid[0]
+    finally:
+        os.close(fd)
 
 
 def read(path: str) -> bytes:

@@ -18,23 +18,21 @@ log = logging.getLogger(__name__)
 _HOSTS_MOUNTS = Path("/proc/1/mountinfo")
 
 
-class Kernel(Protocol):
+class Host(Protocol):
     """Who sees the host's mounts; `mdvp.kernel.Kernel` is the real one."""
 
     def published(self) -> bool | None:
         """Say whether the engine has the directory of volumes; None if that does not matter."""
 
 
-def watch(kernel: Kernel, start_again: Callable[[], object]) -> None:
+def watch(host: Host, start_again: Callable[[], object]) -> None:
     """Have a thread call `start_again` when the engine loses the directory of volumes.
 
     Does nothing where there is nothing to lose: outside a managed plugin.
     """
-    match kernel.published():
+    match host.published():
         case True:
-            Thread(
-                target=_wait, args=(kernel, start_again), name="publication", daemon=True
-            ).start()
+            Thread(target=_wait, args=(host, start_again), name="publication", daemon=True).start()
         case False:
             # It might be an engine that does it in another way; to end could be for ever.
             log.error(
@@ -43,12 +41,12 @@ def watch(kernel: Kernel, start_again: Callable[[], object]) -> None:
             )
 
 
-def _wait(kernel: Kernel, start_again: Callable[[], object]) -> None:
+def _wait(host: Host, start_again: Callable[[], object]) -> None:
     # A change of the mounts wakes whoever polls this file: proc_pid_mounts(5).
     with _HOSTS_MOUNTS.open("rb") as mounts:
         changes = select.poll()
         changes.register(mounts, select.POLLPRI)
-        while kernel.published():
+        while host.published():
             changes.poll()
     log.error("the engine has lost the directory of volumes: mdvp ends, and starts again with it")
     start_again()

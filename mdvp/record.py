@@ -1,13 +1,14 @@
 """What a volume's directory says of itself, in an extended attribute, should the database be lost.
 
-The attribute is JSON and a signature. It is input like any other: whoever owns the directory can
-write it. So it is believed when it is of the directory that carries it, and if besides the
-signature is ours or the directory belongs to us, as then nobody else could write it.
+The attribute is JSON and a signature. It is input like any other: the directory's owner can write
+it, and so can root in a container that has the volume. So it is believed when it is of the
+directory that carries it and the signature is ours. When our key is lost, too, a directory of
+root's is taken for what it says, but for the access: exclusive is the safe one.
 """
 
 import hmac
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mdvp import options
 from mdvp.errors import BadRequestError
@@ -42,11 +43,12 @@ def decode(
 ) -> Volume:
     """Return the volume that a record found on the directory `name` with `identity` is about.
 
-    `trusted` spares it the signature. Raises BadRecordError.
+    `trusted` spares it the signature; its access is then exclusive. Raises BadRecordError.
     """
     signature, _, text = record.partition(b" ")
-    if not trusted and not hmac.compare_digest(signature, _signature(text, key)):
-        raise BadRecordError("it is not signed by this mdvp, and the directory is not root's")
+    signed = hmac.compare_digest(signature, _signature(text, key))
+    if not signed and not trusted:
+        raise BadRecordError("it is not signed by this mdvp")
     try:
         fields = json.loads(text)
         if fields["version"] != _VERSION:
@@ -54,19 +56,25 @@ def decode(
         asked: Options = options.read(fields["options"])
         volume = Volume(
             check_name(fields["name"]),
-            datetime.fromisoformat(fields["created_at"]),
+            datetime.fromisoformat(fields["created_at"]).astimezone(UTC),
             Identity(fields["inode"], fields["born"]),
-            asked.access or Access.EXCLUSIVE,
+            (signed and asked.access) or Access.EXCLUSIVE,
             asked.uid,
             asked.gid,
             asked.mode,
         )
-        zone = volume.created_at.utcoffset()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise BadRecordError(f"it cannot be read: {error!r}") from error
     except BadRequestError as error:
         raise BadRecordError(str(error)) from error
-    if volume.name != name or volume.identity != identity or zone is None:
+    if volume.name != name or volume.identity != identity:
         raise BadRecordError(f"it is that of another directory, {volume.name}")
     return volume
 

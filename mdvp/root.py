@@ -22,7 +22,7 @@ import os
 import resource
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -32,7 +32,7 @@ from mdvp import record, trash
 from mdvp.errors import ConflictError, StorageError
 from mdvp.options import Options
 from mdvp.statx import birth_time
-from mdvp.volume import Identity, Volume
+from mdvp.volume import Identity, Volume, shown
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ STATE_FOLDER = ".mdvp"
 _KEY = "key"
 _KEY_BYTES = 32
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAMED_MAX = 10  # in one message
 _FOLDER_MODE = 0o700
 _VOLUME_MODE = 0o755
 # What is not for directories: connections, the database, files under way.
@@ -85,14 +86,26 @@ class Root:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._device = os.fstat(self._fd).st_dev
+            self._check_root()
             self._state = self._own_folder(self._fd, STATE_FOLDER)
             self._lock()
-            self.used_before = _exists(_KEY, self._state)
-            self._signing_key = self._own_key()
+            self._signing_key, self.used_before = self._own_key()
             self._new = self._own_folder(self._state, "new")
             self._trash = self._own_folder(self._state, "trash")
         except OSError as error:
             raise StorageError(f"cannot use {path} as the root of volumes: {error}") from error
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether every user can make files in the root."""
+        return bool(os.fstat(self._fd).st_mode & stat.S_IWOTH)
+
+    def _check_root(self) -> None:
+        if self.is_open_to_all and not os.fstat(self._fd).st_mode & stat.S_ISVTX:
+            raise StorageError(
+                f"will not keep volumes in {self.path}: every user can rename and remove what is "
+                "in it; `chmod +t` or `chmod o-w` it"
+            )
 
     @property
     def database(self) -> Path:
@@ -130,18 +143,20 @@ class Root:
                 "a root of its own (`docker plugin set NAME data.source=DIR`)"
             ) from error
 
-    def _own_key(self) -> bytes:
-        """Return the key that records are signed with, made when there is none."""
+    def _own_key(self) -> tuple[bytes, bool]:
+        """Return the key that records are signed with, and whether it was there already."""
         path = Path(f"/proc/self/fd/{self._state}/{_KEY}")
-        if self.used_before and len(key := path.read_bytes()) == _KEY_BYTES:
-            return key
+        with suppress(FileNotFoundError):
+            key = path.read_bytes()
+            if len(key) == _KEY_BYTES:
+                return key, True
         key = secrets.token_bytes(_KEY_BYTES)
         # It is at its place whole or not at all: half a key would sign what nobody could verify.
         new = path.with_suffix(".new")
         new.touch(0o600)
         new.write_bytes(key)
         new.replace(path)
-        return key
+        return key, False
 
     @property
     def descriptor(self) -> int:
@@ -156,7 +171,7 @@ class Root:
         """Say whether there is a directory at the place that a volume `name` would have."""
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
+        except OSError:  # nothing there, or what only its owner may look at, such as a FUSE mount
             return False
         return stat.S_ISDIR(status.st_mode)
 
@@ -193,11 +208,12 @@ class Root:
         finally:
             os.close(fd)
 
-    def adopt(self, name: str, options: Options) -> Identity:
+    def adopt(self, name: str, options: Options, check: Callable[[Identity], object]) -> Identity:
         """Take over the directory that is at the place of volume `name`, with its content.
 
-        It gets the owner and permissions that `options` ask for. Raises ConflictError when it is
-        not a directory of root's (or of whom mdvp runs as) in the file system of the root.
+        It gets the owner and permissions that `options` ask for, once `check` has not raised.
+        Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
+        file system of the root.
         """
         place = self.mountpoint(name)
         try:
@@ -224,8 +240,10 @@ class Root:
                     f"{place} cannot be adopted: it belongs to user {status.st_uid}, who could "
                     f"have put anything there; if you trust it, `chown root` it first"
                 )
+            identity = _identity(fd)
+            check(identity)
             _give(fd, options)
-            return _identity(fd)
+            return identity
         finally:
             os.close(fd)
 
@@ -317,14 +335,7 @@ class Root:
 
     def label(self, aside: Aside, volume: Volume) -> None:
         """Write the record of `volume` on its directory, which is aside."""
-        self._label(aside.folder, aside.entry, volume)
-
-    def label_in_place(self, volume: Volume) -> None:
-        """Write the record of `volume` on its directory, which is at its place."""
-        self._label(self._fd, volume.name, volume)
-
-    def _label(self, folder: int, entry: str, volume: Volume) -> None:
-        fd = os.open(entry, _DIRECTORY, dir_fd=folder)
+        fd = os.open(aside.entry, _DIRECTORY, dir_fd=aside.folder)
         try:
             self._write_record(fd, volume)
         finally:
@@ -341,6 +352,9 @@ class Root:
 
     def volumes(self) -> Iterator[Volume]:
         """Yield the volumes whose directories are at their places and say so."""
+        # Without the key of before, who can have written a record is all there is to go by.
+        trust = not self.used_before
+        refused = []
         for name in os.listdir(self._fd):
             try:
                 fd = os.open(name, _DIRECTORY, dir_fd=self._fd)
@@ -349,20 +363,25 @@ class Root:
             try:
                 status = os.fstat(fd)
                 text = _read_record(fd)
-                ours = status.st_uid == os.geteuid()
+                ours = trust and status.st_uid == os.geteuid()
                 if text and status.st_dev == self._device:
                     yield record.decode(text, self._signing_key, name, _identity(fd), trusted=ours)
             except OSError:
                 continue  # this file system has no records
             except record.BadRecordError as error:
-                log.warning(
-                    "%s has a volume's record that is not to be trusted: %s; if it was a volume, "
-                    "`docker volume create -d mdvp -o adopt=true NAME` makes it one again",
-                    self.mountpoint(name),
-                    error,
-                )
+                refused.append(f"{shown(name)} ({error})")
             finally:
                 os.close(fd)
+        if refused:
+            log.warning(
+                "%d directories in %s have a volume's record that is not to be trusted: %s%s; for "
+                "what was a volume, `docker volume create -d mdvp -o adopt=true NAME` makes it one "
+                "again",
+                len(refused),
+                self.path,
+                ", ".join(refused[:_NAMED_MAX]),
+                " and others" if len(refused) > _NAMED_MAX else "",
+            )
 
     def close(self) -> None:
         """Give up the locks and the descriptors; the root cannot be used afterwards."""
@@ -384,14 +403,15 @@ def _identity(fd: int) -> Identity:
 
 def _give(fd: int, options: Options) -> None:
     """Give a directory the permissions and the owner that are asked for."""
-    # In this order: the permissions of what is somebody else's take one more capability.
+    status = os.fstat(fd)
+    uid = status.st_uid if options.uid is None else options.uid
+    gid = status.st_gid if options.gid is None else options.gid
     if options.mode is not None:
+        # While it is ours: the permissions of what is another user's, and the set-group-ID bit of
+        # what is another group's, would each take one more capability.
+        os.fchown(fd, os.geteuid(), os.getegid())
         os.fchmod(fd, options.mode)
-    if options.uid is not None or options.gid is not None:
-        unchanged = -1
-        uid = unchanged if options.uid is None else options.uid
-        gid = unchanged if options.gid is None else options.gid
-        os.fchown(fd, uid, gid)
+    os.fchown(fd, uid, gid)
 
 
 def _read_record(fd: int) -> bytes:

@@ -34,9 +34,9 @@ class Settings:
         if level not in LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(LEVELS)}")
         grace = given.get("GRACE", "60")
-        if not (grace.isascii() and grace.isdecimal() and int(grace) <= _GRACE_MAX):
+        if not (grace.isascii() and grace.isdecimal() and 1 <= int(grace) <= _GRACE_MAX):
             raise SettingsError(
-                f"GRACE is {grace!r}: use a number of seconds up to {_GRACE_MAX}, such as 60"
+                f"GRACE is {grace!r}: use a number of seconds from 1 to {_GRACE_MAX}, such as 60"
             )
         lock = given.get("LOCK_DIRECTORIES", "1")
         if lock not in ("0", "1"):

@@ -59,6 +59,7 @@ _MIGRATIONS = (
 _VERSION = len(_MIGRATIONS)
 _VOLUME = "name, created_at, inode, born, access, uid, gid, mode"
 _LEASE = "mount_id, mounts, since, boot, uptime, seen"
+_RESERVED = 8 << 20  # bytes
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -89,7 +90,8 @@ class Store:
                 _put_away(path, error)
                 self._db, self.new = _open(path, found)
             # There is one: to open a database here includes a write.
-            self._wal = os.open(_wal(path), os.O_RDONLY | os.O_CLOEXEC)
+            self._wal = os.open(_wal(path), os.O_RDWR | os.O_CLOEXEC)
+            self._reserve()
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"the state database cannot be used: {error}") from error
 
@@ -97,6 +99,18 @@ class Store:
         """Close the database; the store cannot be used afterwards."""
         os.close(self._wal)
         self._db.close()
+
+    def _reserve(self) -> None:
+        """Take the room for changes while there is some: volumes may fill the disk.
+
+        It must be possible then to unmount and to remove them. SQLite starts its log again from the
+        beginning when that has some 4 MB, and what it has not written there is no part of it.
+        """
+        self._db.execute("PRAGMA wal_checkpoint")  # so that the next change is at the beginning
+        try:
+            os.posix_fallocate(self._wal, 0, _RESERVED)
+        except OSError as error:
+            log.warning("cannot reserve room on disk for the state database: %s", error)
 
     def sync(self) -> None:
         """Return when all that was recorded is on disk. Any thread may call this."""

@@ -1,7 +1,10 @@
 """A thread that looks out for containers which were granted a volume and have yet to start."""
 
+import logging
 from collections.abc import Callable
 from threading import Event, Thread
+
+log = logging.getLogger(__name__)
 
 # Seconds between looks. A container takes some tenths to start.
 _FIRST = 0.05
@@ -40,4 +43,11 @@ class Witness:
                 self._woken.clear()
                 delay = _FIRST
             else:
-                delay = min(2 * delay, _LAST) if self._look() else None
+                delay = min(2 * delay, _LAST) if self._more() else None
+
+    def _more(self) -> bool:
+        try:
+            return self._look()
+        except Exception:  # without this thread, each volume of a dead container waits for GRACE
+            log.exception("cannot look for containers that start; trying again")
+            return True

@@ -220,7 +220,8 @@ def latest_changes_cut(machine: Machine) -> None:
 
 
 def cut_off(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
+    written = len(file.read_bytes().rstrip(b"\0"))  # the rest is room for more
+    os.truncate(file, written // 2)
 
 
 def under_the_plugin(harm: Harm) -> Fault:

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from threading import Event
 
@@ -15,6 +17,7 @@ import pytest
 from mdvp.driver import Driver
 from mdvp.errors import ConflictError, StorageError
 from mdvp.kernel import Kernel
+from mdvp.lease import Holder
 from mdvp.options import Options
 from mdvp.root import Aside, Root
 from mdvp.store import Store
@@ -31,7 +34,7 @@ def driver_on(
     with (
         closing(root_class(path, lock_directories=lock_directories)) as root,
         closing(store_class(root.database, root.volumes)) as store,
-        closing(Driver(root, store, Kernel(root.descriptor))) as driver,
+        closing(Driver(root, store, Kernel(root.descriptor), GRACE)) as driver,
     ):
         yield driver
 
@@ -50,6 +53,7 @@ def in_the_way(path: Path, kind: str) -> None:
             path.symlink_to("nowhere")
 
 
+GRACE = 60.0
 KINDS = ["file", "directory", "link to a directory", "dangling link"]
 
 
@@ -215,6 +219,14 @@ class Sluggish(Root):
     def delete(self, aside: Aside) -> None:
         assert self.may_delete.wait(60)
         super().delete(aside)
+
+
+def test_a_root_in_which_everyone_can_rename_everything_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(StorageError, match=r"`chmod \+t` or `chmod o-w` it"):
+        Root(tmp_path)
+    tmp_path.chmod(0o1777)
+    Root(tmp_path).close()
 
 
 @pytest.mark.parametrize("kind", ["file", "link to a directory", "dangling link"])
@@ -396,3 +408,54 @@ def test_a_crash_while_a_directory_is_made_again_leaves_a_volume_that_mounts(
         driver.mount("vol", "id")
         assert (tmp_path / "vol").is_dir()
     assert_nothing_is_left_aside(tmp_path)
+
+
+class Forgetful:
+    """A view of the kernel that remembers a time when nobody had the volume."""
+
+    blind = None
+
+    def __init__(self) -> None:
+        self.afresh = 0
+
+    def holders(self, *, fresh: bool = False) -> dict[str, list[Holder]]:
+        self.afresh += fresh
+        container = Holder("c" * 64, 1, "sh", datetime.now(UTC), 0.0)
+        return {"vol": [container]} if fresh else {}
+
+
+def test_no_volume_is_taken_from_anybody_on_what_was_seen_before(tmp_path: Path) -> None:
+    kernel = Forgetful()
+    with (
+        closing(Root(tmp_path)) as root,
+        closing(Store(root.database)) as store,
+        closing(Driver(root, store, kernel, grace=0)) as driver,
+    ):
+        driver.create("vol")
+        driver.mount("vol", "one")
+        assert kernel.afresh == 0
+        for operation in (lambda: driver.mount("vol", "two"), lambda: driver.remove("vol")):
+            with pytest.raises(ConflictError, match="container cccccccccccc has had it"):
+                operation()
+        assert kernel.afresh == 2
+
+
+def test_a_full_disk_does_not_keep_volumes_from_being_unmounted_and_removed(
+    tmp_path: Path,
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", tmp_path], check=True)
+    try:
+        tmp_path.chmod(0o755)
+        with driver_on(tmp_path) as driver:
+            driver.create("vol")
+            with (tmp_path / "vol" / "file").open("wb", buffering=0) as file:
+                for size in (1 << 16, 1):
+                    with pytest.raises(OSError, match="No space left"):
+                        file.writelines(repeat(b"x" * size))
+            for _ in range(1000):
+                driver.mount("vol", "id")
+                driver.unmount("vol", "id")
+            driver.remove("vol")
+            driver.create("another")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -500,7 +500,7 @@ def test_a_living_container_has_its_volume_whatever_the_records_say(
     root: Path, point: Path
 ) -> None:
     container = new_container_id()
-    with serving(root, root.with_name("mdvp.sock"), GRACE="0") as plugin, ExitStack() as stack:
+    with serving(root, root.with_name("mdvp.sock"), GRACE="1") as plugin, ExitStack() as stack:
         plugin.call("Create", Name="data")
         plugin.call("Mount", Name="data", ID="one")
         process = stack.enter_context(holding(root / "data", point, container=container))
@@ -538,7 +538,7 @@ def test_where_the_kernel_cannot_be_asked_the_records_count_and_it_says_so(
 ) -> None:
     prefix, words = BLIND[why]
     with (
-        serving(root, root.with_name("mdvp.sock"), prefix=prefix, GRACE="0") as plugin,
+        serving(root, root.with_name("mdvp.sock"), prefix=prefix, GRACE="1") as plugin,
         following(plugin) as log,
     ):
         eventually(
@@ -603,6 +603,18 @@ def test_what_a_process_mounts_late_is_seen_some_seconds_later(
         mount_now(process)
         clock.now = 20.9
         assert seen(settled) == {}
+        afresh = settled.holders(fresh=True)
+        assert afresh is not None
+        assert list(afresh) == ["vol"]
+
+
+def test_what_a_process_mounted_late_is_seen_in_the_end(
+    settled: Kernel, clock: Clock, root: Path, point: Path
+) -> None:
+    with holding(root / "vol", point, MOUNTS_LATER) as process:
+        for clock.now in (0.0, 11.0):
+            assert seen(settled) == {}
+        mount_now(process)
         clock.now = 21.1
         assert seen(settled) == {"vol": [process.pid]}
 
@@ -638,3 +650,23 @@ def test_of_a_holder_of_long_standing_the_rest_is_seen_when_its_first_process_en
         process.wait()
         (left,) = seen(settled).values()
         assert left != pids
+
+
+def test_a_renamed_root_is_found_again(short_path: Path, point: Path) -> None:
+    (short_path / "above" / "root" / "vol").mkdir(parents=True)
+    with looking(short_path / "above" / "root") as kernel:
+        assert seen(kernel) == {}
+        (short_path / "above").rename(short_path / "renamed")
+        with holding(short_path / "renamed" / "root" / "vol", point) as process:
+            assert seen(kernel) == {"vol": [process.pid]}
+
+
+def test_what_any_user_can_mount_in_a_namespace_does_not_count(
+    kernel: Kernel, root: Path, point: Path
+) -> None:
+    own = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--")
+    alone = ("unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", BIND, "sh")
+    for directory in (root.parent, root, root / "vol", point):
+        directory.chmod(0o755)
+    with ready((*own, *alone, root / "vol", point)):
+        assert seen(kernel) == {}

@@ -40,7 +40,7 @@ BELL = "bell"
 class World:
     """A root, and an mdvp that serves it, which can be killed and started again."""
 
-    def __init__(self, place: Path, grace: int) -> None:
+    def __init__(self, place: Path) -> None:
         self.root = place / "root"
         self.root.mkdir()
         self.point = place / "point"
@@ -48,12 +48,11 @@ class World:
         self.log = Log()
         self.plugin: Plugin
         self._socket = place / "mdvp.sock"
-        self._grace = grace
         self._running = ExitStack()
         self.start()
 
     def start(self) -> None:
-        serve = serving(self.root, self._socket, GRACE=str(self._grace))
+        serve = serving(self.root, self._socket, GRACE=str(FOR_EVER))
         self.plugin = self._running.enter_context(serve)
         self._running.enter_context(following(self.plugin, self.log))
 
@@ -65,8 +64,8 @@ class World:
 
 
 @contextmanager
-def world(place: Path, grace: int) -> Iterator[World]:
-    world = World(place, grace)
+def world(place: Path) -> Iterator[World]:
+    world = World(place)
     try:
         yield world
     finally:
@@ -106,10 +105,9 @@ class Volumes(RuleBasedStateMachine):
         [{}, {"access": "shared"}, {"access": "exclusive"}, {"access": "shared", "uid": "1000"}]
     )
 
-    def __init__(self, world: World, grace: int) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world
-        self.grace = grace
         self.volumes: dict[str, Volume] = {}
         self.step = 0
         self.restarts = 0
@@ -124,7 +122,7 @@ class Volumes(RuleBasedStateMachine):
         return {
             mount_id: lease
             for mount_id, lease in volume.leases.items()
-            if self.grace and not lease.seen
+            if not (lease.seen and lease.mounts == 1)
         }
 
     def free(self, volume: Volume) -> bool:
@@ -132,8 +130,6 @@ class Volumes(RuleBasedStateMachine):
 
     def look(self, name: str) -> None:
         """Have the model, and mdvp, see which containers have started."""
-        if not self.grace:
-            return  # what was seen makes no difference
         volume = self.volumes[name]
         waiting = [lease for lease in volume.leases.values() if not lease.seen]
         begun = [container.began for container in volume.containers.values()]
@@ -207,10 +203,8 @@ class Volumes(RuleBasedStateMachine):
                 assert "process " in answer.error, container
             return
         assert answer.message == {"Mountpoint": str(self.world.root / name)}
-        # A container that was seen is not waited for again: `docker cp` starts nothing.
         seen = mount_id in living and living[mount_id].seen
-        since = living[mount_id].since if seen else self.step
-        volume.leases = {**living, mount_id: Lease(mounts, since, seen)}
+        volume.leases = {**living, mount_id: Lease(mounts, self.step, seen)}
 
     @rule(name=names, data=st.data())
     def unmount_by_any(self, name: str, data: st.DataObject) -> None:
@@ -249,7 +243,7 @@ class Volumes(RuleBasedStateMachine):
             (name, mount_id)
             for name, volume in self.volumes.items()
             if volume.options["access"] == "shared" or not volume.containers
-            for mount_id in (self.living(volume) if self.grace else volume.leases)
+            for mount_id in self.living(volume)
             if mount_id not in volume.containers
         ]
 
@@ -315,13 +309,12 @@ class Volumes(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)  # a failure is made as short as can be before it is shown
-@pytest.mark.parametrize("grace", [0, FOR_EVER])
-def test_volumes_are_who_the_model_says_they_are(short_path: Path, grace: int) -> None:
-    with world(short_path, grace) as earth:
+def test_volumes_are_who_the_model_says_they_are(short_path: Path) -> None:
+    with world(short_path) as earth:
         run_state_machine_as_test(
-            lambda: Volumes(earth, grace),  # type: ignore[arg-type]  # it is only called
+            lambda: Volumes(earth),  # type: ignore[arg-type]  # it is only called
             settings=settings(
-                max_examples=20,
+                max_examples=30,
                 stateful_step_count=50,
                 deadline=None,
                 derandomize=True,
@@ -393,7 +386,7 @@ class Client:
 
 def test_many_clients_at_once_are_one_at_a_time(short_path: Path) -> None:
     tally: dict[str, int] = {}
-    with world(short_path, FOR_EVER) as earth:
+    with world(short_path) as earth:
         lock = Lock()
         clients = [Client(earth, number, tally, lock) for number in range(CLIENTS)]
         with ThreadPoolExecutor(CLIENTS) as pool:

@@ -37,14 +37,18 @@ def remove(root: Path) -> None:
         file.unlink()
 
 
+def cut_off(file: Path) -> None:
+    written = len(file.read_bytes().rstrip(b"\0"))  # the rest is room for more
+    os.truncate(file, written // 2)
+
+
 def cut(root: Path) -> None:
     for file in states(root):
-        os.truncate(file, file.stat().st_size // 2)
+        cut_off(file)
 
 
 def cut_log(root: Path) -> None:
-    log = root / ".mdvp" / "state.db-wal"
-    os.truncate(log, log.stat().st_size // 2)
+    cut_off(root / ".mdvp" / "state.db-wal")
 
 
 def overwrite(root: Path) -> None:
@@ -123,8 +127,32 @@ def test_a_record_forged_by_somebody_is_not_believed(plugin: Plugin) -> None:
     with serving(plugin.root, plugin.address) as second:
         assert second.volumes() == ["one", "two"]
         log = second.stop()
-    assert f"{plugin.root}/evil has a volume's record that is not to be trusted" in log
+    assert f"1 directories in {plugin.root} have a volume's record that is not to be trusted" in log
+    assert "'evil' (it is not signed by this mdvp)" in log
     assert "-o adopt=true NAME" in log
+
+
+def test_a_record_that_a_container_wrote_on_its_volume_is_not_believed(plugin: Plugin) -> None:
+    # Root in a container can write the attribute of the directory that it has.
+    plugin.call("Create", Name="vol")
+    plugin.kill()
+    remove(plugin.root)
+    record = os.getxattr(plugin.root / "vol", ATTRIBUTE)
+    os.setxattr(plugin.root / "vol", ATTRIBUTE, record.replace(b"exclusive", b"shared"))
+    with serving(plugin.root, plugin.address) as second:
+        assert second.volumes() == []
+        assert "'vol' (it is not signed by this mdvp)" in second.stop()
+
+
+def test_a_name_cannot_write_lines_of_the_log(plugin: Plugin) -> None:
+    evil = plugin.root / "x\nINFO volume vol removed"
+    evil.mkdir()
+    os.setxattr(evil, ATTRIBUTE, b"nonsense")
+    plugin.kill()
+    with serving(plugin.root, plugin.address) as second:
+        log = second.stop()
+    assert "'x\\nINFO volume vol removed'" in log
+    assert "\nINFO volume vol removed" not in log
 
 
 def test_without_records_the_way_back_is_to_adopt(plugin: Plugin) -> None:

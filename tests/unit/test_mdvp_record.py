@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -32,9 +33,10 @@ def test_a_record_that_is_not_signed_by_us_is_not_believed(record: bytes) -> Non
         decode(record, KEY, "vol", HERE)
 
 
-def test_a_record_on_a_directory_of_ours_needs_no_signature() -> None:
-    other_key = b"other" * 8
-    assert decode(RECORD, other_key, "vol", HERE, trusted=True) == VOLUME
+def test_what_is_trusted_without_a_signature_is_exclusive() -> None:
+    believed = decode(RECORD, b"other" * 8, "vol", HERE, trusted=True)
+    assert believed == replace(VOLUME, access=Access.EXCLUSIVE)
+    assert decode(RECORD, KEY, "vol", HERE, trusted=True) == VOLUME
 
 
 @pytest.mark.parametrize(("name", "identity"), [("vol2", HERE), ("vol", Identity(7, 9))])
@@ -60,7 +62,7 @@ def test_the_record_of_another_directory_is_not_believed(
         changed(name="../vol"),
         changed(name=5),
         changed(created_at="yesterday"),
-        changed(created_at="2026-01-01T00:00:00"),
+        changed(created_at="0001-01-01T00:00:00+14:00"),
         changed(created_at=None),
         changed(inode="7"),
         changed(options=None),

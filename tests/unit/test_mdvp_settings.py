@@ -18,6 +18,7 @@ def test_each_setting_is_read() -> None:
     ("name", "value"),
     [
         ("GRACE", "-1"),
+        ("GRACE", "0"),
         ("GRACE", "86401"),
         ("GRACE", "1.5"),
         ("GRACE", "nan"),

@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from threading import Event
+
+import pytest
+from support import eventually
+
+from mdvp.witness import Witness
+
+
+def counting(answers: list[bool | Exception]) -> tuple[Callable[[], bool], list[int]]:
+    """Return what gives these answers in turn, and where it counts that it was asked."""
+    asked: list[int] = []
+
+    def look() -> bool:
+        asked.append(len(asked))
+        answer = answers[min(len(asked), len(answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return look, asked
+
+
+def test_it_looks_until_there_is_no_more_to_be_seen_and_again_when_woken() -> None:
+    look, asked = counting([True, True, False])
+    witness = Witness(look)
+    eventually(lambda: len(asked), 3)
+    witness.wake()
+    eventually(lambda: len(asked), 4)
+    witness.close()
+    assert len(asked) == 4
+
+
+def test_a_look_that_fails_is_not_its_last(caplog: pytest.LogCaptureFixture) -> None:
+    look, asked = counting([OSError("no more files"), False])
+    witness = Witness(look)
+    eventually(lambda: len(asked), 2)
+    witness.close()
+    assert "no more files" in caplog.text
+
+
+def test_it_ends_at_once_while_it_waits() -> None:
+    seen = Event()
+
+    def look() -> bool:
+        seen.set()
+        return True
+
+    witness = Witness(look)
+    assert seen.wait(10)
+    witness.close()
