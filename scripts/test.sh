@@ -5,6 +5,8 @@
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh lint
 #
+# scripts/bench.sh has its own description.
+#
 # Makes a virtual environment in .venv, and installs what is missing of Debian's packages (as root).
 # The end-to-end tests run a Docker Engine of their own; one that runs here already is not touched.
 set -euo pipefail
@@ -30,7 +32,10 @@ need_for_e2e() {
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps
   # From Debian 13 on the client has a package of its own.
   need docker=docker-cli
+  need_for_bench
 }
+
+need_for_bench() { need rclone=rclone fusermount3=fuse3; }
 
 need_venv() {
   local stamp=.venv/stamp wanted
@@ -80,6 +85,10 @@ case $part in
   e2e)
     need_for_e2e
     .venv/bin/pytest tests/e2e "$@"
+    ;;
+  bench) # by way of scripts/bench.sh
+    need_for_e2e
+    PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
   *) die "unknown part $part: use unit, integration, e2e or lint, or nothing for all" ;;
 esac
