@@ -37,6 +37,8 @@ def directory(docker: Docker) -> Iterator[Path]:
     docker("plugin", "enable", PLUGIN)
     docker("volume", "create", "-d", PLUGIN, VOLUME)
     yield data / VOLUME
+    for container in docker("ps", "--all", "--quiet", "--filter", f"volume={VOLUME}").split():
+        docker("rm", "--force", container)
     docker("volume", "rm", VOLUME)
     docker("plugin", "rm", "--force", PLUGIN)
 

@@ -44,8 +44,9 @@ def remove_containers(docker: Docker, volume: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plugin(docker: Docker, image: str) -> Iterator[None]:  # noqa: ARG001
-    """Have the plugin under the name in the examples."""
+def plugin(docker: Docker) -> Iterator[None]:
+    """Have the plugin and the image under their names in the examples."""
+    docker.script("build_image.sh")  # again: a test before may have taken it away
     docker.script("build_plugin.sh", "--enable")
     yield
     docker("plugin", "rm", "--force", "mdvp")

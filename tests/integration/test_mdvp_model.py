@@ -398,4 +398,4 @@ def test_many_clients_at_once_are_one_at_a_time(short_path: Path) -> None:
         assert not earth.log.says("Traceback")
     # All that can happen did.
     for each in ("Create 200", "Remove 200", "Remove 404", "Remove 409", "Mount 409", "Mount 404"):
-        assert tally.get(each, 0) > 5, tally
+        assert tally.get(each), tally
