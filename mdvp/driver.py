@@ -357,7 +357,10 @@ class Driver:
         # Both under the lock: what the witness has marked as seen was so before we look ourselves.
         leases = self._store.leases(name)
         claims = self._weigh(leases, self._kernel.holders(), name)
-        if claims.dead:  # no volume is taken from anybody on what was seen before
+        if claims.dead:
+            # No volume is taken from anybody on one look. It may rest on what was read before, and
+            # it may have missed a container just when that changed its root (pivot_root(2)): who
+            # opened its list of mounts before sees nothing in it afterwards.
             claims = self._weigh(leases, self._kernel.holders(fresh=True), name)
         return claims
 
