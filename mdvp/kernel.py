@@ -215,12 +215,14 @@ class Kernel:
 
     def _holding(self, pid: str, thread: str) -> Sequence[tuple[str, Holder]]:
         mounted = self._mounted(thread)
-        # Any user can make namespaces, and mount in them what they can read. Those count that root
-        # has made, or who runs mdvp: the containers of the engine.
-        if not mounted or proc.owner_of_users(thread) not in (0, os.geteuid()):
+        if not mounted:
             return ()
         container = proc.container(thread)
         if container is None:
+            # Any user can make namespaces, and mount in them what they can read. Those count that
+            # root has made, or who runs mdvp.
+            if proc.owner_of_users(thread) not in (0, os.geteuid()):
+                return ()
             # A service with a namespace of its own has copies of what the host has mounted.
             mounted = mounted.difference(*map(self._mounted, self._host))
         holder = _holder(pid, container)

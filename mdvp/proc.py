@@ -81,8 +81,12 @@ def read(path: str) -> bytes:
 
 
 def container_in(cgroup: bytes) -> str | None:
-    """Return the id of the innermost container that a `/proc/<pid>/cgroup` names, if any."""
-    found = _CONTAINER.findall(cgroup)
+    """Return the id of the innermost container that a `/proc/<pid>/cgroup` names, if any.
+
+    What is in a user's slice is not looked at: there users make what cgroups they like.
+    """
+    paths = [line for line in cgroup.splitlines() if b"/user.slice/" not in line]
+    found = _CONTAINER.findall(b"\n".join(paths))
     return found[-1].decode() if found else None
 
 

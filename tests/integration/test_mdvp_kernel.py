@@ -404,6 +404,7 @@ C1, C2 = "0123456789abcdef" * 4, "fedcba9876543210" * 4
         (f"4:memory:/docker/{C1}/docker/{C2}\n", C2),
         (f"0::/system.slice/docker-{C1}.scope/system.slice/docker-{C2}.scope\n", C2),
         ("0::/user.slice/user-1000.slice/session-2.scope\n", None),
+        (f"0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{C1}.scope\n", None),
         ("9:name=systemd:/\n8:pids:/\n0::/\n", None),
         (f"0::/docker/{C1[:63]}\n", None),
         (f"0::/docker/{C1.upper()}\n", None),
@@ -661,12 +662,14 @@ def test_a_renamed_root_is_found_again(short_path: Path, point: Path) -> None:
             assert seen(kernel) == {"vol": [process.pid]}
 
 
-def test_what_any_user_can_mount_in_a_namespace_does_not_count(
-    kernel: Kernel, root: Path, point: Path
+@pytest.mark.parametrize("in_container", [False, True])
+def test_what_any_user_can_mount_in_a_namespace_counts_in_a_container_alone(
+    kernel: Kernel, root: Path, point: Path, in_container: bool
 ) -> None:
+    container = new_container_id() if in_container else None
     own = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--")
     alone = ("unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", BIND, "sh")
     for directory in (root.parent, root, root / "vol", point):
         directory.chmod(0o755)
-    with ready((*own, *alone, root / "vol", point)):
-        assert seen(kernel) == {}
+    with ready((*own, *alone, root / "vol", point), container=container):
+        assert list(seen(kernel)) == (["vol"] if in_container else [])
