@@ -165,6 +165,8 @@ def _listening(engine: PrivateEngine, command: Sequence[str], socket: Path) -> I
         with suppress(ProcessLookupError):  # it died by itself
             os.kill(pid, signal.SIGKILL)
         program.wait(_DEADLINE)
+        # An engine asks every plugin that has a socket, for half a minute if it does not answer.
+        socket.unlink(missing_ok=True)
 
 
 def _connected(socket: Path) -> Connection | None:

@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.conftest import Docker
+from e2e.engine import PrivateEngine
 
 from benchmarks.access import ENGINE, SOCKET
 from benchmarks.report import BEGIN, END, aims, into_page, markdown, save
@@ -19,6 +21,13 @@ THROUGH_ENGINE = {"create", "inspect", "mount and unmount", "remove", "list"} | 
     "container stop",
 }
 BESIDE_OTHERS = (ON_SOCKET | THROUGH_ENGINE) - {"create", "remove", "list"}
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    """Yield a prompt on a machine of its own: an engine goes on to ask a driver that is gone."""
+    with PrivateEngine() as engine:
+        yield Docker(engine)
 
 
 @pytest.fixture(scope="module")
