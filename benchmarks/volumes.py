@@ -48,8 +48,8 @@ class Plan:
     containers: int  # that run besides
     enables: int  # of the plugin
     files: int  # in the volume that is removed
-    # Seconds after each mount and unmount, of any subject. rclone (1.60, and later ones) stops for
-    # ever when a Mount or Unmount comes before its monitor has heard of the one before: it tells
+    # Seconds after each mount and unmount, of any subject. rclone 1.60 stops for ever
+    # when a Mount or Unmount comes before its monitor has heard of the one before: it tells
     # the monitor through a channel while it holds the lock that the monitor waits for.
     pause: float
 
