@@ -595,29 +595,32 @@ def mount_now(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "mounted\n"
 
 
-def test_what_a_process_mounts_late_is_seen_some_seconds_later(
-    settled: Kernel, clock: Clock, root: Path, point: Path
-) -> None:
+@pytest.fixture
+def late(settled: Kernel, clock: Clock, root: Path, point: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a process that has mounted a volume right after it was seen, at 11 s, without one."""
     with holding(root / "vol", point, MOUNTS_LATER) as process:
         for clock.now in (0.0, 11.0):
             assert seen(settled) == {}
         mount_now(process)
-        clock.now = 20.9
-        assert seen(settled) == {}
-        afresh = settled.holders(fresh=True)
-        assert afresh is not None
-        assert list(afresh) == ["vol"]
+        yield process
+
+
+@pytest.mark.usefixtures("late")
+def test_what_a_process_mounts_late_is_seen_some_seconds_later(
+    settled: Kernel, clock: Clock
+) -> None:
+    clock.now = 20.9
+    assert seen(settled) == {}
+    afresh = settled.holders(fresh=True)
+    assert afresh is not None
+    assert list(afresh) == ["vol"]
 
 
 def test_what_a_process_mounted_late_is_seen_in_the_end(
-    settled: Kernel, clock: Clock, root: Path, point: Path
+    settled: Kernel, clock: Clock, late: subprocess.Popen[str]
 ) -> None:
-    with holding(root / "vol", point, MOUNTS_LATER) as process:
-        for clock.now in (0.0, 11.0):
-            assert seen(settled) == {}
-        mount_now(process)
-        clock.now = 21.1
-        assert seen(settled) == {"vol": [process.pid]}
+    clock.now = 21.1
+    assert seen(settled) == {"vol": [late.pid]}
 
 
 def test_what_a_process_mounts_at_its_start_is_seen_at_once(
