@@ -27,6 +27,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from mdvp import proc
+from mdvp.errors import StorageError
 from mdvp.lease import Holder
 from mdvp.proc import Process
 
@@ -99,7 +100,10 @@ class Kernel:
         self._refused = False
         self._places: Mapping[Process, _Place] = {}
         self._sights: Mapping[_View, _Sight] = {}
-        self._find_root()
+        place = _whereabouts(root)
+        if place is None:
+            raise StorageError("the directory of volumes is no longer mounted; start mdvp again")
+        self._lines, self._folder = place
         self.blind = _why_blind()
         self._host = _host()
         self._passed_over = {proc.namespace("self"), *map(proc.namespace, self._host)}
@@ -112,11 +116,9 @@ class Kernel:
 
     def _find_root(self) -> None:
         """Look where the root is now: it is open, and stays so when somebody renames it."""
-        device, self._folder = _whereabouts(self._root)
-        # The lines of its file system: root within it, and mount point.
-        self._lines = re.compile(
-            rb"^\d+ \d+ " + re.escape(device) + b" " + 2 * _FIELD, re.MULTILINE
-        )
+        # Its mount can be taken away, as an engine does that loses a plugin's. The directory is
+        # where it was then, and who has it from there has it still.
+        self._lines, self._folder = _whereabouts(self._root) or (self._lines, self._folder)
 
     def published(self) -> bool | None:
         """Say whether the engine has what a managed plugin shows it: the directory of volumes.
@@ -239,18 +241,26 @@ class Kernel:
         return mounted
 
 
-def _whereabouts(root: int) -> tuple[bytes, bytes]:
-    """Return the device (`major:minor`) of a directory, and its path in the file system there."""
+def _whereabouts(root: int) -> tuple[re.Pattern[bytes], bytes] | None:
+    """Return where a directory is: what finds its file system's lines in mountinfo, and its path.
+
+    The lines are given as root within the file system and mount point, and the path is within it.
+    Returns None when the mount that the directory was opened through is no longer there.
+    """
     path = Path(f"/proc/self/fd/{root}").readlink()
     fdinfo = proc.read(f"/proc/self/fdinfo/{root}")
     (mount_id,) = re.findall(rb"^mnt_id:\s*(\d+)$", fdinfo, re.MULTILINE)
-    ((device, mounted, point),) = re.findall(
+    mount = re.search(
         rb"^" + mount_id + rb" \d+ " + 3 * _FIELD,
         proc.read("/proc/self/mountinfo"),
         re.MULTILINE,
     )
+    if mount is None:
+        return None
+    device, mounted, point = mount.groups()
     below = path.relative_to(os.fsdecode(unescape(point)))
-    return device, os.fsencode(Path(os.fsdecode(unescape(mounted))) / below)
+    lines = re.compile(rb"^\d+ \d+ " + re.escape(device) + b" " + 2 * _FIELD, re.MULTILINE)
+    return lines, os.fsencode(Path(os.fsdecode(unescape(mounted))) / below)
 
 
 def _first_below(folder: bytes, path: bytes) -> bytes:

@@ -173,7 +173,7 @@ def test_nothing_is_left_of_a_plugin_removed_by_force_but_its_volumes(
 
 
 def test_volumes_can_be_had_after_an_idle_engine_that_lets_containers_live_is_restarted(
-    docker: Docker, plugin: str
+    docker: Docker, data: Path, plugin: str
 ) -> None:
     """Moby: TestDaemonShutdownLiveRestoreWithPlugins, and then a container.
 
@@ -184,4 +184,6 @@ def test_volumes_can_be_had_after_an_idle_engine_that_lets_containers_live_is_re
     restart(docker, "--live-restore")
     docker("volume", "create", "-d", plugin, "vol")
     restart(docker, "--live-restore")
-    docker("run", "--rm", "--volume=vol:/data", BASE, "true")
+    docker("run", "--rm", "--volume=vol:/data", BASE, "touch", "/data/file")
+    # An engine that cannot ask the plugin would have made a volume of its own, by the same name.
+    assert (data / "vol" / "file").exists()

@@ -665,6 +665,22 @@ def test_a_renamed_root_is_found_again(short_path: Path, point: Path) -> None:
             assert seen(kernel) == {"vol": [process.pid]}
 
 
+def test_who_has_a_volume_is_seen_when_the_mount_of_the_root_was_taken_away(
+    root: Path, point: Path
+) -> None:
+    other = root.with_name("other")
+    other.mkdir()
+    subprocess.run(["mount", "--bind", root, other], check=True)
+    try:
+        with looking(other) as kernel:
+            assert seen(kernel) == {}
+            subprocess.run(["umount", "--lazy", other], check=True)
+            with holding(root / "vol", point) as process:
+                assert seen(kernel) == {"vol": [process.pid]}
+    finally:
+        subprocess.run(["umount", "--quiet", other], check=False)
+
+
 @pytest.mark.parametrize("in_container", [False, True])
 def test_what_any_user_can_mount_in_a_namespace_counts_in_a_container_alone(
     kernel: Kernel, root: Path, point: Path, in_container: bool
