@@ -137,6 +137,11 @@ class Kernel:
             for root, point in self._lines.findall(proc.read(f"/proc/{host}/mountinfo"))
         )
 
+    def mounts(self) -> Path:
+        """Return where the host's mounts are read; only when we can see them."""
+        (host,) = self._host
+        return Path(f"/proc/{host}/mountinfo")
+
     def holders(self, *, fresh: bool = False) -> Mapping[str, list[Holder]] | None:
         """Return who has each volume mounted, by the volume's name; None when we cannot see it.
 

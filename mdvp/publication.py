@@ -15,14 +15,15 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-_HOSTS_MOUNTS = Path("/proc/1/mountinfo")
-
 
 class Host(Protocol):
     """Who sees the host's mounts; `mdvp.kernel.Kernel` is the real one."""
 
     def published(self) -> bool | None:
         """Say whether the engine has the directory of volumes; None if that does not matter."""
+
+    def mounts(self) -> Path:
+        """Return where the host's mounts are read."""
 
 
 def watch(host: Host, start_again: Callable[[], object]) -> None:
@@ -43,7 +44,7 @@ def watch(host: Host, start_again: Callable[[], object]) -> None:
 
 def _wait(host: Host, start_again: Callable[[], object]) -> None:
     # A change of the mounts wakes whoever polls this file: proc_pid_mounts(5).
-    with _HOSTS_MOUNTS.open("rb") as mounts:
+    with host.mounts().open("rb") as mounts:
         changes = select.poll()
         changes.register(mounts, select.POLLPRI)
         while host.published():

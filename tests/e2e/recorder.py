@@ -6,12 +6,11 @@ mdvp process on the engine's machine as it came, and the answer back as it came.
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -19,6 +18,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from e2e.engine import PrivateEngine
+from e2e.unix_http import UnixConnection
 from support import eventually, running
 
 _CHANGES = ("Create", "Mount", "Unmount", "Remove")
@@ -73,7 +73,7 @@ class Recorder:
     def answers(self) -> bool:
         """Say whether mdvp is up."""
         try:
-            return self.forward("/Plugin.Activate", b"")[0] == http.HTTPStatus.OK
+            return self.forward("/Plugin.Activate", b"")[0] == HTTPStatus.OK
         except OSError:
             return False
 
@@ -81,30 +81,16 @@ class Recorder:
         self, path: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> tuple[int, str, bytes]:
         """Post a request to mdvp; return the answer's status, content type and body."""
-        connection = _UnixConnection(self._mdvp)
-        try:
+        with closing(UnixConnection(self._mdvp)) as connection:
             connection.request("POST", path, body, headers or {})
             response = connection.getresponse()
             return response.status, response.getheader("Content-Type", ""), response.read()
-        finally:
-            connection.close()
 
     def record(self, path: str, body: bytes, answer: bytes) -> None:
         """Write down a request and its answer."""
         call = Call(path.rpartition(".")[2], json.loads(body or b"{}"), json.loads(answer))
         with self._lock:
             self._calls.append(call)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("mdvp", timeout=60)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):

@@ -327,12 +327,10 @@ def machine() -> Iterator[Machine]:
     """Yield a machine with the plugin, in which no other test has anything."""
     with PrivateEngine() as engine:
         docker = Docker(engine)
-        data, runtime = engine.tmp.with_name("volumes"), engine.tmp.with_name("never-starts")
-        data.mkdir()
+        runtime = engine.tmp.with_name("never-starts")
         runtime.write_text(NEVER_STARTS)
         runtime.chmod(0o755)
-        docker.script("build_plugin.sh", PLUGIN_NAME=PLUGIN)
-        docker("plugin", "set", PLUGIN, f"data.source={data}")
+        data = docker.build_plugin(PLUGIN, "volumes")
         docker("plugin", "enable", PLUGIN)
         engine.stop()
         machine = Machine(docker, data, runtime)

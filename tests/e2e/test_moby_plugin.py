@@ -20,11 +20,7 @@ BASE = "debian:trixie-slim"
 @pytest.fixture(scope="module")
 def data(docker: Docker) -> Iterator[Path]:
     """Yield the directory of the volumes of a plugin named PLUGIN."""
-    data = docker.engine.tmp.with_name("managed")
-    data.mkdir()
-    docker.script("build_plugin.sh", PLUGIN_NAME=PLUGIN)
-    docker("plugin", "set", PLUGIN, f"data.source={data}")
-    yield data
+    yield docker.build_plugin(PLUGIN, "managed")
     docker("plugin", "rm", "--force", PLUGIN)
 
 
@@ -150,14 +146,9 @@ def test_the_plugin_is_listed_as_a_volume_driver(docker: Docker, plugin: str) ->
     assert f"{plugin}:latest" not in names("authz")
 
 
-def test_nothing_is_left_of_a_plugin_removed_by_force_but_its_volumes(
-    docker: Docker, data: Path
-) -> None:
+def test_nothing_is_left_of_a_plugin_removed_by_force_but_its_volumes(docker: Docker) -> None:
     """Moby: TestPluginForceRemove, TestPluginBasicOps."""
-    own_data = data.with_name("goes")
-    own_data.mkdir()
-    docker.script("build_plugin.sh", PLUGIN_NAME="goes")
-    docker("plugin", "set", "goes", f"data.source={own_data}")
+    data = docker.build_plugin("goes", "goes")
     mounts = Path(f"/proc/{docker.engine.pid}/mountinfo")
     before = len(mounts.read_text().splitlines())
     docker("plugin", "enable", "goes")
@@ -169,7 +160,7 @@ def test_nothing_is_left_of_a_plugin_removed_by_force_but_its_volumes(
     docker("plugin", "rm", "--force", "goes")
     assert not files.exists()
     assert len(mounts.read_text().splitlines()) == before
-    assert (own_data / "vol").is_dir()
+    assert (data / "vol").is_dir()
 
 
 def test_volumes_can_be_had_after_an_idle_engine_that_lets_containers_live_is_restarted(

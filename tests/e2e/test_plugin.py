@@ -18,10 +18,7 @@ SLEEPER = ("run", "--detach", "--init", "--name")
 @pytest.fixture(scope="module")
 def data(docker: Docker) -> Iterator[Path]:
     """Yield the directory of the volumes of an enabled plugin named PLUGIN."""
-    data = docker.engine.tmp.with_name("volumes")
-    data.mkdir()
-    docker.script("build_plugin.sh", PLUGIN_NAME=PLUGIN)
-    docker("plugin", "set", PLUGIN, f"data.source={data}")
+    data = docker.build_plugin(PLUGIN, "volumes")
     docker("plugin", "enable", PLUGIN)
     yield data
     docker("plugin", "rm", "--force", PLUGIN)

@@ -30,10 +30,7 @@ END = "end"
 @pytest.fixture(scope="module")
 def directory(docker: Docker) -> Iterator[Path]:
     """Yield the directory of VOLUME."""
-    data = docker.engine.tmp.with_name("contested-volumes")
-    data.mkdir()
-    docker.script("build_plugin.sh", PLUGIN_NAME=PLUGIN)
-    docker("plugin", "set", PLUGIN, f"data.source={data}")
+    data = docker.build_plugin(PLUGIN, "contested-volumes")
     docker("plugin", "enable", PLUGIN)
     docker("volume", "create", "-d", PLUGIN, VOLUME)
     yield data / VOLUME

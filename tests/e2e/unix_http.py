@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
-class _Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to the Unix socket at `path`."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=60)
         self._path = path
@@ -22,7 +24,7 @@ class _Connection(http.client.HTTPConnection):
 def post(socket_path: Path, path: str, **message: object) -> tuple[int, Any]:
     """Post a message, if there is one, to `path`; return the status, and the answer's message."""
     sent = json.dumps(message) if message else None
-    with closing(_Connection(socket_path)) as connection:
+    with closing(UnixConnection(socket_path)) as connection:
         connection.request("POST", path, sent, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         body = answer.read()
