@@ -4,13 +4,14 @@ A name is a file's name in the directory, as bytes: on disk that is all it is, a
 Redis.
 """
 
+import os
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The file is there with new content: closed after writing, linked, or moved in."""
+    """Look at the name: closed after writing, moved in, deleted, moved out, not a file's."""
 
     name: bytes
 
@@ -23,13 +24,6 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """The file was deleted or moved out."""
-
-    name: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Renamed:
     """The file has another name; a file that had that name before is gone."""
 
@@ -37,18 +31,37 @@ class Renamed:
     new: bytes
 
 
-Change: TypeAlias = Changed | Unfinished | Removed | Renamed
+Change: TypeAlias = Changed | Unfinished | Renamed
 
 
 class Signature(NamedTuple):
-    """What tells one file, and one state of it, from another: inode, bytes, mtime in ns.
+    """What tells one file, and one state of it, from another: inode, bytes, times in ns.
 
-    A rename changes none of these (it does change ctime, which is why that is not among them).
+    A ctime of 0 is no file's. What has it is to be looked at again: the file was read, or renamed,
+    in the tick of the kernel's clock in which it was written, and a write after that may have left
+    the same signature.
     """
 
     inode: int
     size: int
     mtime: int
+    ctime: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Signature":
+        """Return the signature in a file's status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def is_content_of(self, other: "Signature") -> bool:
+        """Say whether both are of one content: a rename changes ctime, and nothing else."""
+        return self[:3] == other[:3]
+
+    def unsure(self) -> "Signature":
+        """Return the signature as one that is to be looked at again."""
+        return self._replace(ctime=0)
+
+
+NONE = Signature(0, 0, 0, 0)  # no file's
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +89,23 @@ class Rename:
     signature: Signature
 
 
-Command: TypeAlias = Set | Delete | Rename
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Leave the key: its value is the content of the file that has this signature."""
+
+    name: bytes
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Arrive:
+    """Give the key the value that has come in pieces: the content of the file of this signature."""
+
+    name: bytes
+    signature: Signature
+
+
+Command: TypeAlias = Set | Arrive | Delete | Rename | Confirm
 
 
 def shown(name: bytes) -> str:

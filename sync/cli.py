@@ -1,6 +1,8 @@
 """The command `mdvp-sync`: reads the environment, puts the parts together, and runs them."""
 
 import argparse
+import gc
+import io
 import logging
 import os
 import signal
@@ -8,13 +10,17 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from sync.errors import SettingsError, SyncError
-from sync.heartbeat import Heartbeat, ailment
-from sync.log import set_up
+from sync.errors import RedisAwayError, SettingsError, SyncError
+from sync.figures import counted
 from sync.settings import Settings
+from sync.status import StatusFile, health
+
+if TYPE_CHECKING:
+    from sync.verify import Tally
 
 log = logging.getLogger(__name__)
 
@@ -24,47 +30,75 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     parser = argparse.ArgumentParser(
         prog="mdvp-sync", description="Keep Redis equal to a directory: a file is a key."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     commands.add_parser(
         "run", help="mirror the directory SYNC_ROOT to the Redis at REDIS_URL until stopped"
-    ).set_defaults(command=run)
-    commands.add_parser(
-        "health", help="say whether the service that beats to SYNC_HEARTBEAT does its job"
-    ).set_defaults(command=health)
+    )
+    asked = commands.add_parser(
+        "status", help="say what the service does that writes its status to SYNC_STATUS"
+    )
+    asked.add_argument("--json", action="store_true", help="say it for programs")
+    check = commands.add_parser(
+        "verify", help="compare each file with what Redis holds, and say what differs"
+    )
+    check.add_argument("--repair", action="store_true", help="mend what differs")
     options = parser.parse_args(arguments)
     try:
         settings = Settings.read(environ)
     except SettingsError as error:
-        parser.error(str(error))
-    return int(options.command(settings))
+        return _cannot(str(error))
+    if options.command == "status":
+        return status(settings, as_json=options.json)
+    if options.command == "verify":
+        return verify(settings, repair=options.repair)
+    return run(settings)
 
 
 def run(settings: Settings) -> int:
     """Mirror until SIGTERM or SIGINT."""
-    # Here, so that `health`, which runs every few seconds, does not load what it does not need.
+    # Here, so that `status`, which runs every few seconds, does not load what it does not need.
+    from sync.exclude import Excluded  # noqa: PLC0415
     from sync.files import Directory  # noqa: PLC0415
+    from sync.log import set_up  # noqa: PLC0415
+    from sync.manifest import Entries  # noqa: PLC0415
     from sync.mirror import Mirror  # noqa: PLC0415
+    from sync.report import Report  # noqa: PLC0415
     from sync.service import Service  # noqa: PLC0415
+    from sync.session import Board, Rescan  # noqa: PLC0415
     from sync.target import Target  # noqa: PLC0415
-    from sync.watch import Watch  # noqa: PLC0415
 
+    # What a batch is made of is gone when it is done; looking for cycles in it is a tenth of the
+    # work, and finds none.
+    gc.set_threshold(100_000)
+    report = Report(log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
         set_up(settings.log_level, settings.log_file)
-        with (
-            closing(Target(settings.redis_url, settings.password)) as target,
-            closing(Directory(settings.root)) as directory,
-            closing(Watch(settings.root)) as watch,
-        ):
-            heartbeat = Heartbeat(settings.heartbeat)
-            mirror = Mirror(directory, target, trim_newline=settings.trim)
+        entries = Entries(trimmed=settings.trim)
+        excluded = Excluded(settings.exclude)
+        with closing(Target(settings.redis_url, settings.password, entries)) as target:
+            board = Board(StatusFile(settings.status), target)
             log.info("mirroring %s to Redis at %s", settings.root, target)
-            Service(directory, watch, target, mirror, heartbeat).run()
+            Service(
+                lambda: Directory(settings.root, excluded),
+                target,
+                lambda directory, sparing: Mirror(
+                    directory,
+                    target,
+                    board.skipped,
+                    trim_newline=settings.trim,
+                    sparing=sparing,
+                ),
+                report,
+                board,
+                Rescan(settings.rescan, settings.rescan_share),
+            ).run()
     except SyncError as error:
         log.error("%s", error)
         return 2 if isinstance(error, SettingsError) else 1
     except SystemExit:
+        report.flush()
         log.info("stopped")
         raise
     except Exception:  # the log that an operator reads must say why it ended
@@ -72,14 +106,70 @@ def run(settings: Settings) -> int:
         return 1
 
 
-def health(settings: Settings) -> int:
-    """Say what is wrong with the service, or that nothing is."""
-    if settings.heartbeat is None:
-        print("mdvp-sync: set SYNC_HEARTBEAT to the file that the service was given in it")
+def status(settings: Settings, *, as_json: bool) -> int:
+    """Say what the service does; 0 when Redis equals the directory, as far as it knows."""
+    if settings.status is None:
+        return _cannot("set SYNC_STATUS to the file that the service was given in it")
+    found = health(settings.status, time.monotonic())
+    print(found.json() if as_json else found)
+    return 1 if found.problem else 0
+
+
+def verify(settings: Settings, *, repair: bool) -> int:
+    """Compare; 0 when all is equal, perhaps by repair, 1 when not, 2 when it could not look."""
+    from sync.exclude import Excluded  # noqa: PLC0415
+    from sync.files import Directory  # noqa: PLC0415
+    from sync.manifest import Entries  # noqa: PLC0415
+    from sync.mirror import Mirror  # noqa: PLC0415
+    from sync.screen import Screen  # noqa: PLC0415
+    from sync.target import Target  # noqa: PLC0415
+    from sync.verify import Comparison, Verification  # noqa: PLC0415
+
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names are in any language, terminals in some
+        sys.stdout.reconfigure(errors="backslashreplace")
+    logging.getLogger("sync").addHandler(logging.NullHandler())  # what there is to say is printed
+    entries = Entries(trimmed=settings.trim)
+    try:
+        with (
+            closing(Screen(sys.stdout, sys.stderr)) as screen,
+            closing(Target(settings.redis_url, settings.password, entries)) as target,
+            closing(Directory(settings.root, Excluded(settings.exclude))) as directory,
+        ):
+            mirror = Mirror(directory, target, {}, trim_newline=settings.trim)
+            comparison = Comparison(directory, target, trim_newline=settings.trim)
+            verification = Verification(
+                directory, target, comparison, screen, mirror if repair else None
+            )
+            try:
+                target.join()
+                found = verification.run()
+            except RedisAwayError as error:
+                return _cannot(f"Redis at {target}: {error}; see REDIS_URL and REDIS_PASSWORD")
+    except SyncError as error:
+        return _cannot(str(error))
+    except KeyboardInterrupt:
+        return _cannot("stopped before all was compared")
+    except OSError as error:  # nobody reads what it prints, say
+        return _cannot(f"stopped before all was compared: {error}")
+    return _tell(found, f"Redis at {target}", settings.root, repair=repair)
+
+
+def _tell(found: "Tally", redis: str, root: Path, *, repair: bool) -> int:
+    if found.differences:
+        way_out = "" if repair else "; mend that with `mdvp-sync verify --repair`"
+        differences = counted(found.differences, "difference", "differences")
+        print(f"{redis} differs from {root}: {differences}, {found}{way_out}")
+        return 1
+    if found.unsure:
+        print(f"{redis} equals {root}, but for what could not be compared: {found}")
         return 2
-    wrong = ailment(settings.heartbeat, time.monotonic())
-    print(wrong or "in step: Redis equals the directory")
-    return 1 if wrong else 0
+    print(f"{redis} equals {root}: {found}")
+    return 0
+
+
+def _cannot(why: str) -> int:
+    print(f"mdvp-sync: {why}", file=sys.stderr)
+    return 2
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:

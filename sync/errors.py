@@ -12,10 +12,19 @@ class SettingsError(SyncError):
 class DirectoryGoneError(SyncError):
     """The directory is not there, or is no longer the one that was watched."""
 
+    cause = "the directory was away"  # what a reconcile after it is for
 
-class EventsLostError(SyncError):
-    """File events were lost: only a look at the whole directory tells what has changed."""
+
+OUT_OF_MEMORY = "Redis was out of memory"
 
 
 class RedisAwayError(SyncError):
     """Redis does not answer, or refuses to do what it was asked."""
+
+    cause = "Redis was away"  # what a reconcile after it is for
+
+
+class RedisChangedError(RedisAwayError):
+    """Redis no longer holds what was put there: it was flushed, or another mirror writes to it."""
+
+    cause = "Redis was changed"

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sync.errors import SettingsError
@@ -27,9 +28,15 @@ class CappedFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, and empty the file if it has become too large."""
         super().emit(record)
+        # With a disk that is full the service goes on.
+        with suppress(OSError):
+            self._keep_small()
+
+    def _keep_small(self) -> None:
         stream = self.stream
         if stream is not None and stream.tell() > self._size_max:
-            shutil.copyfile(self.baseFilename, f"{self.baseFilename}.1")
+            with suppress(OSError):  # then there is no copy, and the file is small all the same
+                shutil.copyfile(self.baseFilename, f"{self.baseFilename}.1")
             stream.truncate(0)
 
 

@@ -1,127 +1,112 @@
-"""The service: makes Redis equal to the directory, then follows what happens in it.
+"""The service: one session after the other, for ever.
 
-Failure model. There is one way to be right again after anything: connect, make Redis equal to the
-whole directory (reconcile), follow. Redis away or refusing, and events lost, lead back to its
-start; nothing is remembered from before. The watch is older than the first look at the directory,
-so what happens during a reconcile is followed after it.
+Failure model. There is one way to be right again after anything: open the directory, connect, make
+Redis equal to the whole directory (reconcile), follow. Whatever is lost, of the two, leads back to
+its start; nothing is remembered from before but what Redis itself remembers. The service never ends
+for it: it waits for what is away.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import closing
 from typing import NoReturn
 
-from sync.changes import Command, Delete, Rename, Set, shown
-from sync.errors import EventsLostError, RedisAwayError
+from sync.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
 from sync.files import Directory
-from sync.heartbeat import LIVE, Heartbeat
-from sync.log import LINES_MAX
 from sync.mirror import Mirror
-from sync.plan import Pending
+from sync.report import Report
+from sync.session import Board, Rescan, Session
+from sync.status import WAITING
 from sync.target import Target
 from sync.watch import Watch
 
 log = logging.getLogger(__name__)
 
 _BEAT = 1.0  # seconds between two signs of life
-_PATIENCE = 0.5  # seconds that a file may stay open before it is mirrored all the same
-_BACKOFF_FIRST, _BACKOFF_MAX = 0.05, 1.0  # seconds between two tries to reach Redis
+_PAUSE_MIN, _PAUSE_MAX = 0.05, 1.0  # seconds between two tries
+_PAUSE_LONGEST = 60.0  # seconds, after a try that took as long
 
 
 class Service:
-    """Mirrors one directory to one Redis server until an exception ends it."""
+    """Mirrors the directory at one path to one Redis server until it is stopped."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # each is a part that it puts to use
         self,
-        directory: Directory,
-        watch: Watch,
+        open_directory: Callable[[], Directory],
         target: Target,
-        mirror: Mirror,
-        heartbeat: Heartbeat,
+        make_mirror: Callable[[Directory, bool], Mirror],
+        report: Report,
+        board: Board,
+        rescan: Rescan,
     ) -> None:
-        """Keep `target` equal to `directory`, which is under `watch`, by way of `mirror`."""
-        self._directory = directory
-        self._watch = watch
+        """Keep `target` equal to the directory that `open_directory` opens.
+
+        `make_mirror` is told whether the server is short of memory.
+        """
+        self._open_directory = open_directory
         self._target = target
-        self._mirror = mirror
-        self._heartbeat = heartbeat
-        self._next_beat = 0.0
+        self._make_mirror = make_mirror
+        self._report = report
+        self._board = board
+        self._rescan = rescan
+        self._cause = "start"
+        self._pause = 0.0
+        self._said = ""
+        self._out_of_memory = False
 
     def run(self) -> NoReturn:
-        """Mirror for ever. Raises DirectoryGoneError when there is nothing left to mirror."""
-        cause = "start"
-        pause = _BACKOFF_FIRST
-        said = ""
+        """Mirror for ever."""
         while True:
-            try:
-                self._target.connect()
-                self._reconcile(cause)
-                cause, pause, said = "Redis was away", _BACKOFF_FIRST, ""
-                self._follow()
-            except EventsLostError as error:
-                log.warning("%s: looking at the whole directory", error)
-                cause = "events were lost"
-            except RedisAwayError as error:
-                if str(error) != said:
-                    said = str(error)
-                    # At the start Redis may be starting too; later something is wrong.
-                    level = logging.WARNING if cause == "start" else logging.ERROR
-                    log.log(level, "waiting for Redis at %s: %s", self._target, error)
-                self._heartbeat.beat(f"waiting for Redis: {error}")
-                time.sleep(pause)
-                pause = min(pause * 2, _BACKOFF_MAX)
+            # After it, so that what an exception refers to is closed while the service waits.
+            seconds, what = self._mirror_until_loss()
+            self._wait(seconds, what)
 
-    def _reconcile(self, cause: str) -> None:
+    def _mirror_until_loss(self) -> tuple[float, str]:
+        """Run a session; return how long to wait before the next, and for what."""
         began = time.monotonic()
-        self._watch.discard()  # what happened until now is seen by looking at the directory
-        self._next_beat = 0.0
-        files = removed = 0
-        for suspects in (self._directory.names(), self._mirror.stale()):
-            for done in self._mirror.examine(suspects):
-                files += sum(isinstance(command, Set) for command in done)
-                removed += sum(isinstance(command, Delete) for command in done)
-                self._beat_if_due(f"reconciling, {files} files so far")
-        log.info(
-            "Redis at %s equals %s: %d files, %d stale keys removed, %.0f ms (%s)",
-            self._target,
-            self._directory.path,
-            files,
-            removed,
-            (time.monotonic() - began) * 1e3,
-            cause,
+        session: Session | None = None
+        try:
+            with (
+                closing(self._open_directory()) as directory,
+                closing(Watch(directory.handle)) as watch,
+            ):
+                session = self._make_session(directory, watch)
+                session.run(self._cause, stale_first=self._out_of_memory)
+        except (DirectoryGoneError, RedisAwayError) as error:
+            self._out_of_memory = error.cause == OUT_OF_MEMORY
+            took = time.monotonic() - began
+            if session and session.in_step:
+                self._cause, self._pause, self._said = error.cause, 0.0, ""
+                took = 0.0
+            what = f"{self._place(error)}: {error}"
+            self._say(what)
+            self._pause = max(min(self._pause * 2, _PAUSE_MAX), _PAUSE_MIN)
+            # A reconcile that fails again and again must not be all that the machine does.
+            again = self._pause > _PAUSE_MIN
+            return max(self._pause, min(took, _PAUSE_LONGEST) if again else 0.0), what
+
+    def _wait(self, seconds: float, what: str) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._board.write(WAITING, what)
+            self._report.tick()
+            time.sleep(min(left, _BEAT))
+
+    def _make_session(self, directory: Directory, watch: Watch) -> Session:
+        mirror = self._make_mirror(directory, self._out_of_memory)
+        return Session(
+            directory, watch, self._target, mirror, self._report, self._board, self._rescan
         )
 
-    def _follow(self) -> NoReturn:
-        pending = Pending(_PATIENCE)
-        self._next_beat = 0.0
-        while True:
-            self._beat_if_due(LIVE)
-            wake = self._next_beat if pending.due is None else min(self._next_beat, pending.due)
-            if self._watch.wait(wake - time.monotonic()):
-                pending.add(self._watch.read(), time.monotonic())
-            began = time.monotonic()
-            for done in self._mirror.follow(pending.take(began)):
-                _report(done, time.monotonic() - began)
-                self._beat_if_due(LIVE)
+    def _place(self, error: SyncError) -> str:
+        redis_away = isinstance(error, RedisAwayError)
+        return f"Redis at {self._target}" if redis_away else "the directory"
 
-    def _beat_if_due(self, state: str) -> None:
-        if time.monotonic() >= self._next_beat:
-            self._directory.check()
-            self._target.ping()  # when idle, the only way to notice that Redis is away
-            self._heartbeat.beat(state)
-            self._next_beat = time.monotonic() + _BEAT
-
-
-def _report(done: Sequence[Command], seconds: float) -> None:
-    if len(done) > LINES_MAX:
-        size = sum(len(command.content) for command in done if isinstance(command, Set))
-        log.info("%d changes (%d B, %.1f ms)", len(done), size, seconds * 1e3)
-        return
-    for command in done:
-        match command:
-            case Set(name, content):
-                log.info("SET %s (%d B, %.1f ms)", shown(name), len(content), seconds * 1e3)
-            case Delete(name):
-                log.info("DEL %s", shown(name))
-            case Rename(old, new):
-                log.info("RENAME %s -> %s", shown(old), shown(new))
+    def _say(self, what: str) -> None:
+        """Log what the service waits for, once."""
+        if what != self._said:
+            self._said = what
+            # At the start Redis may be starting too; later something is wrong.
+            level = logging.WARNING if self._cause == "start" else logging.ERROR
+            log.log(level, "waiting for %s", what)

@@ -1,11 +1,13 @@
 """The settings: environment variables, checked before anything is done with them."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sync.errors import SettingsError
+from sync.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -18,7 +20,11 @@ class Settings:
     redis_url   REDIS_URL: where Redis is (the server beside it)
     password    REDIS_PASSWORD: used when the URL has none (none)
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
-    heartbeat   SYNC_HEARTBEAT: file of the sign of life, for `mdvp-sync health` (none)
+    exclude     SYNC_EXCLUDE: globs of names to leave out, with white space between them; none when
+                it is empty (what editors drop: `exclude.DEFAULT`)
+    rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
+    rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take (1)
+    status      SYNC_STATUS: file of the status, for `mdvp-sync status` (none)
     log_file    SYNC_LOG_FILE: file that gets the log too (none)
     log_level   LOG_LEVEL: the least important lines to log (INFO)
     """
@@ -27,13 +33,16 @@ class Settings:
     redis_url: str
     password: str | None
     trim: bool
-    heartbeat: Path | None
+    exclude: tuple[str, ...]
+    rescan: float
+    rescan_share: float
+    status: Path | None
     log_file: Path | None
     log_level: int
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
-        """Read settings from `environ`; a variable that is empty counts as not set.
+        """Read settings from `environ`; but for SYNC_EXCLUDE, what is empty counts as not set.
 
         Raises SettingsError.
         """
@@ -51,10 +60,44 @@ class Settings:
             redis_url=given.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             password=given.get("REDIS_PASSWORD"),
             trim=trim == "1",
-            heartbeat=_path(given, "SYNC_HEARTBEAT"),
+            exclude=_exclude(environ.get("SYNC_EXCLUDE")),
+            rescan=_number(
+                "SYNC_RESCAN",
+                given.get("SYNC_RESCAN", "60"),
+                *(0, 1e9, "a number of seconds, or 0 for never"),
+            ),
+            rescan_share=_number(
+                "SYNC_RESCAN_CPU",
+                given.get("SYNC_RESCAN_CPU", "1"),
+                *(0.01, 100, "percent of one core, up to 100"),
+            )
+            / 100,
+            status=_path(given, "SYNC_STATUS"),
             log_file=_path(given, "SYNC_LOG_FILE"),
             log_level=logging.getLevelNamesMapping()[level],
         )
+
+
+def _exclude(given: str | None) -> tuple[str, ...]:
+    if given is None:
+        return DEFAULT
+    globs = tuple(given.split())
+    for glob in globs:
+        if "/" in glob:
+            raise SettingsError(
+                f"SYNC_EXCLUDE has {glob!r}: a file's name has no slash, leave it out"
+            )
+    return globs
+
+
+def _number(name: str, given: str, least: float, most: float, words: str) -> float:
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise SettingsError(f"{name} is {given!r}: use {words}")
+    return number
 
 
 def _path(given: Mapping[str, str], name: str) -> Path | None:

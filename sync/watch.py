@@ -1,26 +1,24 @@
 """The kernel's edge: inotify events, read with pyinotify, become changes.
 
 Failure model. The kernel drops events when its queue is full and says so once (IN_Q_OVERFLOW):
-`EventsLostError`, after which only a look at the whole directory helps. The directory itself may be
-moved, unmounted or deleted: `DirectoryGoneError`, there is nothing left to watch. A rename is two
-events that share a cookie; when only one comes, the file left or entered the directory.
+`lost` is set then, and only a look at the whole directory helps. The directory itself may be moved,
+unmounted or deleted: `DirectoryGoneError`, there is nothing left to watch. A rename is two events
+that share a cookie; when only one comes, the file left or entered the directory.
 """
 
-import array
-import fcntl
 import logging
 import os
 import select
 import struct
-import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyinotify
 
-from sync.changes import Change, Changed, Removed, Renamed, Unfinished
-from sync.errors import DirectoryGoneError, EventsLostError
+from sync.changes import Change, Changed, Renamed, Unfinished
+from sync.errors import DirectoryGoneError
 
 # What it would log, in a format of its own, the service says itself.
 pyinotify.log.setLevel(logging.CRITICAL)
@@ -40,10 +38,16 @@ _MASK = (
 _HALF_WAIT = 0.01  # seconds
 _HEADER = struct.Struct("iIII")  # struct inotify_event without its name: inotify(7)
 _READ_SIZE = 1 << 18
+_READS_MAX = 4  # and no more: there may be no end of events
 
 
 class Watch:
-    """A directory under watch, from construction on; what happens to it comes out of `read`."""
+    """A directory under watch, from construction on; what happens to it comes out of `read`.
+
+    Attributes:
+        lost: whether the kernel has dropped events; whoever looks at the directory unsets it first.
+
+    """
 
     def __init__(self, directory: Path) -> None:
         """Watch `directory`; raise DirectoryGoneError when that is not possible."""
@@ -56,9 +60,10 @@ class Watch:
             ) from error
         self._handler = _Handler()
         self._notifier = _Notifier(manager, self._handler, timeout=0)
+        os.set_blocking(manager.get_fd(), False)
         self._poll = select.poll()
-        self._fd: int = manager.get_fd()
-        self._poll.register(self._fd, select.POLLIN)
+        self._poll.register(manager.get_fd(), select.POLLIN)
+        self.lost = False
         try:
             manager.add_watch(str(directory), _MASK, quiet=False)
         except pyinotify.WatchManagerError as error:
@@ -72,26 +77,20 @@ class Watch:
     def read(self) -> list[Change]:
         """Return what has happened since the last call, in its order; wait for nothing.
 
-        Raises EventsLostError or DirectoryGoneError.
+        Raises DirectoryGoneError.
         """
-        if self.wait(0):
-            self._read_queued()
-        end = time.monotonic() + _HALF_WAIT  # and no later: there may be no end of events
-        while self._handler.halves and (left := end - time.monotonic()) > 0 and self.wait(left):
-            self._read_queued()
-        return self._handler.take()
-
-    def _read_queued(self) -> int:
-        size: int = self._notifier.read_events()
-        self._notifier.process_events()
-        return size
-
-    def discard(self) -> None:
-        """Forget what has happened until now; events lost are no error here."""
-        left = self._notifier.queued()  # and no more: there may be no end of events
-        while left > 0:
-            left -= self._read_queued()
-        self._handler.forget()
+        # All that is queued: in a burst one read's worth comes in no time.
+        for _ in range(_READS_MAX):
+            if self._notifier.read_events() < _READ_SIZE // 2:
+                break
+        if self._handler.halves:
+            end = time.monotonic() + _HALF_WAIT  # and no later: there may be no end of events
+            while self._handler.halves and (left := end - time.monotonic()) > 0 and self.wait(left):
+                self._notifier.read_events()
+        changes = self._handler.take()
+        self.lost = self.lost or self._handler.lost
+        self._handler.lost = False
+        return changes
 
     def close(self) -> None:
         """End the watch."""
@@ -99,97 +98,118 @@ class Watch:
 
 
 @dataclass(slots=True)
-class _RawEvent:
-    """An inotify event as pyinotify's notifier wants it."""
+class _Event:
+    """What there is to know about an inotify event."""
 
-    wd: int
     mask: int
     cookie: int
-    name: str
+    name: bytes
 
 
 class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no types
-    """pyinotify's notifier, able to read any name.
+    """pyinotify's notifier, able to read any name, and fast enough for a burst.
 
     Its own `read_events` decodes names as UTF-8, and a name that is not ends the loop with an
-    exception; it also formats a debug line for each event.
+    exception; and it makes some twenty calls of each event, which in a burst takes longer than all
+    the rest, so that the kernel's queue overflows. Here an event goes to its method at once.
     """
 
-    def queued(self) -> int:
-        """Return how many bytes of events there are to read: inotify(7)."""
-        size = array.array("i", [0])
-        fcntl.ioctl(self._fd, termios.FIONREAD, size)
-        return size[0]
+    _buffer = bytearray(_READ_SIZE)  # once for all: most reads are small
 
     def read_events(self) -> int:
-        """Queue the next events, at most _READ_SIZE bytes of them; return how many bytes it was."""
-        data = os.read(self._fd, _READ_SIZE)
-        at = 0
-        while at < len(data):
-            wd, mask, cookie, length = _HEADER.unpack_from(data, at)
-            at += _HEADER.size
-            name = os.fsdecode(data[at : at + length].rstrip(b"\0"))
+        """Read the next events, at most _READ_SIZE bytes of them; have them processed.
+
+        Return how many bytes that was.
+        """
+        try:
+            size = os.readv(self._fd, (self._buffer,))
+        except BlockingIOError:
+            return 0  # there are none
+        data = bytes(memoryview(self._buffer)[:size])
+        process = self._default_proc_fun.by_mask
+        at, end = 0, len(data)
+        while at < end:
+            _, mask, cookie, length = _HEADER.unpack_from(data, at)
+            at += 16
+            process[mask](_Event(mask, cookie, data[at : at + length].rstrip(b"\0")))
             at += length
-            self.append_event(_RawEvent(wd, mask, cookie, name))
-        return len(data)
+        return int(size)
+
+
+class _Methods(dict[int, Callable[[_Event], None]]):
+    """Which method of a ProcessEvent is for the events of a mask."""
+
+    def __init__(self, process: pyinotify.ProcessEvent) -> None:
+        super().__init__()
+        self._process = process
+
+    def __missing__(self, mask: int) -> Callable[[_Event], None]:
+        name = pyinotify.EventsCodes.ALL_VALUES.get(mask & ~pyinotify.IN_ISDIR)
+        method: Callable[[_Event], None] = getattr(
+            self._process, f"process_{name}", self._process.process_default
+        )
+        self[mask] = method
+        return method
 
 
 class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has no types
     """Turns events into changes and pairs the halves of renames."""
 
     def my_init(self) -> None:
+        self.by_mask = _Methods(self)
         self.halves: dict[int, bytes] = {}  # cookie → old name, until the other half comes
+        self.lost = False
         self._changes: list[Change] = []
-        self._lost = False
+        self._unfinished = b""  # the name of the last change, if it was of that kind
         self._gone = False
 
     def take(self) -> list[Change]:
         """Return the changes so far; a rename whose other half has not come is a removal."""
-        lost, self._lost = self._lost, False
-        changes = [*self._changes, *map(Removed, self.halves.values())]
-        self.forget()
         if self._gone:
             raise DirectoryGoneError("the watched directory was deleted, moved or unmounted")
-        if lost:
-            raise EventsLostError("the kernel's queue of file events overflowed")
+        changes = [*self._changes, *map(Changed, self.halves.values())]
+        self._changes, self.halves, self._unfinished = [], {}, b""
         return changes
 
-    def forget(self) -> None:
-        self._changes = []
-        self.halves = {}
-        self._lost = False
+    def _add(self, change: Change) -> None:
+        self._unfinished = b""
+        self._changes.append(change)
 
-    def process_IN_CREATE(self, event: pyinotify.Event) -> None:
-        name = os.fsencode(event.name)
+    def process_IN_CREATE(self, event: _Event) -> None:
         # A directory has no writer whose close to wait for.
-        self._changes.append(Changed(name) if event.dir else Unfinished(name))
+        if event.mask & pyinotify.IN_ISDIR:
+            self._add(Changed(event.name))
+        else:
+            self.process_IN_MODIFY(event)
 
-    def process_IN_MODIFY(self, event: pyinotify.Event) -> None:
-        self._changes.append(Unfinished(os.fsencode(event.name)))
+    def process_IN_MODIFY(self, event: _Event) -> None:
+        # Most come in a row: of the creation of a file and of each write to it.
+        if event.name != self._unfinished:
+            self._unfinished = event.name
+            self._changes.append(Unfinished(event.name))
 
-    def process_IN_CLOSE_WRITE(self, event: pyinotify.Event) -> None:
-        self._changes.append(Changed(os.fsencode(event.name)))
+    def process_IN_CLOSE_WRITE(self, event: _Event) -> None:
+        self._add(Changed(event.name))
 
-    def process_IN_DELETE(self, event: pyinotify.Event) -> None:
-        self._changes.append(Removed(os.fsencode(event.name)))
+    process_IN_DELETE = process_IN_CLOSE_WRITE
 
-    def process_IN_MOVED_FROM(self, event: pyinotify.Event) -> None:
-        self.halves[event.cookie] = os.fsencode(event.name)
+    def process_IN_MOVED_FROM(self, event: _Event) -> None:
+        self.halves[event.cookie] = event.name
 
-    def process_IN_MOVED_TO(self, event: pyinotify.Event) -> None:
-        new = os.fsencode(event.name)
+    def process_IN_MOVED_TO(self, event: _Event) -> None:
         old = self.halves.pop(event.cookie, None)
         if old is None:
-            self._changes.append(Changed(new))
-        elif event.dir:
-            self._changes += [Removed(old), Changed(new)]  # a directory is no key to rename
+            self._add(Changed(event.name))
+        elif event.mask & pyinotify.IN_ISDIR:  # a directory is no key to rename
+            self._add(Changed(old))
+            self._add(Changed(event.name))
         else:
-            self._changes.append(Renamed(old, new))
+            self._add(Renamed(old, event.name))
 
-    def process_IN_Q_OVERFLOW(self, _event: pyinotify.Event) -> None:
-        self._lost = True
+    def process_IN_Q_OVERFLOW(self, _event: _Event) -> None:
+        self.lost = True
 
-    def _directory_gone(self, _event: pyinotify.Event) -> None:
+    def _directory_gone(self, _event: _Event) -> None:
         self._gone = True
 
     process_IN_DELETE_SELF = _directory_gone

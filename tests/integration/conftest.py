@@ -17,8 +17,6 @@ import pytest
 import redis
 from support import eventually, running
 
-from sync.target import MANIFEST
-
 SYNC = (sys.executable, "-m", "sync")
 # A pipe that nobody reads would stop a service that has much to say.
 TO_FILE = ("sh", "-c", 'exec "$@" >"$OUTPUT" 2>&1', "sh")
@@ -78,8 +76,8 @@ class RedisServer:
             return False
 
     def keys(self) -> dict[bytes, bytes]:
-        """Return all keys with their values, but for the manifest."""
-        names = [name for name in self.client.scan_iter(count=10_000) if name != MANIFEST]
+        """Return all keys with their values, but for the service's own."""
+        names = [n for n in self.client.scan_iter(count=10_000) if not n.startswith(b"/")]
         values = self.client.mget(names) if names else []
         found = dict(zip(names, values, strict=True))
         return {name: value for name, value in found.items() if value is not None}
@@ -128,11 +126,11 @@ class Service:
         assert self.redis.keys() == self.files()
 
     def health(self) -> tuple[int, str]:
-        """Return exit status and output of `mdvp-sync health`."""
+        """Return exit status and first line of `mdvp-sync status`."""
         done = subprocess.run(
-            (*SYNC, "health"), env=self.environ, capture_output=True, text=True, check=False
+            (*SYNC, "status"), env=self.environ, capture_output=True, text=True, check=False
         )
-        return done.returncode, done.stdout.strip()
+        return done.returncode, done.stdout.partition("\n")[0]
 
     def stop(self, number: signal.Signals) -> int:
         """Send a signal; return the exit status. It is an error to take longer than two seconds."""
@@ -194,7 +192,7 @@ def start(place: Path, root: Path, idle_redis: RedisServer) -> Iterator[Start]:
                 **os.environ,
                 "SYNC_ROOT": str(root),
                 "REDIS_URL": idle_redis.url,
-                "SYNC_HEARTBEAT": str(place / f"heartbeat-{started}"),
+                "SYNC_STATUS": str(place / f"status-{started}.json"),
                 "OUTPUT": str(place / f"output-{started}"),
                 **environ,
             }

@@ -1,6 +1,38 @@
+import os
+from pathlib import Path
+
 import pytest
 
-from sync.changes import shown
+from sync.changes import Signature, shown
+
+FILE = Signature(inode=1, size=2, mtime=3, ctime=4)
+
+
+class TestSignature:
+    def test_is_a_files_inode_size_and_times_in_ns(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"content")
+        os.utime(path, ns=(1, 1_700_000_000_123_456_789))
+        status = path.stat()
+        assert Signature.of(status) == Signature(
+            status.st_ino, 7, 1_700_000_000_123_456_789, status.st_ctime_ns
+        )
+
+    def test_of_a_renamed_file_is_of_the_same_content(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"content")
+        before = Signature.of(path.stat())
+        renamed = path.rename(tmp_path / "renamed")
+        assert Signature.of(renamed.stat()).is_content_of(before)
+
+    @pytest.mark.parametrize("field", ["inode", "size", "mtime"])
+    def test_that_differs_in_more_than_ctime_is_of_other_content(self, field: str) -> None:
+        assert not FILE._replace(**{field: 99}).is_content_of(FILE)
+
+    def test_that_is_unsure_is_no_files_but_still_of_the_same_content(self) -> None:
+        assert FILE.unsure() != FILE
+        assert FILE.unsure().ctime == 0
+        assert FILE.unsure().is_content_of(FILE)
 
 
 @pytest.mark.parametrize(

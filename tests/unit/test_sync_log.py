@@ -19,3 +19,15 @@ def test_a_file_that_becomes_too_large_is_emptied_and_stays_the_same_for_other_w
     handler.close()
     assert path.read_text() == "other\n" + "x" * 9 + "\n"
     assert (tmp_path / "log.1").read_text() == ("x" * 9 + "\n") * 3
+
+
+def test_a_file_that_cannot_be_copied_is_kept_small_and_does_not_end_the_service(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    (tmp_path / "log.1").mkdir()
+    handler = CappedFile(path, size_max=15)
+    for _ in range(3):
+        handler.emit(RECORD)
+    handler.close()
+    assert path.read_text() == "x" * 9 + "\n"

@@ -11,7 +11,10 @@ DEFAULTS = Settings(
     redis_url="redis://127.0.0.1:6379/0",
     password=None,
     trim=False,
-    heartbeat=None,
+    exclude=(".*.sw?", "*~", "4913", ".#*", "#*#"),
+    rescan=60.0,
+    rescan_share=0.01,
+    status=None,
     log_file=None,
     log_level=logging.INFO,
 )
@@ -20,7 +23,10 @@ GIVEN = {
     "REDIS_URL": "unix:///run/redis.sock",
     "REDIS_PASSWORD": "secret",
     "SYNC_TRIM_NEWLINE": "1",
-    "SYNC_HEARTBEAT": "/run/heartbeat",
+    "SYNC_EXCLUDE": " *.tmp\n.git* ",
+    "SYNC_RESCAN": "0.5",
+    "SYNC_RESCAN_CPU": "5",
+    "SYNC_STATUS": "/run/status.json",
     "SYNC_LOG_FILE": "/var/log/sync.log",
     "LOG_LEVEL": "warning",
 }
@@ -36,14 +42,26 @@ def test_every_variable_sets_its_setting() -> None:
         redis_url="unix:///run/redis.sock",
         password="secret",  # noqa: S106  # not one
         trim=True,
-        heartbeat=Path("/run/heartbeat"),
+        exclude=("*.tmp", ".git*"),
+        rescan=0.5,
+        rescan_share=0.05,
+        status=Path("/run/status.json"),
         log_file=Path("/var/log/sync.log"),
         log_level=logging.WARNING,
     )
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
-    assert Settings.read(dict.fromkeys(GIVEN, "")) == DEFAULTS
+    assert Settings.read(dict.fromkeys(GIVEN.keys() - {"SYNC_EXCLUDE"}, "")) == DEFAULTS
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_globs_that_are_empty_leave_nothing_out(empty: str) -> None:
+    assert Settings.read({"SYNC_EXCLUDE": empty}).exclude == ()
+
+
+def test_globs_may_be_any_bytes() -> None:
+    assert Settings.read({"SYNC_EXCLUDE": "\udcff?"}).exclude == ("\udcff?",)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +73,18 @@ def test_an_empty_variable_counts_as_not_set() -> None:
             "critical",
             "LOG_LEVEL is 'CRITICAL': use one of DEBUG",
         ),
+        ("SYNC_EXCLUDE", "*~ tmp/*", "SYNC_EXCLUDE has 'tmp/\\*': a file's name has no slash"),
+        ("SYNC_RESCAN", "often", "SYNC_RESCAN is 'often': use a number of seconds, or 0 for never"),
+        ("SYNC_RESCAN", "-1", "SYNC_RESCAN is '-1'"),
+        ("SYNC_RESCAN", "inf", "SYNC_RESCAN is 'inf'"),
+        ("SYNC_RESCAN", "nan", "SYNC_RESCAN is 'nan'"),
+        (
+            "SYNC_RESCAN_CPU",
+            "much",
+            "SYNC_RESCAN_CPU is 'much': use percent of one core, up to 100",
+        ),
+        ("SYNC_RESCAN_CPU", "0", "SYNC_RESCAN_CPU is '0'"),
+        ("SYNC_RESCAN_CPU", "101", "SYNC_RESCAN_CPU is '101'"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL is 'LOUD': use one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )

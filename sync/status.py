@@ -1,0 +1,192 @@
+"""The status: the service says what it is doing, and `mdvp-sync status` reads it elsewhere.
+
+It is a small file of JSON, replaced as a whole. The time in it is CLOCK_MONOTONIC, which all
+processes of a machine share and which no one sets. It is written only by the service's own loop,
+which asks Redis before it says that it is live, so that it grows old when either of the two hangs.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sync.errors import SettingsError
+from sync.figures import duration, size
+
+STARTING = "starting"
+LIVE = "live"
+RECONCILING = "reconciling"
+WAITING = "waiting"
+
+SKIPPED_MAX = 100  # skipped files that the status names; it is written every other second
+FRESH = 5.0  # seconds; the loop writes every other second
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the service is doing, and what it has done since it started.
+
+    state           LIVE, RECONCILING or WAITING; STARTING until the first of them
+    detail          words for what it waits for or how far it is; "" when live
+    files           how many names Redis holds content of
+    bytes           how large their files are together
+    commands        how many commands were sent to Redis
+    lag             seconds from the arrival of the oldest change of the last batch to its being
+                    in Redis; None before the first
+    reconciles      cause -> how many
+    skipped         a name, as `changes.shown` writes it -> why; at most SKIPPED_MAX of them
+    skipped_count   how many there are altogether
+    """
+
+    state: str = STARTING
+    detail: str = ""
+    files: int = 0
+    bytes: int = 0
+    commands: int = 0
+    lag: float | None = None
+    reconciles: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    skipped_count: int = 0
+
+
+class StatusFile:
+    """Writes the status to a file; to none when the path is None."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Write to `path` that the service is starting.
+
+        Raises SettingsError if that cannot be done.
+        """
+        self._path = path
+        self._new = path and path.with_name(path.name + ".new")
+        self._pid = os.getpid()
+        try:
+            self._write(Status())
+        except OSError as error:
+            raise SettingsError(f"SYNC_STATUS cannot be written: {error}") from error
+
+    def write(self, status: Status) -> None:
+        """Replace the status by this one.
+
+        A full disk does not end the service: the status grows old then, and is red by itself.
+        """
+        with suppress(OSError):
+            self._write(status)
+
+    def _write(self, status: Status) -> None:
+        if self._path is None or self._new is None:
+            return
+        said = _figures(status) | {"pid": self._pid, "at": time.monotonic()}
+        self._new.write_text(json.dumps(said))
+        self._new.replace(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The judgement on a service: `problem` is None when it is well.
+
+    `status` is what it said last, None when that cannot be known.
+    """
+
+    problem: str | None
+    status: Status | None = None
+
+    def __str__(self) -> str:
+        """Write it for people: first whether the service is well, then its figures."""
+        return "\n".join([self.problem or "live: Redis equals the directory", *self._lines()])
+
+    def json(self) -> str:
+        """Write it for programs: an object that always has the same keys.
+
+        They are `healthy`, `problem` (null when there is none) and those of `Status`, but for
+        `lag_ms`, which is in milliseconds. Of a service of which nothing is known these are null.
+        """
+        figures = _figures(self.status or Status())
+        if self.status is None:
+            figures = dict.fromkeys(figures)
+        said = {"healthy": self.problem is None, "problem": self.problem} | figures
+        return json.dumps(said, indent=2)
+
+    def _lines(self) -> Iterator[str]:
+        status = self.status
+        if status is None or status.state == STARTING:
+            return
+        lag = "none yet" if status.lag is None else f"{duration(status.lag)} (the last change)"
+        causes = (f"{cause}: {number:,}" for cause, number in status.reconciles.items())
+        yield f"files       {status.files:,} ({size(status.bytes)})"
+        yield f"commands    {status.commands:,} sent to Redis"
+        yield f"lag         {lag}"
+        yield f"reconciles  {', '.join(causes) or 'none yet'}"
+        yield f"skipped     {status.skipped_count:,}"
+        for name, why in status.skipped.items():
+            yield f"  {name} {why}"
+        if more := status.skipped_count - len(status.skipped):
+            yield f"  and {more:,} more"
+
+
+def health(path: Path, now: float) -> Health:
+    """Judge the service that writes its status to `path`.
+
+    `now` is in seconds on CLOCK_MONOTONIC.
+    """
+    try:
+        said = json.loads(path.read_text())
+        status, age, pid = _status(said), now - float(said["at"]), int(said["pid"])
+    except FileNotFoundError:
+        return Health("the sync service has not started")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Health(f"the status at {path} cannot be read: {error!r}")
+    doing = _doing(status)
+    if not 0 <= age <= FRESH:  # below 0: it is from before the machine started anew
+        why = "it or Redis hangs" if _is_running(pid) else "it has ended"
+        return Health(
+            f"no sign of life of the sync service (process {pid}) for over {FRESH:.0f} s: {why}; "
+            f"its last was: {doing}",
+            status,
+        )
+    if status.state != LIVE:
+        return Health(f"the sync service is not in step: {doing}", status)
+    return Health(None, status)
+
+
+def _doing(status: Status) -> str:
+    if not status.detail:
+        return status.state
+    return f"{status.state}{' for' if status.state == WAITING else ':'} {status.detail}"
+
+
+def _figures(status: Status) -> dict[str, object]:
+    return {
+        "state": status.state,
+        "detail": status.detail,
+        "files": status.files,
+        "bytes": status.bytes,
+        "commands": status.commands,
+        "lag_ms": None if status.lag is None else round(status.lag * 1e3, 3),
+        "reconciles": dict(status.reconciles),
+        "skipped": dict(status.skipped),
+        "skipped_count": status.skipped_count,
+    }
+
+
+def _status(said: Mapping[str, Any]) -> Status:
+    lag_ms = said["lag_ms"]
+    return Status(
+        state=str(said["state"]),
+        detail=str(said["detail"]),
+        files=int(said["files"]),
+        bytes=int(said["bytes"]),
+        commands=int(said["commands"]),
+        lag=None if lag_ms is None else float(lag_ms) / 1e3,
+        reconciles={str(cause): int(number) for cause, number in said["reconciles"].items()},
+        skipped={str(name): str(why) for name, why in said["skipped"].items()},
+        skipped_count=int(said["skipped_count"]),
+    )
+
+
+def _is_running(pid: int) -> bool:
+    return Path("/proc", str(pid)).exists()

@@ -1,0 +1,138 @@
+"""What a reconcile asks of Redis and of the disk; that all is equal after it is for the model."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from unit.memory import Clock, Connection, Disk, Server, Store, Turns, in_memory
+
+from sync.files import Directory
+from sync.mirror import Mirror
+from sync.reconcile import Reconcile
+
+LARGE = b"7777"
+
+
+class Logged(Server):
+    """A Redis that knows which commands it was asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[bytes] = []
+
+    def do(self, command: bytes, *arguments: bytes) -> object:
+        self.log.append(command)
+        return super().do(command, *arguments)
+
+
+class Reconciler:
+    """A disk, a Redis, and one reconcile after the other between them."""
+
+    def __init__(self, disk: Disk, directory: Directory, turns: Turns) -> None:
+        self.disk = disk
+        self.server = Logged()
+        self.target = Store(Connection(self.server, turns))
+        self.target.connect()
+        self.skipped: dict[bytes, str] = {}
+        self._directory = directory
+
+    def run(self, *, values: bool = False, stale_first: bool = False) -> Reconcile:
+        """Do a reconcile at a time when all that was written is a while ago."""
+        self.disk.tick()
+        self.server.log.clear()
+        mirror = Mirror(self._directory, self.target, self.skipped)
+        reconcile = Reconcile(
+            "test", self._directory, self.target, mirror, values=values, stale_first=stale_first
+        )
+        while reconcile.step() is not None:
+            pass
+        return reconcile
+
+
+@pytest.fixture
+def world() -> Iterator[Reconciler]:
+    clock, turns = Clock(), Turns()
+    disk = Disk(clock)
+    with in_memory(disk, turns, clock), closing(Directory(Path("/memory"))) as directory:
+        yield Reconciler(disk, directory, turns)
+
+
+def test_what_it_saw_and_did_is_counted(world: Reconciler) -> None:
+    for name, content in ((b"a", b"1"), (b"b", b""), (b"c", LARGE)):
+        world.disk.write(name, content)
+    world.disk.symlink(b"d")
+    first = world.run()
+    assert (first.seen, first.sets, first.deletes) == (4, 3, 0)
+    assert (world.target.files, world.target.bytes) == (3, 5)
+
+    world.disk.remove(b"a")
+    world.disk.write(b"b", b"22")
+    second = world.run()
+    assert (second.seen, second.sets, second.deletes) == (3, 1, 1)
+    assert (world.target.files, world.target.bytes) == (2, 6)
+
+
+def test_a_redis_that_holds_nothing_is_not_asked_what_it_holds(world: Reconciler) -> None:
+    for name in (b"a", b"b", b"c"):
+        world.disk.write(name, b"1")
+    world.run()
+    assert b"HSCAN" not in world.server.log
+    assert world.server.values() == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+def test_where_nothing_changed_entries_are_compared_and_that_is_all(world: Reconciler) -> None:
+    for name, content in ((b"a", b"1"), (b"b", b"22"), (b"c", LARGE)):
+        world.disk.write(name, content)
+    world.run()
+    world.run()
+    assert set(world.server.log) == {b"CONFIG", b"HMGET"}  # what it takes; what it holds
+
+
+def test_names_that_are_no_files_any_more_are_looked_for_when_there_are_more_than_files(
+    world: Reconciler,
+) -> None:
+    for name in (b"a", b"b", b"c"):
+        world.disk.write(name, b"1")
+    world.run()
+    world.disk.remove(b"b")
+    assert world.run().deletes == 1
+    assert world.server.values() == {b"a": b"1", b"c": b"1"}
+
+
+def test_names_that_are_no_files_any_more_go_first_when_redis_needs_the_room(
+    world: Reconciler,
+) -> None:
+    world.disk.write(b"a", b"1")
+    world.run()
+    world.disk.remove(b"a")
+    world.disk.write(b"b", b"2")
+    world.run(stale_first=True)
+    log = world.server.log
+    assert log.index(b"DEL") < log.index(b"MSET")
+    assert world.server.values() == {b"b": b"2"}
+
+
+def test_a_value_of_another_length_is_found_only_when_lengths_are_asked_for(
+    world: Reconciler,
+) -> None:
+    for name in (b"a", b"b"):
+        world.disk.write(name, b"22")
+    world.run()
+    world.server.keys[b"a"] = b"somebody else's"
+    del world.server.keys[b"b"]
+    assert world.run().sets == 0
+    assert world.run(values=True).sets == 2
+    assert world.server.values() == {b"a": b"22", b"b": b"22"}
+
+
+def test_what_was_skipped_is_so_no_more_when_it_is_gone_or_a_file(world: Reconciler) -> None:
+    for name in (b"a", b"b", b"c"):
+        world.disk.symlink(name)
+    world.run()
+    assert world.skipped.keys() == {b"a", b"b", b"c"}
+    world.disk.remove(b"a")
+    world.disk.remove(b"b")
+    world.disk.write(b"b", b"1")
+    world.run()
+    assert world.skipped.keys() == {b"c"}

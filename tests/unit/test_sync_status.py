@@ -1,0 +1,216 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sync.errors import SettingsError
+from sync.status import FRESH, LIVE, RECONCILING, WAITING, Status, StatusFile, health
+
+NOW = 1000.0
+STATUS = Status(
+    state=LIVE,
+    files=3,
+    bytes=1234567,
+    commands=17,
+    lag=0.0006,
+    reconciles={"start": 1, "Redis was away": 2},
+    skipped={"X": "is a directory"},
+    skipped_count=2,
+)
+KEYS = {
+    *("healthy", "problem", "state", "detail", "files", "bytes", "commands", "lag_ms"),
+    *("reconciles", "skipped", "skipped_count"),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "status.json"
+
+
+def written(path: Path, status: Status = STATUS, age: float = 0.0) -> None:
+    """Write a status of `age` at NOW."""
+    StatusFile(path).write(status)
+    change(path, at=NOW - age)
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def gone() -> int:
+    """Return the id of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
+
+
+@pytest.mark.parametrize("age", [0.0, 1.0, FRESH])
+def test_a_service_that_is_live_and_said_so_lately_is_well(path: Path, age: float) -> None:
+    written(path, age=age)
+    assert health(path, NOW).problem is None
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "words"),
+    [
+        (RECONCILING, "1,000 files so far", "reconciling: 1,000 files so far"),
+        (WAITING, "Redis at here:6379: refused", "waiting for Redis at here:6379: refused"),
+        (WAITING, "", "waiting"),
+    ],
+)
+def test_a_service_that_is_not_live_is_not_in_step(
+    path: Path, state: str, detail: str, words: str
+) -> None:
+    written(path, replace(STATUS, state=state, detail=detail))
+    assert health(path, NOW).problem == f"the sync service is not in step: {words}"
+
+
+def test_a_service_that_has_only_just_started_is_not_in_step(path: Path) -> None:
+    StatusFile(path)
+    said = json.loads(path.read_text())
+    assert str(health(path, said["at"])) == "the sync service is not in step: starting"
+
+
+@pytest.mark.parametrize(
+    "age",
+    [
+        FRESH + 0.1,
+        -0.1,  # from before the machine started anew, and its clock with it
+        float("nan"),
+    ],
+)
+def test_a_status_that_is_not_fresh_is_no_sign_of_life(path: Path, age: float) -> None:
+    written(path, age=age)
+    problem = health(path, NOW).problem or ""
+    words = [f"no sign of life of the sync service (process {os.getpid()}) for over 5 s", "live"]
+    assert [word for word in words if word not in problem] == []
+
+
+def test_without_a_sign_of_life_the_process_tells_whether_it_hangs_or_has_ended(
+    path: Path,
+) -> None:
+    written(path, age=FRESH + 1)
+    assert "hangs" in (health(path, NOW).problem or "")
+    change(path, pid=gone())
+    assert "has ended" in (health(path, NOW).problem or "")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"at": "soon"},
+        {"at": None},
+        {"pid": None},
+        {"lag_ms": "soon"},
+        {"files": None},
+        {"reconciles": ["start"]},
+        {"reconciles": {"start": "often"}},
+        {"skipped": 3},
+    ],
+)
+def test_a_status_with_other_values_than_it_can_have_cannot_be_read(
+    path: Path, values: dict[str, object]
+) -> None:
+    written(path)
+    change(path, **values)
+    assert f"the status at {path} cannot be read" in (health(path, NOW).problem or "")
+
+
+@pytest.mark.parametrize("text", [b"", b'{"state": "live"', b'{"state": "live"}', b"[]", b"\xff\0"])
+def test_what_is_no_status_cannot_be_read(path: Path, text: bytes) -> None:
+    path.write_bytes(text)
+    assert f"the status at {path} cannot be read" in (health(path, NOW).problem or "")
+
+
+def test_a_directory_in_its_place_cannot_be_read(path: Path) -> None:
+    path.mkdir()
+    assert "cannot be read" in (health(path, NOW).problem or "")
+
+
+def test_without_a_status_the_service_has_not_started(path: Path) -> None:
+    assert str(health(path, NOW)) == "the sync service has not started"
+
+
+def test_all_that_was_written_is_read(path: Path) -> None:
+    written(path)
+    assert health(path, NOW).status == STATUS
+
+
+def test_a_status_replaces_the_one_before_and_leaves_nothing_else_behind(path: Path) -> None:
+    file = StatusFile(path)
+    file.write(replace(STATUS, detail="a state with a long description"))
+    file.write(STATUS)
+    assert json.loads(path.read_text())["detail"] == ""
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_status_without_a_file_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    StatusFile(None).write(STATUS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_at_the_start_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"SYNC_STATUS cannot be written: .*/none/status"):
+        StatusFile(tmp_path / "none" / "status")
+
+
+def test_a_file_that_cannot_be_written_later_does_not_end_the_service(path: Path) -> None:
+    file = StatusFile(path)
+    path.unlink()
+    path.mkdir()
+    file.write(STATUS)
+    assert path.is_dir()
+
+
+def test_people_read_first_whether_all_is_well_and_then_the_figures(path: Path) -> None:
+    written(path)
+    assert str(health(path, NOW)).splitlines() == [
+        "live: Redis equals the directory",
+        "files       3 (1.2 MB)",
+        "commands    17 sent to Redis",
+        "lag         0.6 ms (the last change)",
+        "reconciles  start: 1, Redis was away: 2",
+        "skipped     2",
+        "  X is a directory",
+        "  and 1 more",
+    ]
+
+
+def test_figures_that_there_are_not_yet_are_said_in_words(path: Path) -> None:
+    written(path, Status(state=LIVE))
+    assert str(health(path, NOW)).splitlines()[3:] == [
+        "lag         none yet",
+        "reconciles  none yet",
+        "skipped     0",
+    ]
+
+
+def test_programs_read_the_same(path: Path) -> None:
+    written(path)
+    assert json.loads(health(path, NOW).json()) == {
+        "healthy": True,
+        "problem": None,
+        "state": "live",
+        "detail": "",
+        "files": 3,
+        "bytes": 1234567,
+        "commands": 17,
+        "lag_ms": 0.6,
+        "reconciles": {"start": 1, "Redis was away": 2},
+        "skipped": {"X": "is a directory"},
+        "skipped_count": 2,
+    }
+
+
+def test_programs_find_the_same_keys_when_nothing_is_known(path: Path) -> None:
+    said = json.loads(health(path, NOW).json())
+    assert said.keys() == KEYS
+    assert (said["healthy"], said["problem"]) == (False, "the sync service has not started")
+    assert {said[key] for key in KEYS - {"healthy", "problem"}} == {None}
