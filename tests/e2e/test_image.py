@@ -56,6 +56,23 @@ def test_the_health_check_is_red_while_a_process_hangs(docker: Docker, box: str,
     docker.wait_healthy(box, 20)
 
 
+def test_the_health_check_says_what_the_service_does(docker: Docker, box: str) -> None:
+    docker.wait_healthy(box, 20)
+    outputs = "{{range .State.Health.Log}}{{.Output}}{{end}}"
+    assert "live: Redis equals the directory\nfiles " in docker("inspect", "-f", outputs, box)
+
+
+def test_the_comparison_runs_in_the_container(docker: Docker, box: str) -> None:
+    docker.inside(box, "echo value > /foo/compared; touch /foo/left-out~")
+    assert "equals /foo" in docker.inside(box, "mdvp-sync verify")
+    docker.inside(box, "redis-cli set compared other")
+    assert "compared has 6 bytes on disk, 5 in Redis" in docker.inside(
+        box, "mdvp-sync verify || [ $? -eq 1 ]"
+    )
+    assert "1 mended" in docker.inside(box, "mdvp-sync verify --repair")
+    assert docker.inside(box, "redis-cli get compared") == "value\n"
+
+
 def test_docker_stop_takes_less_than_3_seconds(docker: Docker, image: str) -> None:
     with container(docker, image) as box:
         began = time.monotonic()

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from support import DEADLINE, eventually
 if TYPE_CHECKING:
     from integration.conftest import RedisServer, Service, Start
 
-IN_STEP = (0, "in step: Redis equals the directory")
+IN_STEP = (0, "live: Redis equals the directory")
 
 
 def ends(service: Service, status: int, *words: str) -> None:
@@ -25,9 +26,9 @@ def ends(service: Service, status: int, *words: str) -> None:
     assert not service.says("Traceback")
 
 
-def health(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def status(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        (sys.executable, "-m", "sync", "health"),
+        (sys.executable, "-m", "sync", "status"),
         env=environ,
         capture_output=True,
         text=True,
@@ -35,14 +36,18 @@ def health(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-class TestHealth:
+def unmounts(path: Path) -> bool:
+    return subprocess.run(("umount", path), check=False, capture_output=True).returncode == 0
+
+
+class TestStatus:
     def test_before_the_start_the_service_has_not_started(self, place: Path) -> None:
-        done = health({"SYNC_HEARTBEAT": str(place / "none")})
+        done = status({"SYNC_STATUS": str(place / "none")})
         assert (done.returncode, done.stdout) == (1, "the sync service has not started\n")
 
-    def test_without_a_heartbeat_there_is_no_health_to_speak_of(self) -> None:
-        done = health({})
-        assert (done.returncode, "set SYNC_HEARTBEAT" in done.stdout) == (2, True)
+    def test_without_the_file_of_the_status_it_says_how_to_name_one(self) -> None:
+        done = status({})
+        assert (done.returncode, "set SYNC_STATUS" in done.stderr) == (2, True)
 
     def test_a_service_in_step_is_well(self, service: Service) -> None:
         eventually(service.health, IN_STEP)
@@ -109,36 +114,79 @@ class TestEnd:
 
 
 class TestRoot:
-    @pytest.mark.usefixtures("redis_server")
-    def test_that_is_not_there_ends_the_service(
-        self,
-        root: Path,
-        start: Start,
-    ) -> None:
-        root.rmdir()
-        ends(start(), 1, "ERROR", f"cannot open the directory {root}: No such file or directory")
+    """The directory may not be there, or be another one: the service waits, and then goes on."""
+
+    def goes_on(self, service: Service) -> None:
+        """Make a directory anew, and check that it is mirrored."""
+        service.root.mkdir()
+        (service.root / "b").write_text("two")
+        eventually(service.redis.keys, {b"b": b"two"})
+        eventually(service.health, IN_STEP)
+        service.catches_up()
+        assert not service.says("Traceback")
 
     @pytest.mark.usefixtures("redis_server")
-    def test_that_is_a_file_ends_the_service(
-        self,
-        root: Path,
-        start: Start,
-    ) -> None:
+    def test_that_is_not_there_is_waited_for(self, root: Path, start: Start) -> None:
+        root.rmdir()
+        service = start()
+        words = f"waiting for the directory: cannot open the directory {root}: No such file"
+        eventually(lambda: len(service.lines("WARNING", words)), 1)
+        eventually(lambda: words in service.health()[1], True)
+        self.goes_on(service)
+        assert len(service.lines(words)) == 1
+
+    @pytest.mark.usefixtures("redis_server")
+    def test_that_is_a_file_is_waited_for(self, root: Path, start: Start) -> None:
         root.rmdir()
         root.write_text("a file")
-        ends(start(), 1, "ERROR", f"cannot open the directory {root}: Not a directory")
+        service = start()
+        words = f"cannot open the directory {root}: Not a directory; mount a volume there"
+        eventually(lambda: service.says("WARNING", words), True)
+        root.unlink()
+        self.goes_on(service)
 
-    def test_that_is_removed_ends_the_service(self, service: Service) -> None:
+    def test_that_is_removed_is_waited_for(self, service: Service) -> None:
         (service.root / "a").write_text("one")
         service.catches_up()
         (service.root / "a").unlink()
         service.root.rmdir()
-        ends(service, 1, "ERROR", "the watched directory was deleted, moved or unmounted")
+        eventually(lambda: service.says("ERROR", "waiting for the directory"), True)
+        self.goes_on(service)
 
-    def test_that_is_moved_ends_the_service(self, service: Service) -> None:
+    def test_that_is_moved_away_is_not_followed(self, service: Service) -> None:
+        (service.root / "a").write_text("one")
+        service.catches_up()
+        elsewhere = service.root.rename(service.root.with_name("elsewhere"))
+        eventually(lambda: service.says("ERROR", "waiting for the directory"), True)
+        (elsewhere / "c").write_text("not mirrored")
+        self.goes_on(service)
+
+    def test_that_is_replaced_by_another_is_mirrored_instead(self, service: Service) -> None:
+        (service.root / "a").write_text("one")
+        service.catches_up()
+        other = service.root.with_name("other")
+        other.mkdir()
+        (other / "b").write_text("two")
         service.root.rename(service.root.with_name("elsewhere"))
-        ends(service, 1, "ERROR", "the watched directory was deleted, moved or unmounted")
-        assert len(service.lines("ERROR")) == 1
+        other.rename(service.root)
+        eventually(service.redis.keys, {b"b": b"two"})
+        service.catches_up()
+
+    def test_can_be_unmounted_and_mounted_again(
+        self, redis_server: RedisServer, root: Path, start: Start
+    ) -> None:
+        with ExitStack() as stack:
+            mount = ("mount", "-t", "tmpfs", "tmpfs", root)
+            subprocess.run(mount, check=True)
+            stack.callback(subprocess.run, ("umount", "--lazy", root), check=False)
+            (root / "a").write_text("one")
+            service = start(in_step=True)
+            eventually(lambda: unmounts(root), True)  # no longer than the service is at work
+            eventually(redis_server.keys, {})
+            subprocess.run(mount, check=True)
+            (root / "b").write_text("two")
+            eventually(redis_server.keys, {b"b": b"two"})
+            service.catches_up()
 
 
 class TestSettings:
@@ -151,7 +199,7 @@ class TestSettings:
             ("REDIS_URL", "redis://localhost:port", "REDIS_URL cannot be used"),
             ("REDIS_URL", "redis://localhost?no_such_option=1", "REDIS_URL cannot be used"),
             ("REDIS_URL", "redis://localhost?decode_responses=1", "decode_responses"),
-            ("SYNC_HEARTBEAT", "/nowhere/heartbeat", "/nowhere/heartbeat"),
+            ("SYNC_STATUS", "/nowhere/status", "/nowhere/status"),
             ("SYNC_LOG_FILE", "/nowhere/log", "/nowhere/log"),
         ],
     )
