@@ -1,0 +1,259 @@
+"""Does Redis ever drift from the directory? A load and faults, from a seed, for as long as wished.
+
+Run by `scripts/test.sh faults`. Each episode is some seconds of random operations on the directory,
+while Redis, the service and the directory have faults. Then all is as it should be again, nothing
+happens any more, and Redis must become equal to the directory. An episode follows from its seed,
+as far as time allows; the run ends at the first that fails, with status 1.
+"""
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from math import inf
+from pathlib import Path
+from random import Random
+from subprocess import TimeoutExpired
+from threading import Event
+
+from faults.world import FAULTS, WHEN_IDLE, Fault, World, have_own_mounts
+from integration.drift import DriftError
+from integration.workload import MIB, is_excluded, operations
+
+DEADLINE = 15.0  # seconds until Redis is equal again
+IDLE_DEADLINE = 6.0  # seconds; a flush is noticed within 5 when nothing else happens
+MEMORY_MAX = 100 * MIB
+RATES = {0: 2, 20: 1, 300: 3, inf: 2}  # operations per second, and how often that rate is to be
+MANY = 0.5  # of the episodes have more than one fault
+SAMPLE = 0.1  # seconds between two looks at Redis while the load goes on
+_LOG_SHOWN = 30  # lines, and operations
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fault that begins `at` so many seconds and `lasts` so many."""
+
+    at: float
+    lasts: float
+    subject: str
+    fault: Fault
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.fault.__name__.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens in an episode: `rate` operations a second for some `seconds`, and faults."""
+
+    rate: float
+    seconds: float
+    faults: Sequence[Planned]
+
+
+def plan(random: Random, only: Sequence[str]) -> Plan:
+    """Draw an episode; leave out all faults but those that have one of the words `only`."""
+    (rate,) = random.choices(list(RATES), list(RATES.values()))
+    seconds = random.uniform(1.0, 4.0) if rate else 0.0
+    if rate and random.random() < MANY:
+        faults = [each for subject in FAULTS for each in _series(random, subject, seconds)]
+    else:
+        # Nothing else makes up for what the service misses.
+        subject = random.choice(list(FAULTS))
+        kinds = FAULTS[subject] if rate else FAULTS[subject] | WHEN_IDLE.get(subject, {})
+        at = random.uniform(0, seconds)
+        faults = [Planned(at, _lasts(random), subject, _choice(random, kinds))]
+    words = [word.lower() for word in only]
+    return Plan(
+        rate,
+        seconds,
+        [each for each in faults if not words or any(word in each.name for word in words)],
+    )
+
+
+def _series(random: Random, subject: str, seconds: float) -> Iterator[Planned]:
+    """Yield faults of one subject, one after the other."""
+    at = random.uniform(0, seconds)
+    while at < seconds:
+        yield Planned(at, lasts := _lasts(random), subject, _choice(random, FAULTS[subject]))
+        at += lasts + random.uniform(0, 1.5)
+
+
+def _lasts(random: Random) -> float:
+    return random.choice([0.0, random.uniform(0, 0.5), random.uniform(0, 2.5)])
+
+
+def _random(seed: int) -> Random:
+    return Random(seed)  # noqa: S311  # for tests
+
+
+def _choice(random: Random, weights: dict[Fault, int]) -> Fault:
+    (fault,) = random.choices(list(weights), list(weights.values()))
+    return fault
+
+
+class Episode:
+    """One episode, on its way.
+
+    Attributes:
+        faults: what happened to the parts, and when.
+
+    """
+
+    def __init__(self, world: World, seed: int, only: Sequence[str]) -> None:
+        """Plan what is to happen to `world`."""
+        self._world = world
+        self._seed = seed
+        self._plan = plan(_random(seed), only)
+        self._began = time.monotonic()
+        self._stopped = Event()
+        self.faults: list[str] = []
+
+    def __str__(self) -> str:
+        """Name the faults."""
+        return ", ".join(each.name for each in self._plan.faults) or "no fault"
+
+    def run(self) -> float:
+        """Return how many seconds it took until all was equal, when it was over.
+
+        Raises AssertionError.
+        """
+        self._world.put_foreign_keys()
+        with ThreadPoolExecutor(1) as pool:
+            load = pool.submit(self._load)
+            try:
+                self._have_faults(load)
+            finally:
+                self._stopped.set()
+            load.result()
+        self._world.workload.finish_locked()
+        seconds = self._world.sides.become_equal(DEADLINE if self._plan.rate else IDLE_DEADLINE)
+        self._world.workload.links.are_known()
+        self._world.check_service()
+        memory = self._world.memory()
+        assert memory < MEMORY_MAX, f"the service had {memory} bytes in memory"
+        return seconds
+
+    def _load(self) -> None:
+        pause = 1 / self._plan.rate if self._plan.rate else None
+        for operation in operations(_random(self._seed)):
+            if self._stopped.wait(pause):
+                return
+            self._world.workload.do(operation)
+
+    def _have_faults(self, load: "Future[None]") -> None:
+        """Begin and end the faults when it is time, and stop the load."""
+        due: list[tuple[float, int, Planned | None]] = [(self._plan.seconds, -1, None)]
+        for number, each in enumerate(self._plan.faults):
+            due += [(each.at, number, each), (each.at + each.lasts, number, each)]
+        with ExitStack() as all_over:
+            on: dict[int, ExitStack] = {}
+            for at, number, planned in sorted(due, key=lambda each: each[:2]):
+                subjects = {self._plan.faults[each].subject for each in on}
+                self._wait(at, look="redis" not in subjects)
+                if load.done():
+                    load.result()
+                if planned is None:
+                    self._stopped.set()
+                elif number in on:
+                    self._note(f"{planned.name} is over")
+                    on.pop(number).close()
+                else:
+                    self._note(planned.name)
+                    on[number] = all_over.enter_context(ExitStack())
+                    on[number].enter_context(
+                        planned.fault(self._world, _random(self._seed + number))
+                    )
+
+    def _wait(self, at: float, *, look: bool) -> None:
+        while (left := self._began + at - time.monotonic()) > 0:
+            if look:
+                self._look()
+            time.sleep(min(left, SAMPLE))
+
+    def _look(self) -> None:
+        """See that nothing is in Redis that is never to be there, not even for a moment."""
+        sides = self._world.sides
+        names = [name for name in sides.client.scan_iter(count=10_000) if is_excluded(name)]
+        found = {name: "left out, but a key" for name in names if name not in sides.foreign}
+        found |= dict.fromkeys(sides.torn(self._world.workload), "read while it was locked")
+        if found:
+            raise DriftError(found, time.monotonic() - self._began)
+
+    def _note(self, what: str) -> None:
+        self.faults.append(f"{time.monotonic() - self._began:6.2f} s  {what}")
+
+    def story(self, names: Iterable[bytes]) -> str:
+        """Tell what happened, above all to these names; to all, if there are none."""
+        concerned = set(names)
+        operated = [
+            f"{at - self._began:6.2f} s  {operation}  {prevented}"
+            for at, operation, prevented in self._world.workload.log
+            if not concerned or concerned & {operation.name, operation.other, operation.third}
+        ]
+        return "\n".join(
+            [
+                *("faults:", *self.faults),
+                *("the last operations with these names:", *operated[-_LOG_SHOWN:]),
+                *("what the service said:", *self._world.said().splitlines()[-_LOG_SHOWN:]),
+                *("where the service was:", self._world.end_where_it_is()),
+            ]
+        )
+
+
+def run(seconds: float, seed: int, place: Path, only: Sequence[str]) -> int:
+    """Run episodes for so long, with the seeds from `seed` on; return the exit status."""
+    end = time.monotonic() + seconds
+    slowest = 0.0
+    with tempfile.TemporaryDirectory(dir=place) as directory, ExitStack() as running_all:
+        world = World(Path(directory), running_all)
+        for each in count(seed):
+            if time.monotonic() > end:
+                break
+            episode = Episode(world, each, only)
+            done = world.workload.done.total()
+            print(f"seed {each}: ", end="", flush=True)
+            try:
+                took = episode.run()
+            except (AssertionError, TimeoutExpired) as error:
+                print(f"FAILED, in a run with --seed {seed}: {error}")
+                print(episode.story(error.names if isinstance(error, DriftError) else ()))
+                return 1
+            slowest = max(slowest, took)
+            print(
+                f"{world.workload.done.total() - done} operations, "
+                f"{episode}: equal after {took:.2f} s, {world.memory() >> 20} MiB",
+                flush=True,
+            )
+    print(f"{each - seed} episodes, no drift; equal after {slowest:.2f} s at most")
+    return 0
+
+
+def main() -> int:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(prog="scripts/test.sh faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
+    parser.add_argument("--seed", type=int, help="of the first episode (default: a random one)")
+    parser.add_argument("--place", type=Path, help="where the files are (default: in memory)")
+    parser.add_argument("--only", nargs="+", default=(), help="faults that have one of the words")
+    given = parser.parse_args()
+    try:
+        have_own_mounts()
+    except OSError as error:
+        parser.error(f"cannot mount file systems ({error.strerror}): run it as root")
+    seed = secrets.randbelow(10**9) if given.seed is None else given.seed
+    memory = Path("/dev/shm")  # noqa: S108
+    place = given.place or (memory if memory.is_dir() else Path(tempfile.gettempdir()))
+    return run(given.minutes * 60, seed, place, given.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
