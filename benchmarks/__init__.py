@@ -1,4 +1,15 @@
-"""Benchmarks: mdvp beside the engine's own driver and rclone's, measured in one run.
+"""Benchmarks, each beside what else there is for the same, measured in one run.
 
-`scripts/bench.sh volumes` runs them and writes the tables of docs/benchmarks.md.
+volumes  mdvp beside the engine's own driver and rclone's
+mirror   mdvp-sync beside an inotifywait loop, a watchdog script, and what is possible at all
+
+`scripts/bench.sh volumes|mirror` runs one and writes its tables into docs/benchmarks.md.
 """
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class BenchmarkError(RuntimeError):
+    """There is no measuring under these conditions; the message says which."""

@@ -4,6 +4,7 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh lint
+#   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root)
 #
 # scripts/bench.sh has its own description.
 #
@@ -35,7 +36,15 @@ need_for_e2e() {
   need_for_bench
 }
 
-need_for_bench() { need rclone=rclone fusermount3=fuse3; }
+need_for_bench() {
+  need rclone=rclone fusermount3=fuse3
+  need_for_bench_mirror
+}
+
+need_for_bench_mirror() { # which needs no engine
+  need_for_integration
+  need inotifywait=inotify-tools
+}
 
 need_venv() {
   local stamp=.venv/stamp wanted
@@ -62,8 +71,8 @@ lint() {
   .venv/bin/ruff check --quiet
   .venv/bin/ruff format --check --quiet
   .venv/bin/mypy
-  shellcheck --external-sources scripts/*.sh tests/e2e/*.sh sync/image/entrypoint \
-    sync/image/redis-cli
+  shellcheck --external-sources scripts/*.sh tests/e2e/*.sh benchmarks/mirror/*.sh \
+    sync/image/entrypoint sync/image/redis-cli
 }
 
 part=${1:-all}
@@ -82,13 +91,20 @@ case $part in
     need_for_integration
     .venv/bin/pytest tests/integration "$@"
     ;;
+  faults)
+    need_for_integration
+    PYTHONPATH=tests .venv/bin/python -m faults "$@"
+    ;;
   e2e)
     need_for_e2e
     .venv/bin/pytest tests/e2e "$@"
     ;;
   bench) # by way of scripts/bench.sh
-    need_for_e2e
+    case ${1:-} in
+      mirror) need_for_bench_mirror ;;
+      *) need_for_e2e ;;
+    esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
-  *) die "unknown part $part: use unit, integration, e2e or lint, or nothing for all" ;;
+  *) die "unknown part $part: use unit, integration, e2e, faults or lint, or nothing for all" ;;
 esac

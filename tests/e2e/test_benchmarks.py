@@ -2,18 +2,30 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from e2e.conftest import Docker
+from e2e.conftest import REPOSITORY, Docker
 from e2e.engine import PrivateEngine
 
-from benchmarks.access import ENGINE, SOCKET
-from benchmarks.report import BEGIN, END, aims, into_page, markdown, save
-from benchmarks.results import Results, percentile
-from benchmarks.subjects import LOCAL, PLUGIN, PROCESS, RCLONE
-from benchmarks.volumes import QUICK, run
+from benchmarks.mirror import report as mirror_report
+from benchmarks.mirror import run as mirror
+from benchmarks.mirror.contenders import INOTIFYWAIT, KINDS, SYNC, WATCHDOG
+from benchmarks.mirror.load import name, value
+from benchmarks.mirror.results import Comparison
+from benchmarks.mirror.results import Results as MirrorResults
+from benchmarks.mirror.server import serving
+from benchmarks.report import Report, into_page, marks, save
+from benchmarks.samples import percentile
+from benchmarks.volumes import report as volumes_report
+from benchmarks.volumes import run as volumes
+from benchmarks.volumes.access import ENGINE, SOCKET
+from benchmarks.volumes.results import Results
+from benchmarks.volumes.subjects import LOCAL, PLUGIN, PROCESS, RCLONE
 
 ON_SOCKET = {"create", "inspect", "inspect, new connection", "mount", "unmount", "remove", "list"}
 THROUGH_ENGINE = {"create", "inspect", "mount and unmount", "remove", "list"} | {
@@ -33,7 +45,7 @@ def docker() -> Iterator[Docker]:
 @pytest.fixture(scope="module")
 def results(docker: Docker) -> Results:
     """Return what one quick run has measured."""
-    return run(docker.engine, QUICK, print)
+    return volumes.run(docker.engine, volumes.QUICK, print)
 
 
 def test_every_cell_is_filled(results: Results) -> None:
@@ -45,8 +57,8 @@ def test_every_cell_is_filled(results: Results) -> None:
         )
         for operation in operations
         for subject in subjects
-        for size in QUICK.sizes
-        for containers in ((0, QUICK.containers) if operation in BESIDE_OTHERS else (0,))
+        for size in volumes.QUICK.sizes
+        for containers in ((0, volumes.QUICK.containers) if operation in BESIDE_OTHERS else (0,))
     }
     found = {
         (cell.level, cell.operation, cell.subject, cell.volumes, cell.containers)
@@ -58,11 +70,11 @@ def test_every_cell_is_filled(results: Results) -> None:
 
 def test_memory_start_and_sizes_are_measured(results: Results) -> None:
     assert set(results.resident) == {
-        (subject, size) for subject in (PLUGIN, PROCESS, RCLONE) for size in QUICK.sizes
+        (subject, size) for subject in (PLUGIN, PROCESS, RCLONE) for size in volumes.QUICK.sizes
     }
     # No interpreter is smaller, and none of these programs needs that much.
     assert all(5 << 20 < resident < 500 << 20 for resident in results.resident.values())
-    assert set(results.enable) == set(QUICK.sizes)
+    assert set(results.enable) == set(volumes.QUICK.sizes)
     assert 30_000_000 < results.rootfs < 500_000_000
     assert set(results.remove) == {LOCAL, PLUGIN}
 
@@ -75,23 +87,168 @@ def test_nothing_is_left_on_the_engine(docker: Docker, results: Results) -> None
     assert os.listdir(docker.engine.tmp) == []
 
 
-def test_the_page_gets_the_tables_between_its_marks(results: Results) -> None:
-    page = into_page(f"before\n{BEGIN}\nold\n{END}\nafter\n", markdown(results))
-    assert page.startswith(f"before\n{BEGIN}\n")
-    assert page.endswith(f"{END}\nafter\n")
+def traces() -> set[str]:
+    """Return the directories that runs of the mirror's benchmark have, and their processes."""
+    place = "/dev/shm/mirror-"  # noqa: S108
+    found = set(map(str, Path("/dev/shm").glob("mirror-*")))  # noqa: S108
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            found |= {command} if place in command else set()
+    return found
+
+
+@pytest.fixture(scope="module")
+def traces_before() -> set[str]:
+    """Return what other runs have left."""
+    return traces()
+
+
+@pytest.fixture(scope="module")
+def mirrored(traces_before: set[str]) -> MirrorResults:  # noqa: ARG001
+    """Return what one quick run of the mirror's benchmark has measured."""
+    return mirror.run(mirror.QUICK, print)
+
+
+def test_the_mirror_is_measured_beside_all_others(mirrored: MirrorResults) -> None:
+    plan, everyone = mirror.QUICK, {kind.name for kind in KINDS}
+    assert everyone == {"mdvp-sync", "watchdog script", "inotifywait loop"}
+    assert {name: len(each) for name, each in mirrored.visible.items()} == dict.fromkeys(
+        everyone, plan.samples
+    )
+    assert all(0 <= min(each) < max(each) < 5 for each in mirrored.visible.values())
+    assert set(mirrored.idle) == everyone
+    assert all(1 << 20 < each.resident < 500 << 20 for each in mirrored.idle.values())
+    assert all(0 <= each.cpu < each.seconds for each in mirrored.idle.values())
+    assert mirrored.idle[SYNC.name].cpu > 0  # it gives signs of life
+    assert {name: len(each) for name, each in mirrored.bursts.items()} == {
+        kind.name: times for kind, times in plan.bursts.items()
+    }
+    for burst in (each for bursts in mirrored.bursts.values() for each in bursts):
+        # The last look at whether it was equal came after the writer's end, and found it so.
+        assert 0 < burst.followed.written < (burst.followed.equal or 0) == burst.followed.quiet
+    assert all(0 < seconds < 5 for seconds in mirrored.writer)
+
+
+def test_what_the_mirror_does_alone_is_measured(mirrored: MirrorResults) -> None:
+    plan = mirror.QUICK
+    assert list(mirrored.scans) == list(plan.scans)
+    for scan in mirrored.scans.values():
+        assert all(min(each) > 0 for each in (scan.read, scan.piped, scan.first, scan.restart))
+    assert len(mirrored.empty_start) == len(mirrored.rewrites) == plan.repeats
+    # The last content is a command at least, and no rewrite needs as many as a hundred.
+    assert all(0 < each.commands < 100 * plan.rewrites for each in mirrored.rewrites)
+    assert all(0 <= each.last < 5 for each in mirrored.rewrites)
+    assert len(mirrored.renames) == len(mirrored.moved) == plan.renames
+    assert all(0 < seconds < 5 for seconds in mirrored.renames)
+    assert all(moved > 0 for moved in mirrored.moved)
+    assert len(mirrored.peaks) == 2
+    assert all(peak > 1 << 20 for peak in mirrored.peaks.values())
+
+
+def test_every_contender_was_right_in_the_end(mirrored: MirrorResults) -> None:
+    measures = [(measure, contender) for measure, contender, _ in mirrored.compared]
+    assert {contender for _, contender in measures} == {kind.name for kind in KINDS}
+    for kind in (SYNC, WATCHDOG, INOTIFYWAIT):
+        assert ("single files", kind.name) in measures
+        assert (f"a burst of {mirror.QUICK.burst:,} files", kind.name) in measures
+    for files in mirror.QUICK.scans:
+        assert (f"first reconcile of {files:,} files", SYNC.name) in measures
+        assert (f"restart with {files:,} files", SYNC.name) in measures
+    # So few events lose none of it, for anybody.
+    assert [each for each in mirrored.compared if not each[2].equal] == []
+    assert mirror_report.report(mirrored).wrong == []
+
+
+def test_only_what_our_own_program_did_wrong_is_a_failure(mirrored: MirrorResults) -> None:
+    wrong = Comparison(files=3, right=1, wrong=1, extra=2)
+    theirs = replace(mirrored, compared=[("a burst", WATCHDOG.name, wrong)])
+    ours = replace(mirrored, compared=[("a burst", SYNC.name, wrong)])
+    assert mirror_report.report(theirs).wrong == []
+    assert mirror_report.report(ours).wrong == [
+        "a burst: of 3 files 1 are right in Redis, 1 have another content there, "
+        "2 keys have no file"
+    ]
+    assert mirror_report.aims(ours)[-1].missed == "1 times"
+
+
+def test_every_file_is_compared_with_its_key(short_path: Path) -> None:
+    root = short_path / "root"
+    root.mkdir()
+    with serving(short_path) as server:
+        for number in range(3):
+            (root / name(number)).write_bytes(value(number))
+            server.client.set(name(number), value(number))
+        server.client.set("/what no file can have as its name", "")
+        assert server.compared(root) == Comparison(files=3, right=3, wrong=0, extra=0)
+        assert server.holds(3)
+        server.client.set(name(0), value(1))
+        server.client.delete(name(1))
+        server.client.set("no file", "")
+        assert server.compared(root) == Comparison(files=3, right=1, wrong=1, extra=1)
+        assert server.holds(3) is None
+
+
+def test_the_mirror_leaves_no_files_and_no_processes(
+    traces_before: set[str], mirrored: MirrorResults
+) -> None:
+    assert mirrored.machine
+    assert traces() - traces_before == set()
+
+
+@pytest.fixture(params=["volumes", "mirror"])
+def benchmark(request: pytest.FixtureRequest) -> str:
+    """Return the name of each benchmark."""
+    return str(request.param)
+
+
+@pytest.fixture
+def report(benchmark: str, request: pytest.FixtureRequest) -> Report:
+    """Return what there is to say about the quick run of each benchmark."""
+    if benchmark == "volumes":
+        return volumes_report.report(request.getfixturevalue("results"))
+    return mirror_report.report(request.getfixturevalue("mirrored"))
+
+
+def test_the_page_gets_the_tables_between_its_marks(benchmark: str, report: Report) -> None:
+    begin, end = marks(benchmark)
+    page = into_page(f"before\n{begin}\nold\n{end}\nafter\n", benchmark, report.markdown)
+    assert page.startswith(f"before\n{begin}\n")
+    assert page.endswith(f"{end}\nafter\n")
     assert "old" not in page
-    assert all(aim.text in page for aim in aims(results))
-    tables = [line for line in page.splitlines() if line.startswith("|")]
-    assert not [line for line in tables if "|  |" in line.replace("| --- |", "")]
+    assert all(aim.text in page for aim in report.aims)
+    rows = [line for line in page.splitlines() if re.match(r"\| [^-]", line)]
+    assert not [line for line in rows if "|  |" in line.removeprefix("| ")]
     with pytest.raises(ValueError, match="marked lines"):
-        into_page("no marks", markdown(results))
+        into_page("no marks", benchmark, report.markdown)
 
 
-def test_the_numbers_are_kept_for_later_comparison(results: Results, tmp_path: Path) -> None:
-    save(results, tmp_path / "new" / "numbers.json")
+def test_the_docs_have_a_place_for_the_tables(benchmark: str) -> None:
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    assert "\n\nnew\n\n" in into_page(page, benchmark, "new")
+
+
+def test_a_chart_has_a_bar_for_each(mirrored: MirrorResults) -> None:
+    charts = re.findall(r"```mermaid\n(.*?)\n```", mirror_report.markdown(mirrored), re.DOTALL)
+    assert len(charts) == 3
+    for chart in charts:
+        assert chart.startswith("xychart-beta\n")
+        names = re.search(r"x-axis \[(.*)\]", chart)
+        bars = re.search(r"bar \[([\d., ]+)\]\n?", chart)
+        top = re.search(r'y-axis ".+" 0 --> ([\d.]+)$', chart, re.MULTILINE)
+        assert names
+        assert bars
+        assert top
+        heights = [float(height) for height in bars[1].split(", ")]
+        assert len(heights) == len(names[1].split(", ")) >= 3
+        assert 0 < max(heights) < float(top[1])
+
+
+def test_the_numbers_are_kept_for_later_comparison(report: Report, tmp_path: Path) -> None:
+    save(report, tmp_path / "new" / "numbers.json")
     kept = json.loads((tmp_path / "new" / "numbers.json").read_text())
-    assert len(kept["operations"]) == len(results.samples)
-    assert kept["machine"] == results.machine
+    assert kept["machine"]
+    assert kept == json.loads(json.dumps(report.document))
 
 
 def test_percentiles_are_samples_by_nearest_rank() -> None:

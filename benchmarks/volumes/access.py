@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
 
-from benchmarks.wire import Connection, WireError, request
+from benchmarks.volumes.wire import Connection, WireError, request
 
 ENGINE, SOCKET = "through the engine", "on the bare socket"
 NEW_CONNECTION = ", new connection"  # ends the name of an operation that is timed so

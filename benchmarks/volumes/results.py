@@ -1,10 +1,10 @@
-"""What was measured: plain values, and the percentiles of many."""
+"""What was measured: plain values."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from benchmarks.samples import median
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,4 @@ class Results:
 
     def median(self, cell: Cell) -> float:
         """Return the median of a cell in seconds."""
-        return percentile(self.samples[cell], 50)
-
-
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """Return the smallest sample that `percent` of all do not exceed (nearest rank)."""
-    ordered = sorted(samples)
-    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
+        return median(self.samples[cell])

@@ -7,6 +7,7 @@ the disk's work, other programs) drifts for all of them alike.
 from __future__ import annotations
 
 import os
+import platform
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +19,19 @@ from time import sleep
 
 from e2e.engine import PrivateEngine
 
-from benchmarks.access import HELD, NEW_CONNECTION, Access, EngineAccess, sleeper
-from benchmarks.machine import describe
-from benchmarks.results import Cell, Results
-from benchmarks.subjects import (
+from benchmarks import REPOSITORY
+from benchmarks.machine import describe, output
+from benchmarks.volumes.access import HELD, NEW_CONNECTION, Access, EngineAccess, sleeper
+from benchmarks.volumes.results import Cell, Results
+from benchmarks.volumes.subjects import (
     LOCAL,
     PLUGIN,
     PLUGIN_NAME,
-    REPOSITORY,
     Subject,
     engine_socket,
     subjects,
 )
-from benchmarks.wire import Connection, request
+from benchmarks.volumes.wire import Connection, request
 
 _AT_ONCE = 4  # containers that are started at a time
 _IN_FOLDER = 1_000  # files
@@ -63,7 +64,7 @@ def run(engine: PrivateEngine, plan: Plan, say: Callable[[str], None]) -> Result
     say("building the plugin and starting what it is compared with")
     with subjects(engine) as present:
         run = _Run(engine, plan, present, Results(files=plan.files))
-        run.results.machine = describe(engine)
+        run.results.machine = describe(*_programs(engine))
         run.results.rootfs = _size(REPOSITORY / "plugin" / "rootfs")
         for access in run.through_engine():
             access.hold()
@@ -191,6 +192,18 @@ class _Run:
                 _fill(subject.volumes / _FULL_VOLUME / below, self._plan.files)
                 took = access.connection.time(access.remove(_FULL_VOLUME))
                 self.results.remove[subject.name] = took
+
+
+def _programs(engine: PrivateEngine) -> list[str]:
+    """Say which engine, Python and rclone took part."""
+    version = engine.docker("version", "--format", "{{.Server.Version}}").stdout.strip()
+    (library,) = (REPOSITORY / "plugin/rootfs/usr/lib").glob("python3.*")
+    return [
+        f"Docker Engine {version}",
+        f"Python {library.name.removeprefix('python')} in the plugin and "
+        f"{platform.python_version()} beside it",
+        f"rclone {output('rclone', 'version').split()[1]}",
+    ]
 
 
 @contextmanager

@@ -15,13 +15,15 @@ import struct
 from pathlib import Path
 from time import perf_counter
 
+from benchmarks import BenchmarkError
+
 _HEAD_END = b"\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _UCRED = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 _TIMEOUT = 120.0  # seconds; the engine gives a plugin as long
 
 
-class WireError(RuntimeError):
+class WireError(BenchmarkError):
     """The peer did not do what it was asked to; the message has its answer."""
 
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from e2e.engine import PrivateEngine
 
-from benchmarks.access import Access, EngineAccess, SocketAccess
-from benchmarks.wire import Connection, WireError
+from benchmarks import REPOSITORY
+from benchmarks.volumes.access import Access, EngineAccess, SocketAccess
+from benchmarks.volumes.wire import Connection, WireError
 
 LOCAL, PLUGIN, PROCESS, RCLONE = "local", "mdvp", "mdvp serve", "rclone"
 PLUGIN_NAME = "mdvp-bench"
-REPOSITORY = Path(__file__).parents[1]
 _DEADLINE = 60.0  # seconds, for a program to answer
 
 

@@ -1,0 +1,145 @@
+"""How each thing is measured, on a contender that is ready. Times are in seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import redis
+from redis.client import Monitor
+
+from benchmarks import REPOSITORY, BenchmarkError
+from benchmarks.mirror.contenders import Contender
+from benchmarks.mirror.load import LARGE, name, value
+from benchmarks.mirror.results import Followed, Rewrites
+from benchmarks.mirror.server import Server, until
+
+_LOOK = 0.01  # between two looks at a burst
+_QUIET = 3.0  # without a change in Redis after which none is to come
+
+
+def until_visible(contender: Contender, monitor: Monitor, number: int) -> float:
+    """Close a new file; return how long it was from then on until Redis had its content."""
+    content = value(number)
+    descriptor = os.open(contender.root / name(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    os.write(descriptor, content)
+    began = time.time()
+    os.close(descriptor)
+    # Who reads the file as soon as it is written to may have it before.
+    return max(_done(monitor, content.decode()) - began, 0.0)
+
+
+def _done(monitor: Monitor, words: str) -> float:
+    """Return when a command with these words in it was done.
+
+    A client that asks for a key in a loop would take one of the machine's few cores, and much of
+    the server's time, from the contender whose speed is measured. One that sleeps until the server
+    notifies it adds the time that it takes to be woken. The server's monitor says of each command
+    when it was done, to the microsecond and by the clock of time(): that is when every client can
+    see what came of it, whenever we read of it.
+    """
+    try:
+        while words not in (command := monitor.next_command())["command"]:  # type: ignore[no-untyped-call]
+            pass
+    except redis.TimeoutError as error:
+        raise BenchmarkError(f"nothing came of {words}") from error
+    return float(command["time"])
+
+
+def follow_burst(contender: Contender, files: int) -> Followed:
+    """Write so many files; return when Redis was equal to the directory, or at rest.
+
+    Whether it is equal is not asked before the writer is done: it cannot be, and each look takes
+    time of the processors that the writer and the contender need.
+    """
+    server, counted, changed = contender.server, -1, 0.0
+    with _loading("write", contender.root, files) as writer:
+        began, written = _times(writer)
+        while (equal := server.holds(files)) is None:
+            if (count := server.changes()) != counted:
+                counted, changed = count, time.time()
+            if time.time() - max(changed, written) > _QUIET:
+                break
+            time.sleep(_LOOK)
+    return Followed(written - began, equal and equal - began, (equal or changed) - began)
+
+
+def rewrite(contender: Contender, monitor: Monitor, times: int) -> Rewrites:
+    """Rewrite one file so often; see what the server had to do, and when it had the last."""
+    before = contender.server.commands()
+    began, closed = load("rewrite", contender.root, times)
+    last = max(_done(monitor, value(times - 1).decode()) - closed, 0.0)
+    commands = contender.server.commands() - before - 1  # the count before is one itself
+    return Rewrites(times, closed - began, last, commands)
+
+
+def write_large(contender: Contender, size: int) -> None:
+    """Write a large file, and wait until it is in Redis."""
+    load("large", contender.root, size)
+    until(lambda: contender.server.client.strlen(LARGE) == size)
+
+
+def rename(contender: Contender, monitor: Monitor, old: str, new: str) -> tuple[float, int]:
+    """Rename a large file; return how long it was until that was done in Redis too, in seconds.
+
+    And how many bytes the server got meanwhile, of all its clients.
+    """
+    server, root = contender.server, contender.root
+    before, began = server.received(), time.time()
+    (root / old).rename(root / new)
+    took = _done(monitor, f"RENAME {old} {new}") - began
+    return took, server.received() - before
+
+
+def pipe(protocol: Path, server: Server) -> float:
+    """Have `redis-cli --pipe` send the commands in a file; return how long it took."""
+    with protocol.open("rb") as commands:
+        began = time.perf_counter()
+        done = subprocess.run(
+            ("redis-cli", "-s", str(server.socket), "--pipe"),  # noqa: S607  # on the PATH
+            stdin=commands,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        took = time.perf_counter() - began
+    if "errors: 0," not in done.stdout:
+        raise BenchmarkError(f"redis-cli --pipe failed: {done.stdout}{done.stderr}")
+    return took
+
+
+def write_protocol(path: Path, files: int) -> None:
+    """Write the commands for `pipe` that set the keys of so many small files."""
+    with path.open("wb") as commands:
+        for number in range(files):
+            key, content = name(number).encode(), value(number)
+            commands.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n" % (len(key), key))
+            commands.write(b"$%d\r\n%b\r\n" % (len(content), content))
+
+
+def load(work: str, root: Path, amount: int) -> tuple[float, float]:
+    """Run a load of load.py to its end; return when it began and ended, in time()'s clock."""
+    with _loading(work, root, amount) as process:
+        return _times(process)
+
+
+def _loading(work: str, root: Path, amount: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        (sys.executable, "-m", "benchmarks.mirror.load", work, str(root), str(amount)),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _times(process: subprocess.Popen[str]) -> tuple[float, float]:
+    """Wait for the times that a load prints, and not for the end of its interpreter."""
+    assert process.stdout is not None  # noqa: S101  # it is a pipe
+    try:
+        began, ended = map(float, process.stdout.readline().split())
+    except ValueError as error:
+        raise BenchmarkError("a load failed: what it said is above") from error
+    return began, ended

@@ -1,0 +1,322 @@
+"""The mirror's results in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from math import inf
+
+from benchmarks.mirror.contenders import INOTIFYWAIT, SYNC, WATCHDOG
+from benchmarks.mirror.results import Burst, Comparison, Results
+from benchmarks.report import MB, Aim, Report, aims_table, at_most, bar_chart, rounded, table
+from benchmarks.samples import median, percentile
+
+_READ, _PIPED = "read-only loop", "redis-cli --pipe"
+_FIRST, _RESTART = "first reconcile", "restart"
+_NOTHING_MOVED = 10_000  # bytes: what a few commands and answers take, and no file does
+
+
+def report(results: Results) -> Report:
+    """Return all that there is to say about one run."""
+    return Report(aims(results), markdown(results), document(results), list(_wrong(results)))
+
+
+def aims(results: Results) -> list[Aim]:
+    """Compare the results with what mdvp-sync aims at."""
+    return [
+        *_visible_aims(results),
+        *_burst_aims(results),
+        *_scan_aims(results),
+        *_single_file_aims(results),
+        *_frugality_aims(results),
+        _right_aim(results),
+    ]
+
+
+def _visible_aims(results: Results) -> Iterator[Aim]:
+    p50 = {name: median(samples) * 1e3 for name, samples in results.visible.items()}
+    p99 = percentile(results.visible[SYNC.name], 99) * 1e3
+    ours = p50[SYNC.name]
+    text = "one file closed until it is visible, p50, in at most"
+    for other, limit, words in ((WATCHDOG, 1 / 2, "1/2"), (INOTIFYWAIT, 1 / 15, "1/15")):
+        yield _ratio(f"{text} {words} of the {other.name}'s", ours, p50[other.name], limit, "ms")
+    yield _ratio("the same, p99 within 3 times p50", p99, ours, 3, "ms")
+
+
+def _burst_aims(results: Results) -> Iterator[Aim]:
+    bursts = results.bursts[SYNC.name]
+    files = f"a burst of {bursts[0].files:,} files"
+    missing = sum(burst.followed.equal is None for burst in bursts)
+    yield Aim(
+        f"{files}: all there",
+        f"{len(bursts) - missing} of {len(bursts)} times",
+        f"{missing} times" if missing else "",
+    )
+    text = f"{files}: equal in at most 2 times what the writer alone takes"
+    if (equal := _equal(bursts)) is None:
+        yield Aim(text, "never equal", "it was never equal")
+    else:
+        yield _ratio(text, equal, median(results.writer), 2, "s")
+
+
+def _scan_aims(results: Results) -> Iterator[Aim]:
+    for files, scan in results.scans.items():
+        text = f"first reconcile of {files:,} files in at most 2 times the {_READ}'s time"
+        yield _ratio(text, median(scan.first), median(scan.read), 2, "s")
+    most = max(results.scans)
+    scan = results.scans[most]
+    text = f"restart with {most:,} files in at most 1/3 of the first reconcile's time"
+    yield _ratio(text, median(scan.restart), median(scan.first), 1 / 3, "s")
+
+
+def _single_file_aims(results: Results) -> Iterator[Aim]:
+    times, commands, last = _rewritten(results)
+    yield at_most(
+        f"one file rewritten {times:,} times: fewer commands than that", commands, times, "commands"
+    )
+    yield at_most("the same: the last content is there within 50 ms", last * 1e3, 50, "ms")
+    renamed = f"rename of a file of {_mb(results.large)} MB"
+    yield at_most(f"{renamed} visible in under 5 ms", median(results.renames) * 1e3, 5, "ms")
+    yield at_most(f"{renamed} moves no bytes", max(results.moved), _NOTHING_MOVED, "bytes")
+
+
+def _frugality_aims(results: Results) -> Iterator[Aim]:
+    idle = results.idle[SYNC.name]
+    yield at_most("idle: under 0.1 % of a core", 100 * idle.cpu / idle.seconds, 0.1, "%")
+    yield at_most("idle: under 40 MB resident", idle.resident / MB, 40, "MB")
+    for load, peak in results.peaks.items():
+        yield at_most(f"under 100 MB resident while {load}", peak / MB, 100, "MB")
+
+
+def _right_aim(results: Results) -> Aim:
+    wrong = list(_wrong(results))
+    checks = sum(name == SYNC.name for _, name, _ in results.compared)
+    return Aim(
+        "every value right after each of these",
+        f"{checks - len(wrong)} of {checks} times",
+        f"{len(wrong)} times" if wrong else "",
+    )
+
+
+def _ratio(text: str, measured: float, basis: float, limit: float, unit: str) -> Aim:
+    of = f"{rounded(measured)} : {rounded(basis)} {unit}"
+    # On a busy machine a contender can have a file before its writer gets to close it.
+    return at_most(text, measured / basis if basis else inf, limit, "times", of)
+
+
+def _wrong(results: Results) -> Iterator[str]:
+    for measure, name, found in results.compared:
+        if name == SYNC.name and not found.equal:
+            yield (
+                f"{measure}: of {found.files:,} files {found.right:,} are right in Redis, "
+                f"{found.wrong:,} have another content there, {found.extra:,} keys have no file"
+            )
+
+
+def markdown(results: Results) -> str:
+    """Return all results as Markdown, without the two lines that it goes between."""
+    files = next(iter(results.bursts.values()))[0].files
+    return "\n\n".join(
+        [
+            f"Measured on {results.machine}.",
+            "#### Aims",
+            aims_table(aims(results)),
+            "#### One file closed until its content is visible",
+            _visible(results),
+            bar_chart(
+                "One file closed until its content is visible, p50",
+                "ms",
+                {name: median(samples) * 1e3 for name, samples in results.visible.items()},
+            ),
+            f"#### A burst of {files:,} files",
+            f"The writer alone takes {rounded(median(results.writer))} s.",
+            _bursts(results),
+            bar_chart(
+                f"Of {files:,} files in a burst, right in Redis in the end",
+                "files",
+                {name: _right(bursts) for name, bursts in results.bursts.items()},
+            ),
+            "#### Files that are there before",
+            _scans(results),
+            bar_chart(
+                f"Files a second, of {max(results.scans):,} that are there before",
+                "files/s",
+                {name: files / took for files, name, took in _scanned(results, max(results.scans))},
+            ),
+            "#### One file rewritten, a large one renamed",
+            _single_files(results),
+            "#### Idle, and memory",
+            _frugality(results),
+            "#### Whether it was right",
+            "After each measure every file was compared with its key.",
+            _compared(results),
+        ]
+    )
+
+
+def _visible(results: Results) -> str:
+    return table(
+        ("program", "p50, ms", "p99, ms", "most, ms", "samples"),
+        (
+            (
+                name,
+                *(rounded(percentile(samples, percent) * 1e3) for percent in (50, 99, 100)),
+                f"{len(samples):,}",
+            )
+            for name, samples in results.visible.items()
+        ),
+    )
+
+
+def _bursts(results: Results) -> str:
+    alone = median(results.writer)
+
+    def row(name: str, bursts: Sequence[Burst]) -> Sequence[str]:
+        equal = _equal(bursts)
+        return (
+            name,
+            f"{median([burst.followed.written for burst in bursts]):.2f}",
+            "never" if equal is None else f"{equal:.2f}",
+            "-" if equal is None else rounded(equal / alone),
+            f"{_right(bursts):,.0f}",
+            f"{median([burst.followed.quiet for burst in bursts]):.2f}",
+            str(len(bursts)),
+        )
+
+    return table(
+        (
+            "program",
+            "writer done after, s",
+            "equal after, s",
+            "times the writer alone",
+            "files right in the end",
+            "at rest after, s",
+            "bursts",
+        ),
+        (row(name, bursts) for name, bursts in results.bursts.items()),
+    )
+
+
+def _equal(bursts: Sequence[Burst]) -> float | None:
+    """Return the median of the times until equal; None when there was a burst that never was."""
+    times = [burst.followed.equal for burst in bursts if burst.followed.equal is not None]
+    return median(times) if len(times) == len(bursts) else None
+
+
+def _right(bursts: Sequence[Burst]) -> float:
+    return median([burst.compared.right for burst in bursts])
+
+
+def _scans(results: Results) -> str:
+    return table(
+        ("files", "program", "s", "files/s", f"rate : {_READ}'s"),
+        (
+            (
+                f"{files:,}",
+                name,
+                rounded(took),
+                f"{files / took:,.0f}",
+                f"{median(scan.read) / took:.2f}",
+            )
+            for files, scan in results.scans.items()
+            for _, name, took in _scanned(results, files)
+        ),
+    )
+
+
+def _scanned(results: Results, files: int) -> Iterator[tuple[int, str, float]]:
+    scan = results.scans[files]
+    yield files, _READ, median(scan.read)
+    yield files, _PIPED, median(scan.piped)
+    yield files, _FIRST, median(scan.first)
+    yield files, _RESTART, median(scan.restart)
+
+
+def _single_files(results: Results) -> str:
+    times, commands, last = _rewritten(results)
+    written = median([each.written for each in results.rewrites])
+    renames = " / ".join(rounded(percentile(results.renames, each) * 1e3) for each in (50, 100))
+    size = _mb(results.large)
+    return table(
+        ("what", "measured"),
+        (
+            (f"{times:,} rewrites: their writer takes", f"{rounded(written)} s"),
+            (f"{times:,} rewrites: commands that the server gets", f"{commands:,.0f}"),
+            (f"{times:,} rewrites: last close until visible", f"{rounded(last * 1e3)} ms"),
+            (f"rename of {size} MB until visible, p50 / most", f"{renames} ms"),
+            (f"rename of {size} MB: the server gets", f"{median(results.moved):,.0f} bytes"),
+        ),
+    )
+
+
+def _rewritten(results: Results) -> tuple[int, float, float]:
+    """Return how often the file was rewritten, the commands that took, and the last one's delay."""
+    return (
+        results.rewrites[0].times,
+        median([each.commands for each in results.rewrites]),
+        median([each.last for each in results.rewrites]),
+    )
+
+
+def _frugality(results: Results) -> str:
+    idle = table(
+        ("idle", "% of a core", "MB resident"),
+        (
+            (name, rounded(100 * each.cpu / each.seconds), f"{each.resident / MB:.1f}")
+            for name, each in results.idle.items()
+        ),
+    )
+    peaks = table(
+        (f"{SYNC.name} while", "MB resident at most"),
+        ((load, f"{peak / MB:.1f}") for load, peak in results.peaks.items()),
+    )
+    start = rounded(median(results.empty_start))
+    return f"{idle}\n\n{peaks}\n\nThe start of {SYNC.name} with no files takes {start} s."
+
+
+def _compared(results: Results) -> str:
+    def rows() -> Iterator[Sequence[str]]:
+        # In the order in which they came; a measure's repeats came one after the other.
+        for (measure, name), group in groupby(
+            sorted(results.compared, key=lambda each: _order(results, each)),
+            key=lambda each: each[:2],
+        ):
+            found = [each[2] for each in group]
+            equal = sum(each.equal for each in found)
+            worst = min(found, key=lambda each: each.right - each.extra)
+            yield measure, name, f"{equal} of {len(found)} times", _keys(worst)
+
+    return table(("after", "program", "equal", "least of the times"), rows())
+
+
+def _order(results: Results, each: tuple[str, str, Comparison]) -> int:
+    return next(i for i, other in enumerate(results.compared) if other[:2] == each[:2])
+
+
+def _keys(found: Comparison) -> str:
+    parts = [f"{found.right:,} of {found.files:,} right"]
+    parts += [f"{found.wrong:,} wrong"] if found.wrong else []
+    parts += [f"{found.extra:,} without a file"] if found.extra else []
+    return ", ".join(parts)
+
+
+def _mb(size: int) -> str:
+    return f"{size / MB:.0f}"
+
+
+def document(results: Results) -> Mapping[str, object]:
+    """Return all results for JSON; of the many samples of one file, percentiles."""
+    spread = {
+        name: {
+            "samples": len(samples),
+            "p50": percentile(samples, 50),
+            "p99": percentile(samples, 99),
+        }
+        for name, samples in results.visible.items()
+    }
+    compared = [
+        {"after": measure, "contender": name, **asdict(found), "equal": found.equal}
+        for measure, name, found in results.compared
+    ]
+    return {**asdict(results), "visible": spread, "compared": compared}

@@ -1,0 +1,86 @@
+"""What was measured: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How many files there are, and how many keys have their content, another, or no file."""
+
+    files: int
+    right: int
+    wrong: int  # another content: an older one, say
+    extra: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether Redis has all files and nothing else."""
+        return self.right == self.files and not self.extra
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """When a burst was followed. After this time from the beginning of its writer, ..."""
+
+    written: float  # ... the writer was done
+    equal: float | None  # ... Redis was seen to have all the files; None: it never was
+    quiet: float  # ... Redis had all, or had changed for the last time
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What came of many new files, one right after the other."""
+
+    files: int
+    followed: Followed
+    compared: Comparison  # in the end
+
+
+@dataclass(slots=True)
+class Scan:
+    """How long it took to look at many files that were there, by who did so."""
+
+    read: list[float] = field(default_factory=list)  # the loop that only reads them
+    piped: list[float] = field(default_factory=list)  # `redis-cli --pipe`, which reads none
+    first: list[float] = field(default_factory=list)  # mdvp-sync, Redis empty
+    restart: list[float] = field(default_factory=list)  # mdvp-sync, nothing changed
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrites:
+    """What came of one file that was rewritten over and over."""
+
+    times: int
+    written: float  # after this time the writer was done
+    last: float  # from the last close until Redis had the last content
+    commands: int  # that the server got
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What a contender takes when nothing happens."""
+
+    seconds: float  # that was looked at
+    cpu: float  # of these, on a processor
+    resident: int
+
+
+@dataclass(slots=True)
+class Results:
+    """All that one run measured. Times are in seconds, sizes in bytes; by contender's name."""
+
+    machine: str = ""
+    visible: dict[str, list[float]] = field(default_factory=dict)  # from the close of one file on
+    idle: dict[str, Idle] = field(default_factory=dict)
+    writer: list[float] = field(default_factory=list)  # alone, for the files of a burst
+    bursts: dict[str, list[Burst]] = field(default_factory=dict)
+    scans: dict[int, Scan] = field(default_factory=dict)  # by files
+    empty_start: list[float] = field(default_factory=list)  # mdvp-sync, no files
+    rewrites: list[Rewrites] = field(default_factory=list)
+    large: int = 0  # size of the file that is renamed
+    renames: list[float] = field(default_factory=list)  # from rename(2) until it was done in Redis
+    moved: list[int] = field(default_factory=list)  # bytes that the server got for it
+    peaks: dict[str, int] = field(default_factory=dict)  # mdvp-sync's resident memory, by load
+    compared: list[tuple[str, str, Comparison]] = field(default_factory=list)  # when, contender

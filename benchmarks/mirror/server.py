@@ -1,0 +1,115 @@
+"""A Redis server for one contender, and what can be asked of it from outside.
+
+Failure model. A server that does not start, or a wait that takes far longer than anything does, is
+a `BenchmarkError`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import redis
+from redis.client import Monitor
+from support import running
+
+from benchmarks import BenchmarkError
+from benchmarks.mirror.load import SIZE
+from benchmarks.mirror.results import Comparison
+
+_DEADLINE = 60.0  # seconds
+_PAGE = 1_000  # names
+# One script, so that the answer is of one instant, which it gives in the clock of time(2). It ends
+# at once while there are files to come, and takes nothing of the time that they need.
+_HOLDS = f"""
+if redis.call("DBSIZE") < tonumber(ARGV[1]) then return false end
+for number = tonumber(ARGV[1]) - 1, 0, -1 do
+  local name = string.format("%07d", number)
+  if redis.call("GET", name) ~= string.rep(name, {SIZE}):sub(1, {SIZE}) then return false end
+end
+return redis.call("TIME")
+"""
+
+
+class Server:
+    """A running Redis server."""
+
+    def __init__(self, path: Path) -> None:
+        """Ask the server that listens at `path`."""
+        self.socket = path
+        self.client = redis.Redis(unix_socket_path=str(path), socket_timeout=_DEADLINE)
+        self._holds = self.client.register_script(_HOLDS)
+
+    def answers(self) -> bool:
+        """Say whether it is there."""
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def close(self) -> None:
+        """Ask no more."""
+        self.client.close()
+
+    def monitor(self) -> Monitor:
+        """Return what tells of all its commands from when it is entered on."""
+        return self.client.monitor()  # type: ignore[no-untyped-call,no-any-return]
+
+    def changes(self) -> int:
+        """Return how often data was changed since the server started."""
+        return int(self.client.info("persistence")["rdb_changes_since_last_save"])
+
+    def commands(self) -> int:
+        """Return how many commands it has done, this question not counted."""
+        return sum(each["calls"] for each in self.client.info("commandstats").values())
+
+    def received(self) -> int:
+        """Return how many bytes its clients have sent it."""
+        return int(self.client.info("stats")["total_net_input_bytes"])
+
+    def holds(self, files: int) -> float | None:
+        """Return when it was seen to hold all files that `load.write` writes; None if it does not.
+
+        In seconds since the epoch.
+        """
+        answer = self._holds(args=[files])
+        return answer and int(answer[0]) + int(answer[1]) / 1e6
+
+    def compared(self, root: Path) -> Comparison:
+        """Compare all keys with the files in `root`, but for those that no file can have."""
+        right = wrong = 0
+        names = os.listdir(os.fsencode(root))
+        for start in range(0, len(names), _PAGE):
+            page = names[start : start + _PAGE]
+            for name, held in zip(page, self.client.mget(page), strict=True):
+                if held is not None:
+                    same = held == (root / os.fsdecode(name)).read_bytes()
+                    right, wrong = right + same, wrong + (not same)
+        ours = sum(1 for _ in self.client.scan_iter(match="/*", count=100_000))
+        extra = self.client.dbsize() - ours - right - wrong
+        return Comparison(len(names), right, wrong, extra)
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Server]:
+    """Run a server that holds nothing and writes nothing to disk; `directory` has its socket."""
+    path = directory / "redis.sock"
+    command = [
+        *("redis-server", "--port", "0", "--unixsocket", str(path)),
+        *("--save", "", "--dir", str(directory), "--logfile", str(directory / "redis.log")),
+    ]
+    with running(command, os.environ), closing(Server(path)) as server:
+        until(server.answers)
+        yield server
+
+
+def until(probe: Callable[[], object], deadline: float = _DEADLINE, pause: float = 0.005) -> None:
+    """Call `probe` until what it returns is true; raise BenchmarkError after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while not probe():
+        if time.monotonic() > end:
+            raise BenchmarkError(f"what was waited for did not come within {deadline:.0f} s")
+        time.sleep(pause)

@@ -1,0 +1,1 @@
+"""mdvp beside the engine's own driver and rclone's."""
