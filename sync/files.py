@@ -210,6 +210,14 @@ class Directory:
                 if (inode := entry.inode()) in inodes:
                     yield os.fsencode(entry.name), inode
 
+    def has(self, name: bytes) -> bool:
+        """Say whether there is anything of this name, excluded or not."""
+        try:
+            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
     def links(self, name: bytes) -> tuple[int, int]:
         """Return the inode of the regular file `name` and how many names it has, or zeros.
 

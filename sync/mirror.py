@@ -222,7 +222,10 @@ class Mirror:
         held = self._target.entries(absent)
         # A key that we did not put there is not ours to delete.
         deletes = [Delete(name) for name, entry in zip(absent, held, strict=True) if entry]
-        self.saw_unknown = self.saw_unknown or len(deletes) < len(absent)
+        self.saw_unknown = self.saw_unknown or any(
+            entry is None and not self._directory.has(name)
+            for name, entry in zip(absent, held, strict=True)
+        )
         commands = [*sets, *deletes]
         if commands:
             self._target.begin(commands)
