@@ -13,18 +13,19 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mdvp import __version__, log, publication
-from mdvp.api import create_app
+from mdvp import __version__, log
+from mdvp.core.errors import MdvpError, SettingsError
+from mdvp.disk.root import Root
+from mdvp.disk.store import Store
 from mdvp.driver import Driver
-from mdvp.errors import MdvpError, SettingsError
-from mdvp.kernel import Kernel
-from mdvp.listener import TcpAddress, listening_on_socket, listening_on_tcp
-from mdvp.root import Root
-from mdvp.server import serve
+from mdvp.host import publication
+from mdvp.host.kernel import Kernel
 from mdvp.settings import Settings
-from mdvp.spec import announced
-from mdvp.store import Store
-from mdvp.systemd import notify_ready
+from mdvp.wire.api import create_app
+from mdvp.wire.listener import TcpAddress, listening_on_socket, listening_on_tcp
+from mdvp.wire.server import serve
+from mdvp.wire.spec import announced
+from mdvp.wire.systemd import notify_ready
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ What is at a volume's place is compared with the record before a container gets 
 has vanished is made again, empty, since a container that cannot start helps nobody; a directory
 that is not the volume's is refused, since it may be a trap.
 
-Who has a volume is asked of the kernel at each operation for which it matters; `mdvp.lease` has the
-rules for what it does not show.
+Who has a volume is asked of the kernel at each operation for which it matters; `mdvp.core.lease`
+has the rules for what it does not show.
 """
 
 import logging
@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Protocol
 
-from mdvp import clock
-from mdvp.clock import Moment, elapsed
-from mdvp.errors import ConflictError, NoSuchVolumeError
-from mdvp.lease import (
+from mdvp.core import clock
+from mdvp.core.clock import Moment, elapsed
+from mdvp.core.errors import ConflictError, NoSuchVolumeError
+from mdvp.core.lease import (
     Claims,
     Holder,
     Lease,
@@ -33,11 +33,11 @@ from mdvp.lease import (
     weigh,
     who_has_it,
 )
-from mdvp.options import Options, differences, in_words, written
-from mdvp.root import Aside, Found, Root
-from mdvp.store import Store
-from mdvp.trash import Deleter
-from mdvp.volume import Access, Identity, Volume, check_name, timestamp
+from mdvp.core.options import Options, differences, in_words, written
+from mdvp.core.volume import Access, Identity, Volume, check_name, timestamp
+from mdvp.disk.root import Aside, Found, Root
+from mdvp.disk.store import Store
+from mdvp.disk.trash import Deleter
 from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _NO_OPTIONS = Options()
 
 
 class Kernel(Protocol):
-    """Who shows which containers have volumes mounted; `mdvp.kernel.Kernel` is the real one."""
+    """Who shows which containers have which volumes; `mdvp.host.kernel.Kernel` is the real one."""
 
     @property
     def blind(self) -> str | None:
@@ -75,7 +75,7 @@ class Report:
 class Driver:
     """The operations of the volume plugin protocol. Thread-safe: one operation at a time.
 
-    Each raises a subclass of `mdvp.errors.MdvpError` with the reason when it is refused.
+    Each raises a subclass of `mdvp.core.errors.MdvpError` with the reason when it is refused.
     """
 
     def __init__(

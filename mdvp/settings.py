@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mdvp.errors import SettingsError
+from mdvp.core.errors import SettingsError
 from mdvp.log import LEVELS
 
 _GRACE_MAX = 86400  # a day

@@ -14,13 +14,13 @@ from threading import Event
 
 import pytest
 
+from mdvp.core.errors import ConflictError, StorageError
+from mdvp.core.lease import Holder
+from mdvp.core.options import Options
+from mdvp.disk.root import Aside, Root
+from mdvp.disk.store import Store
 from mdvp.driver import Driver
-from mdvp.errors import ConflictError, StorageError
-from mdvp.kernel import Kernel
-from mdvp.lease import Holder
-from mdvp.options import Options
-from mdvp.root import Aside, Root
-from mdvp.store import Store
+from mdvp.host.kernel import Kernel
 
 
 @contextmanager

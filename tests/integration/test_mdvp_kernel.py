@@ -18,9 +18,9 @@ from integration.holder import BIND, OWN_NAMESPACE, holding, kill, new_container
 from integration.plugin import serving
 from support import eventually
 
-from mdvp.kernel import Kernel
-from mdvp.lease import Holder
-from mdvp.proc import container_in
+from mdvp.core.lease import Holder
+from mdvp.host.kernel import Kernel
+from mdvp.host.proc import container_in
 
 # What a path may have in it that a mount table has to escape, or does not.
 ODD = [
@@ -200,7 +200,7 @@ class Looker:
 
 LOOK = """
 import json, logging, os, sys
-from mdvp.kernel import Kernel
+from mdvp.host.kernel import Kernel
 logging.basicConfig(filename=sys.argv[2], level=logging.INFO)
 kernel = Kernel(os.open(sys.argv[1], os.O_RDONLY))
 print("ready", flush=True)
@@ -385,7 +385,7 @@ def test_a_container_that_may_not_be_looked_at_could_have_anything(
     log = short_path / "log"
     with looker(root, own=own, log=log, container=container) as eye:
         assert eye.holders() == (None if container else {})
-    said = "ERROR:mdvp.kernel:cannot see which containers have volumes" in log.read_text()
+    said = "ERROR:mdvp.host.kernel:cannot see which containers have volumes" in log.read_text()
     assert said == (container is not None)
 
 

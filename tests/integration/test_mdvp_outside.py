@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from integration.plugin import Plugin, connected, serving
 
-from mdvp.listener import TcpAddress, listening_on_socket, listening_on_tcp
+from mdvp.wire.listener import TcpAddress, listening_on_socket, listening_on_tcp
 
 REPOSITORY = Path(__file__).parents[2]
 LOOPBACK = ["127.0.0.1", "::1"]

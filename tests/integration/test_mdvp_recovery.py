@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from integration.plugin import Address, Plugin, serving
 
-from mdvp.record import ATTRIBUTE
+from mdvp.disk.record import ATTRIBUTE
 
 
 @pytest.fixture

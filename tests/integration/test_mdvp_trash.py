@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mdvp.trash import delete
+from mdvp.disk.trash import delete
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mdvp.clock import Moment, elapsed
-from mdvp.errors import ConflictError
-from mdvp.lease import Claims, Holder, Lease, granted, in_use, released, sighted, weigh
-from mdvp.volume import Access, Identity, Volume
+from mdvp.core.clock import Moment, elapsed
+from mdvp.core.errors import ConflictError
+from mdvp.core.lease import Claims, Holder, Lease, granted, in_use, released, sighted, weigh
+from mdvp.core.volume import Access, Identity, Volume
 
 UTC_NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GRACE = 60.0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mdvp.errors import ListenError
-from mdvp.listener import TcpAddress
+from mdvp.core.errors import ListenError
+from mdvp.wire.listener import TcpAddress
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mdvp.errors import BadRequestError
-from mdvp.options import Options, differences, in_words, read, written
-from mdvp.volume import Access, Identity, Volume
+from mdvp.core.errors import BadRequestError
+from mdvp.core.options import Options, differences, in_words, read, written
+from mdvp.core.volume import Access, Identity, Volume
 
 ALL = {"access": "shared", "uid": "1000", "gid": "0", "mode": "0770", "adopt": "true"}
 VOLUME = Volume("v", datetime.now(UTC), Identity(1, 1), Access.SHARED, 1000, 0, 0o770)

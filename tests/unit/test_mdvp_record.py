@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mdvp.record import BadRecordError, decode, encode
-from mdvp.volume import Access, Identity, Volume
+from mdvp.core.volume import Access, Identity, Volume
+from mdvp.disk.record import BadRecordError, decode, encode
 
 KEY = b"k" * 32
 HERE = Identity(7, 8)

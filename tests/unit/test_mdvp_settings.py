@@ -1,6 +1,6 @@
 import pytest
 
-from mdvp.errors import SettingsError
+from mdvp.core.errors import SettingsError
 from mdvp.settings import Settings
 
 

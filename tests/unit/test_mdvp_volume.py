@@ -2,8 +2,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from mdvp.errors import BadRequestError
-from mdvp.volume import check_name, shown, timestamp
+from mdvp.core.errors import BadRequestError
+from mdvp.core.volume import check_name, shown, timestamp
 
 
 @pytest.mark.parametrize("name", ["a", "9", "redis-vol", "A.b_c-d", "a" * 255, "a.."])

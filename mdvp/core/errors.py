@@ -1,7 +1,7 @@
 """What can go wrong, in words for someone at a `docker` prompt.
 
 Every message names the thing and the way out. The classes say what kind of failure it is; what that
-means in HTTP is the business of `mdvp.api`.
+means in HTTP is the business of `mdvp.wire.api`.
 """
 
 

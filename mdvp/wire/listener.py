@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Self
 
-from mdvp.errors import ListenError
+from mdvp.core.errors import ListenError
 
 _PORT_MAX = 65535
 _TEXT_MAX = 64  # longer than any address; keeps what is not one out of int()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mdvp.errors import BadRequestError
-from mdvp.volume import Access, Volume, shown
+from mdvp.core.errors import BadRequestError
+from mdvp.core.volume import Access, Volume, shown
 
 # chown(2) takes -1 for "leave as it is", so the largest 32-bit number is nobody's.
 _ID_MAX = (1 << 32) - 2

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mdvp.errors import ListenError
+from mdvp.core.errors import ListenError
 
 NAME = "mdvp"
 _FOLDER_MODE = 0o755

@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from mdvp import record, trash
-from mdvp.errors import ConflictError, StorageError
-from mdvp.options import Options
-from mdvp.statx import birth_time
-from mdvp.volume import Identity, Volume, shown
+from mdvp.core.errors import ConflictError, StorageError
+from mdvp.core.options import Options
+from mdvp.core.volume import Identity, Volume, shown
+from mdvp.disk import record, trash
+from mdvp.disk.statx import birth_time
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ class Root:
                     os.close(fd)
 
     def delete(self, aside: Aside) -> None:
-        """Delete a directory that is aside, with all that is in it; see `mdvp.trash.delete`."""
+        """Delete a directory that is aside, with all in it; see `mdvp.disk.trash.delete`."""
         trash.delete(aside.folder, aside.entry)
 
     def keep(self, volume: Volume) -> None:

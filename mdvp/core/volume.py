@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
-from mdvp.errors import BadRequestError
+from mdvp.core.errors import BadRequestError
 
 # What Docker accepts as a volume's name (moby, volume/names), which its engine does not check for a
 # plugin: "../../etc" arrives as it is. A name is one path component, so 255 bytes is NAME_MAX.

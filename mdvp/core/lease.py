@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mdvp.clock import Moment, elapsed
-from mdvp.errors import ConflictError
-from mdvp.volume import Access, Volume, timestamp
+from mdvp.core.clock import Moment, elapsed
+from mdvp.core.errors import ConflictError
+from mdvp.core.volume import Access, Volume, timestamp
 
 # The kernel rounds the start of a process down to a tick, 1/100 s.
 _TICK = 0.01

@@ -26,10 +26,10 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from mdvp import proc
-from mdvp.errors import StorageError
-from mdvp.lease import Holder
-from mdvp.proc import Process
+from mdvp.core.errors import StorageError
+from mdvp.core.lease import Holder
+from mdvp.host import proc
+from mdvp.host.proc import Process
 
 log = logging.getLogger(__name__)
 

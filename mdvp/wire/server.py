@@ -18,8 +18,8 @@ from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import BadRequest
 
-from mdvp.api import MEDIA_TYPE, error_body
-from mdvp.errors import NoAnswerError
+from mdvp.core.errors import NoAnswerError
+from mdvp.wire.api import MEDIA_TYPE, error_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -10,10 +10,10 @@ import hmac
 import json
 from datetime import UTC, datetime
 
-from mdvp import options
-from mdvp.errors import BadRequestError
-from mdvp.options import Options
-from mdvp.volume import Access, Identity, Volume, check_name
+from mdvp.core import options
+from mdvp.core.errors import BadRequestError
+from mdvp.core.options import Options
+from mdvp.core.volume import Access, Identity, Volume, check_name
 
 ATTRIBUTE = "user.mdvp"
 _VERSION = 1

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
-    """Who sees the host's mounts; `mdvp.kernel.Kernel` is the real one."""
+    """Who sees the host's mounts; `mdvp.host.kernel.Kernel` is the real one."""
 
     def published(self) -> bool | None:
         """Say whether the engine has the directory of volumes; None if that does not matter."""

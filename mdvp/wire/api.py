@@ -15,18 +15,18 @@ from typing import Any, TypeAlias
 
 import falcon
 
-from mdvp import options
-from mdvp.driver import Driver, Report
-from mdvp.errors import (
+from mdvp.core import options
+from mdvp.core.errors import (
     BadRequestError,
     ConflictError,
     MdvpError,
     NoAnswerError,
     NoSuchVolumeError,
 )
-from mdvp.options import Options
-from mdvp.store import is_damage
-from mdvp.volume import Volume, shown, timestamp
+from mdvp.core.options import Options
+from mdvp.core.volume import Volume, shown, timestamp
+from mdvp.disk.store import is_damage
+from mdvp.driver import Driver, Report
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.

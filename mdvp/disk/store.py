@@ -19,10 +19,10 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from mdvp.clock import Moment
-from mdvp.errors import StorageError
-from mdvp.lease import Lease
-from mdvp.volume import Access, Identity, Volume
+from mdvp.core.clock import Moment
+from mdvp.core.errors import StorageError
+from mdvp.core.lease import Lease
+from mdvp.core.volume import Access, Identity, Volume
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What is kept: the directories of the volumes, and the record of volumes and leases."""

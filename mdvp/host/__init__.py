@@ -1,0 +1,1 @@
+"""What the host shows: its processes, containers and mounts, as `/proc` has them."""
