@@ -134,7 +134,9 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
     with (
         closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
-        closing(Driver(root, store, kernel := Kernel(root.descriptor), settings.grace)) as driver,
+        closing(
+            Driver(root, store, kernel := Kernel(root.descriptor), settings.grace, end=_end)
+        ) as driver,
         _listening(options) as listener,
     ):
         where = options.tcp or options.socket

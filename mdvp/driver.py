@@ -14,30 +14,19 @@ has the rules for what it does not show.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
-from typing import Protocol
 
-from mdvp.core import clock
-from mdvp.core.clock import Moment, elapsed
+from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
-from mdvp.core.lease import (
-    Claims,
-    Holder,
-    Lease,
-    granted,
-    in_use,
-    released,
-    sighted,
-    weigh,
-    who_has_it,
-)
+from mdvp.core.lease import Claims, Lease, granted, in_use, released
 from mdvp.core.options import Options, differences, in_words, written
 from mdvp.core.volume import Access, Identity, Volume, check_name, timestamp
+from mdvp.custody import Custody, Kernel, is_doubled
 from mdvp.disk.root import Aside, Found, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Deleter
+from mdvp.host import clock
 from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -45,31 +34,17 @@ log = logging.getLogger(__name__)
 _NO_OPTIONS = Options()
 
 
-class Kernel(Protocol):
-    """Who shows which containers have which volumes; `mdvp.host.kernel.Kernel` is the real one."""
-
-    @property
-    def blind(self) -> str | None:
-        """Why it cannot be shown, None when it can."""
-
-    def holders(self, *, fresh: bool = False) -> Mapping[str, Sequence[Holder]] | None:
-        """Return who has each volume mounted, by the volume's name; None when that is not known.
-
-        `fresh`: nothing is believed that was seen before.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Report:
     """A volume as it is shown: the record, the path of its directory, and who has it.
 
-    `blind` is why the kernel cannot be asked for that; None when it can.
+    `warnings` is what whoever runs it should know, each as a text.
     """
 
     volume: Volume
     mountpoint: str
     claims: Claims
-    blind: str | None
+    warnings: Sequence[str]
 
 
 class Driver:
@@ -78,24 +53,27 @@ class Driver:
     Each raises a subclass of `mdvp.core.errors.MdvpError` with the reason when it is refused.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # its collaborators
         self,
         root: Root,
         store: Store,
         kernel: Kernel,
         grace: float,
-        now: Callable[[], Moment] = clock.now,
+        now: Clock = clock.now,
+        *,
+        end: Callable[[], object],
     ) -> None:
         """Serve the volumes recorded in `store` from `root`, after mending what a crash left.
 
-        `grace` is for how many seconds after a Mount its container may take to start.
+        `grace` is for how many seconds an engine may leave no trace in a volume that it has asked
+        for. Should a thread fail, `end` is called, for mdvp to be started again.
         """
         self._root = root
         self._store = store
         self._kernel = kernel
-        self._grace = grace
         self._now = now
-        self._lock = Lock()
+        self._custody = Custody(root, store, kernel, grace, now)
+        self._lock = self._custody.lock
         self._deleter = Deleter(self._delete)
         for aside in list(root.aside()):
             self._recover(aside)
@@ -109,7 +87,7 @@ class Driver:
                 "takes each back, with its content",
                 root.path,
             )
-        self._witness = Witness(self._look_for_starts)
+        self._witness = Witness(self._custody.watch, end)
 
     def _delete(self, aside: Aside) -> None:
         # A machine that ends before this has the volume still, and so must have all of it.
@@ -133,15 +111,12 @@ class Driver:
         self._deleter.close(patience)
 
     def create(self, name: str, options: Options = _NO_OPTIONS) -> None:
-        """Make volume `name`. One that is there already is left as it is, if it is as asked for.
-
-        Only its access can be changed, while nobody has it.
-        """
+        """Make volume `name`. One that is there already is left as it is, if it is as asked for."""
         check_name(name)
         with self._lock:
             volume = self._store.volume(name)
             if volume is not None:
-                self._agree(volume, options)
+                _check_same(volume, options)
                 return
             if options.adopt:
                 self._adopt(name, options)
@@ -177,7 +152,7 @@ class Driver:
         self._root.keep(volume)
 
     def _adopt(self, name: str, options: Options) -> None:
-        if options.access is Access.SHARED and (self._kernel.holders() or {}).get(name):
+        if options.access is Access.SHARED and self._is_mounted(name):
             raise ConflictError(
                 f"volume {name!r} cannot be adopted as shared while a container has it: adopt it "
                 "without access, or stop that container first"
@@ -187,6 +162,10 @@ class Driver:
         self._store.add(volume)
         self._store.sync()
         self._root.keep(volume)
+
+    def _is_mounted(self, name: str) -> bool:
+        look = self._kernel.look(fresh=True)
+        return look is not None and bool(look.holders([self._kernel.path(name)], (), ()))
 
     def _check_adoptable(self, identity: Identity) -> None:
         other = self._store.volume_of(identity)
@@ -202,39 +181,13 @@ class Driver:
             name, self._now().utc, identity, access, options.uid, options.gid, options.mode
         )
 
-    def _agree(self, volume: Volume, asked: Options) -> None:
-        """Make the volume that is there already as it is `asked` for, or refuse."""
-        differing = differences(volume, asked)
-        if not differing:
-            return
-        refusal = (
-            f"volume {volume.name!r} exists with {in_words(written(volume))}, and you ask for "
-            f"{in_words(differing)}"
-        )
-        if asked.access is None or list(differing) != ["access"]:
-            raise ConflictError(
-                f"{refusal}: only the access of a volume can be changed; leave the rest out, or "
-                "remove the volume first"
-            )
-        claims = self._claims(volume.name)
-        if not claims.free:
-            raise ConflictError(
-                f"{refusal}: access can be changed when no container has the volume, but "
-                f"{who_has_it(claims, self._now(), self._grace)}"
-            )
-        changed = replace(volume, access=asked.access)
-        self._store.replace(changed)
-        self._root.let_go(volume.name)
-        self._root.keep(changed)
-        log.info("volume %s changed: %s", volume.name, in_words(differing))
-
     def remove(self, name: str) -> None:
         """Remove volume `name` with its content; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
-            claims = self._claims(name)
+            claims = self._custody.claims(volume)
             if not claims.free:
-                refusal = in_use(volume, claims, self._now(), self._grace)
+                refusal = in_use(volume, claims)
                 log.warning("volume %s not removed: %s", name, refusal)
                 raise ConflictError(refusal)
             aside = self._set_aside(volume)
@@ -265,23 +218,24 @@ class Driver:
                 self._root.place(aside, volume.name)
             raise
 
-    def mount(self, name: str, mount_id: str) -> str:
+    def mount(self, name: str, mount_id: str, caller: int | None = None) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
 
         Refused while another has it, unless it is shared. The same ID may mount again; each Mount
-        is counted.
+        is counted. `caller` is the id of the process that asks, if that is known.
         """
         with self._lock:
             volume = self._volume(name)
-            now = self._now()
-            claims = self._claims(name)
+            engine = self._kernel.engine(caller)
+            claims = self._custody.claims(volume, engine)
             try:
-                lease = granted(volume, claims, mount_id, now, self._grace)
+                lease = granted(volume, claims, mount_id, engine, self._now())
             except ConflictError as refusal:
                 log.warning("volume %s refused to mount %s: %s", name, mount_id, refusal)
                 raise
             self._ensure_directory(volume)
             self._store.put_leases(name, [lease], ended=claims.dead)
+            self._custody.mounted(name, lease)
             _log_reclaimed(name, claims.dead)
         self._witness.wake()
         log.info("volume %s mounted by %s (%s)", name, mount_id, _open_mounts(lease))
@@ -344,57 +298,23 @@ class Driver:
         """Report on volume `name`."""
         with self._lock:
             volume = self._volume(name)
-            return Report(
-                volume, self._root.mountpoint(name), self._claims(name), self._kernel.blind
-            )
+            claims = self._custody.claims(volume)
+            warnings = self._warnings(volume, claims)
+            return Report(volume, self._root.mountpoint(name), claims, warnings)
+
+    def _warnings(self, volume: Volume, claims: Claims) -> list[str]:
+        warnings = []
+        if claims.sight is None:
+            why = self._kernel.blind or "mdvp may not look at some container; its log has more"
+            warnings.append(f"who has the volume is not certain: {why}")
+        if is_doubled(volume, claims):
+            warnings.append("several containers have this exclusive volume: stop all but one")
+        return warnings
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""
         with self._lock:
             return [(it, self._root.mountpoint(it.name)) for it in self._store.volumes()]
-
-    def _claims(self, name: str) -> Claims:
-        # Both under the lock: what the witness has marked as seen was so before we look ourselves.
-        leases = self._store.leases(name)
-        claims = self._weigh(leases, self._kernel.holders(), name)
-        if claims.dead:
-            # No volume is taken from anybody on one look. It may rest on what was read before, and
-            # it may have missed a container just when that changed its root (pivot_root(2)): who
-            # opened its list of mounts before sees nothing in it afterwards.
-            claims = self._weigh(leases, self._kernel.holders(fresh=True), name)
-        return claims
-
-    def _weigh(
-        self,
-        leases: Sequence[Lease],
-        holders: Mapping[str, Sequence[Holder]] | None,
-        name: str,
-    ) -> Claims:
-        sighting = None if holders is None else holders.get(name, ())
-        return weigh(leases, sighting, self._now(), self._grace)
-
-    def _look_for_starts(self) -> bool:
-        """Mark the leases whose containers have started; say whether others are still awaited."""
-        with self._lock:
-            if not self._store.unseen_leases():
-                return False
-        holders = self._kernel.holders()
-        if holders is None:
-            return False
-        with self._lock:
-            waiting = self._store.unseen_leases()
-            for name, leases in waiting.items():
-                shown = holders.get(name, ())
-                if seen := sighted(leases, shown):
-                    self._store.put_leases(name, seen)
-                    log.info("volume %s is mounted in %s", name, ", ".join(map(str, shown)))
-                    leases.clear()
-            now = self._now()
-            return any(
-                elapsed(lease.since, now) <= self._grace
-                for leases in waiting.values()
-                for lease in leases
-            )
 
     def _volume(self, name: str) -> Volume:
         volume = self._store.volume(check_name(name))
@@ -407,8 +327,17 @@ def _open_mounts(lease: Lease | None) -> str:
     return f"open mounts: {lease.mounts if lease else 0}"
 
 
+def _check_same(volume: Volume, asked: Options) -> None:
+    """Raise ConflictError when the volume that is there already is not as it is `asked` for."""
+    if differing := differences(volume, asked):
+        raise ConflictError(
+            f"volume {volume.name!r} exists with {in_words(written(volume))}, and you ask for "
+            f"{in_words(differing)}: leave that out, or remove the volume first"
+        )
+
+
 def _log_reclaimed(name: str, dead: Sequence[Lease]) -> None:
-    for lease in dead:
+    for lease in (lease for lease in dead if lease.mounts):
         log.warning(
             "volume %s reclaimed from mount %s, which had it since %s and did not give it back: "
             "no container has it mounted",

@@ -1,12 +1,10 @@
 """Moments: in the calendar, to be shown, and on a clock that nobody can set, to be compared."""
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from datetime import datetime
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +16,8 @@ class Moment:
     uptime: float
 
 
-def now() -> Moment:
-    """Return this moment. Source: proc(5), random/boot_id; clock_gettime(2), CLOCK_BOOTTIME."""
-    return Moment(
-        datetime.now(UTC), _BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME)
-    )
+# What tells this moment.
+Clock: TypeAlias = Callable[[], Moment]
 
 
 def elapsed(since: Moment, until: Moment) -> float:

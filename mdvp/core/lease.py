@@ -1,29 +1,50 @@
-"""Who has a volume: the leases on record, the containers that the kernel shows, and the rules.
+"""Who has a volume: the leases on record, what one look at the host shows, and the rules.
 
-Failure model. The engine does not always call Unmount, so a lease may outlive its container for
-ever; it is bookkeeping. The truth is the kernel's: a container has a volume while a process of it
-lives in a mount namespace that has the volume's directory mounted. But between the answer to a
-Mount and the start of the container the kernel shows nothing. So a lease counts
+Failure model. The engine does not always call Unmount, and when it does, that is its word about a
+container and not the container's end. So a lease is a promise on record; who lives is the kernel's
+to say. A lease counts
 
-- while the kernel shows a container with the volume,
-- or within the grace period after its last Mount, until its container has once been seen. One that
-  has more Mounts open may be for a container that is starting again, whatever was seen before.
+- while its holder lives: once the kernel has shown a container with the volume that began after the
+  Mount, that container is on the lease, and it counts while any process of it lives, whatever that
+  has done to its root, its mounts or its namespaces;
+- while it waits for its holder, because the engine that asked for it may still be at work. Between
+  the answer to a Mount and the start of the container there may be a long copy, or nothing to be
+  seen at all. As long as that engine lives, the lease counts for the grace period after the Mount
+  and after the last trace of work in the volume; when it is gone, for ORPHANED seconds more, in
+  which the runtime ends what it has begun.
 
-A lease that does not count is dead: whoever asks next gets the volume. Where the kernel cannot be
-asked, every lease counts until its Unmount.
+A lease that does not count is dead: whoever asks next gets the volume. And who has the volume
+mounted counts without any lease. Where the kernel cannot be asked, every lease counts until its
+Unmount.
+
+What is not seen: work that leaves no trace in the volume for longer than the grace period (another
+volume of the same container that takes minutes to be mounted), and a runtime that goes on later
+than ORPHANED seconds after its engine was killed.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdvp.core.clock import Moment, elapsed
 from mdvp.core.errors import ConflictError
 from mdvp.core.volume import Access, Volume, timestamp
 
+# For how many seconds a lease waits for its holder when the engine is gone; a runtime that was
+# started needs some tenths, on a machine that has just killed its engine perhaps some seconds.
+ORPHANED = 10.0
+
 # The kernel rounds the start of a process down to a tick, 1/100 s.
 _TICK = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The process that asked for a lease: its id, and its start in clock ticks since the boot."""
+
+    pid: int
+    started: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +55,48 @@ class Lease:
     running container is a second Mount and an Unmount with the ID that the container holds already.
 
     Attributes:
-        mounts: the Mounts it has open.
-        since: its last Mount.
-        seen: whether the kernel has shown its container since the first.
+        mounts: the Mounts that the engine has not taken back.
+        since: its first Mount.
+        engine: who asked for it; None where that is not known.
+        holder: the `Holder.who` that the kernel has shown to have come by it; None until then.
 
     """
 
     mount_id: str
     mounts: int
     since: Moment
-    seen: bool = False
+    engine: Engine | None = None
+    holder: str | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a holder may be yet to come: for the only Mount, or for one more than its own."""
+        return self.mounts > (0 if self.holder is None else 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A container, or a process outside of any, that has a volume mounted, as the kernel shows it.
+    """A container, or a process outside of any, that has a volume, as the kernel shows it.
 
     Attributes:
-        container: the container's id, 64 hexadecimal digits; None for a process outside of any.
+        who: what tells it from any other: the container's id, 64 hexadecimal digits; or the mount
+            namespace of a process and when it began.
+        container: the container's id; None for a process outside of any.
         pid: a process of it, as the reader of /proc numbers it.
         command: what that process is called.
         since: when that process began.
         began: the same, in seconds since the machine did.
+        ready: whether it is set up, with a root directory other than the host's.
 
     """
 
+    who: str
     container: str | None
     pid: int
     command: str
     since: datetime
     began: float
+    ready: bool = True
 
     def __str__(self) -> str:
         """Name it as a user knows it."""
@@ -72,8 +105,24 @@ class Holder:
         return f"container {self.container[:12]}"
 
 
-# What the kernel shows of one volume; None when it cannot be asked.
-Sighting = Sequence[Holder] | None
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look at the host shows of one volume.
+
+    Attributes:
+        holders: who has it mounted, and those on its leases that live.
+        gone: since when the engines that no longer live were found so.
+        worked: when work of an engine that lives was last seen in the volume, by mount ID.
+
+    """
+
+    holders: Sequence[Holder] = ()
+    gone: Mapping[Engine, Moment] = field(default_factory=dict)
+    worked: Mapping[str, Moment] = field(default_factory=dict)
+
+    def lives(self, who: str | None) -> bool:
+        """Say whether that holder is there."""
+        return any(holder.who == who for holder in self.holders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +130,22 @@ class Claims:
     """All that is known of who has one volume, at one moment.
 
     Attributes:
-        holders: what the kernel shows.
+        sight: what the kernel shows; None when it cannot be asked.
         living: the leases that count, the oldest first.
         dead: those that do not.
+        left: for how many seconds more each that waits for its holder counts, by mount ID.
 
     """
 
-    holders: Sighting
+    sight: Sight | None
     living: Sequence[Lease]
     dead: Sequence[Lease]
+    left: Mapping[str, float]
+
+    @property
+    def holders(self) -> Sequence[Holder]:
+        """Who is known to have the volume."""
+        return self.sight.holders if self.sight else ()
 
     @property
     def free(self) -> bool:
@@ -97,71 +153,118 @@ class Claims:
         return not self.holders and not self.living
 
 
-def weigh(leases: Sequence[Lease], holders: Sighting, now: Moment, grace: float) -> Claims:
+def weigh(leases: Sequence[Lease], sight: Sight | None, now: Moment, grace: float) -> Claims:
     """Tell the leases that count from the dead. `grace` is in seconds."""
-    if holders is None or holders:
-        return Claims(holders, leases, ())
-    dead = [
+    if sight is None:
+        return Claims(None, leases, (), {})
+    left = {lease.mount_id: _left(lease, sight, now, grace) for lease in leases if lease.waits}
+    living = [
         lease
         for lease in leases
-        if (lease.seen and lease.mounts == 1) or elapsed(lease.since, now) > grace
+        if sight.lives(lease.holder) or left.get(lease.mount_id, -1.0) >= 0
     ]
-    return Claims(holders, [lease for lease in leases if lease not in dead], dead)
+    return Claims(sight, living, [lease for lease in leases if lease not in living], left)
 
 
-def sighted(leases: Sequence[Lease], holders: Sighting) -> list[Lease]:
-    """Return those of `leases` whose container the kernel now shows for the first time.
+def _left(lease: Lease, sight: Sight, now: Moment, grace: float) -> float:
+    """Return for how many seconds a lease may wait for its holder; less than 0: no longer."""
+    if lease.since.boot != now.boot:
+        return -math.inf
+    worked = sight.worked.get(lease.mount_id, lease.since)
+    left = grace - min(elapsed(lease.since, now), elapsed(worked, now))
+    gone = sight.gone.get(lease.engine) if lease.engine else None
+    return left if gone is None else min(left, ORPHANED - elapsed(gone, now))
 
-    Which container belongs to which mount ID nobody says. But when the kernel shows a container of
-    its own for each of them, begun after its Mount, then all of them have started.
+
+def attributed(claims: Claims, holders: Sequence[Holder]) -> list[Lease]:
+    """Return those leases that get a holder, each with it.
+
+    `holders` is who may be the holder of a lease: who has the volume, and is set up. Which of them
+    came by which Mount nobody says. But a holder belongs to a lease that was there when it began.
+    The newest lease has the least choice, so it chooses first: what it takes, an older one could
+    have had, too, but what it leaves is of use to the older ones alone. Only when each lease that
+    counts finds a holder is any of them taken for started; else one might be given the holder of
+    another, and be dead with it before its own has come.
+
+    That leases of a shared volume may have each other's holders does no harm: the volume is in use
+    while any of these lives.
     """
-    waiting = sorted((lease for lease in leases if not lease.seen), key=_uptime, reverse=True)
-    begun = sorted((holder.began for holder in holders or ()), reverse=True)
-    if len(begun) < len(waiting) or any(
-        began + _TICK < lease.since.uptime for lease, began in zip(waiting, begun, strict=False)
-    ):
-        return []
-    return [replace(lease, seen=True) for lease in waiting]
+    taken = {lease.holder for lease in (*claims.living, *claims.dead)}
+    free = [holder for holder in holders if holder.who not in taken]
+    given = []
+    for lease in _newest_first(claims.living) + _newest_first(claims.dead):
+        since = lease.since.uptime - _TICK
+        holder = next((holder for holder in free if holder.began >= since), None)
+        if holder is not None:
+            free.remove(holder)
+            given.append(replace(lease, holder=holder.who))
+        elif lease in claims.living:
+            return []
+    return given
 
 
-def _uptime(lease: Lease) -> float:
-    return lease.since.uptime
+def _newest_first(leases: Sequence[Lease]) -> list[Lease]:
+    unheld = [lease for lease in leases if lease.holder is None]
+    return sorted(unheld, key=lambda lease: lease.since.uptime, reverse=True)
 
 
-def granted(volume: Volume, claims: Claims, mount_id: str, now: Moment, grace: float) -> Lease:
-    """Decide on a Mount: the lease that `mount_id` has from now on, or ConflictError."""
-    for lease in claims.living:
-        if lease.mount_id == mount_id:
-            return replace(lease, mounts=lease.mounts + 1, since=now)
-    if volume.access is Access.EXCLUSIVE and not claims.free:
+def granted(
+    volume: Volume, claims: Claims, mount_id: str, engine: Engine | None, now: Moment
+) -> Lease:
+    """Decide on a Mount: the lease that `mount_id` has from now on, or ConflictError.
+
+    The ID alone gives no right to an exclusive volume: it may be that of a container that lost the
+    volume long ago, and whoever has it now is not on its lease.
+    """
+    mine = next((lease for lease in claims.living if lease.mount_id == mount_id), None)
+    if volume.access is Access.EXCLUSIVE and _others(claims, mine):
         raise ConflictError(
-            f"{in_use(volume, claims, now, grace)}; one container at a time may have a volume, "
+            f"{in_use(volume, claims)}; one container at a time may have a volume, "
             "unless it was created with `-o access=shared`"
         )
-    return Lease(mount_id, 1, now)
+    if mine is None:
+        return Lease(mount_id, 1, now, engine)
+    return replace(mine, mounts=mine.mounts + 1, engine=engine)
+
+
+def _others(claims: Claims, mine: Lease | None) -> bool:
+    """Say whether anybody has the volume besides the holder of `mine`."""
+    holder = mine.holder if mine else None
+    return any(lease is not mine for lease in claims.living) or any(
+        each.who != holder for each in claims.holders
+    )
 
 
 def released(lease: Lease) -> Lease | None:
-    """Decide on an Unmount: what is left of `lease`, None when that was its last Mount."""
-    return replace(lease, mounts=lease.mounts - 1) if lease.mounts > 1 else None
+    """Decide on an Unmount: what is left of `lease`, None when it is over.
+
+    The engine's word ends its waiting. A holder that was shown ends it by its own end.
+    """
+    if lease.mounts > 1 or lease.holder is not None:
+        return replace(lease, mounts=max(0, lease.mounts - 1))
+    return None
 
 
-def in_use(volume: Volume, claims: Claims, now: Moment, grace: float) -> str:
+def in_use(volume: Volume, claims: Claims) -> str:
     """Say that a volume that is not free is in use, by whom, and since when."""
-    return f"volume {volume.name!r} is in use: {who_has_it(claims, now, grace)}"
+    return f"volume {volume.name!r} is in use: {_who_has_it(claims)}"
 
 
-def who_has_it(claims: Claims, now: Moment, grace: float) -> str:
-    """Say who has a volume that is not free, since when, and for how long if that is known."""
+def _who_has_it(claims: Claims) -> str:
     if claims.holders:
         holder = claims.holders[0]
         return f"{holder} has had it since {timestamp(holder.since)}"
     lease = claims.living[0]
     who = f"mount {lease.mount_id[:12]} has had it since {timestamp(lease.since.utc)}"
-    if claims.holders is None:
+    if claims.sight is None:
         return f"{who}, and mdvp cannot see whether its container lives (its log says why)"
-    left = max(0.0, grace - elapsed(lease.since, now))
+    left = math.ceil(max(0.0, claims.left[lease.mount_id]))
+    if lease.engine in claims.sight.gone:
+        return (
+            f"{who}, and the engine that asked for it is gone; if no container starts with it, "
+            f"the volume is free again in {left} s"
+        )
     return (
-        f"{who}, for a container that is starting; if it never does, the volume is free again "
-        f"in {math.ceil(left)} s"
+        f"{who}, for a container that is starting, or a copy; if neither comes, the volume is "
+        f"free again in {left} s"
     )

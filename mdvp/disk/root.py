@@ -328,6 +328,16 @@ class Root:
             return False
         return True
 
+    def kept(self, name: str) -> int | None:
+        """Return the open descriptor of the directory of volume `name`, if it is kept open."""
+        return self._kept.get(name)
+
+    def name_of(self, identity: Identity) -> str | None:
+        """Return what the directory with this identity is called in the root, if it is there."""
+        with os.scandir(self._fd) as entries:
+            names = [each.name for each in entries if each.inode() == identity.inode]
+        return next((name for name in names if self.find(name, identity) is Found.OURS), None)
+
     def let_go(self, name: str) -> None:
         """Unlock the directory of volume `name`."""
         if (fd := self._kept.pop(name, None)) is not None:

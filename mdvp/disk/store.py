@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mdvp.core.clock import Moment
 from mdvp.core.errors import StorageError
-from mdvp.core.lease import Lease
+from mdvp.core.lease import Engine, Lease
 from mdvp.core.volume import Access, Identity, Volume
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,30 @@ _MIGRATIONS = (
     ALTER TABLE leases ADD COLUMN uptime REAL NOT NULL DEFAULT 0;
     ALTER TABLE leases ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
     """,
+    # Of a lease that had been seen nobody knows any more who had it: while that container is there,
+    # it is found again. A lease can be left with no Mounts, and SQLite cannot change a CHECK.
+    """
+    CREATE TABLE new_leases (
+        volume TEXT NOT NULL REFERENCES volumes (name),
+        mount_id TEXT NOT NULL,
+        mounts INTEGER NOT NULL CHECK (mounts >= 0),
+        since TEXT NOT NULL,
+        boot TEXT NOT NULL,
+        uptime REAL NOT NULL,
+        engine INTEGER,
+        engine_started INTEGER,
+        holder TEXT,
+        PRIMARY KEY (volume, mount_id)
+    ) STRICT;
+    INSERT INTO new_leases (volume, mount_id, mounts, since, boot, uptime)
+        SELECT volume, mount_id, mounts, since, boot, uptime FROM leases;
+    DROP TABLE leases;
+    ALTER TABLE new_leases RENAME TO leases;
+    """,
 )
 _VERSION = len(_MIGRATIONS)
 _VOLUME = "name, created_at, inode, born, access, uid, gid, mode"
-_LEASE = "mount_id, mounts, since, boot, uptime, seen"
+_LEASE = "mount_id, mounts, since, boot, uptime, engine, engine_started, holder"
 _RESERVED = 8 << 20  # bytes
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -145,10 +165,10 @@ class Store:
         _add(self._db, volume)
 
     def replace(self, volume: Volume) -> None:
-        """Record that the volume of this name is from now on as `volume` says."""
+        """Record that the volume of this name has from now on the directory that `volume` has."""
         self._db.execute(
-            "UPDATE volumes SET inode = ?, born = ?, access = ? WHERE name = ?",
-            (*volume.identity, volume.access.value, volume.name),
+            "UPDATE volumes SET inode = ?, born = ? WHERE name = ?",
+            (*volume.identity, volume.name),
         )
 
     def delete(self, name: str) -> None:
@@ -165,13 +185,9 @@ class Store:
         )
         return [_lease(*row) for row in rows]
 
-    def unseen_leases(self) -> dict[str, list[Lease]]:
-        """Return the leases whose container the kernel has not shown yet, by volume name."""
-        leases: dict[str, list[Lease]] = {}
-        rows = self._db.execute(f"SELECT volume, {_LEASE} FROM leases WHERE NOT seen")  # noqa: S608
-        for volume, *row in rows:
-            leases.setdefault(volume, []).append(_lease(*row))
-        return leases
+    def leased(self) -> list[str]:
+        """Return the names of the volumes that have leases."""
+        return [name for (name,) in self._db.execute("SELECT DISTINCT volume FROM leases")]
 
     def put_leases(self, name: str, leases: Iterable[Lease], ended: Iterable[Lease] = ()) -> None:
         """Record `leases` on volume `name`, for what their mount IDs had, and end those `ended`."""
@@ -182,7 +198,8 @@ class Store:
                 [(name, lease.mount_id) for lease in ended],
             )
             self._db.executemany(
-                f"INSERT OR REPLACE INTO leases (volume, {_LEASE}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                f"INSERT OR REPLACE INTO leases (volume, {_LEASE}) "  # noqa: S608
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(name, *_columns(lease)) for lease in leases],
             )
 
@@ -288,9 +305,18 @@ def _delete(db: sqlite3.Connection, name: str) -> None:
 
 
 def _lease(  # noqa: PLR0913, PLR0917  # a row
-    mount_id: str, mounts: int, since: str, boot: str, uptime: float, seen: int
+    mount_id: str,
+    mounts: int,
+    since: str,
+    boot: str,
+    uptime: float,
+    pid: int | None,
+    started: int | None,
+    holder: str | None,
 ) -> Lease:
-    return Lease(mount_id, mounts, Moment(datetime.fromisoformat(since), boot, uptime), bool(seen))
+    engine = None if pid is None or started is None else Engine(pid, started)
+    moment = Moment(datetime.fromisoformat(since), boot, uptime)
+    return Lease(mount_id, mounts, moment, engine, holder)
 
 
 def _columns(lease: Lease) -> tuple[object, ...]:
@@ -301,5 +327,7 @@ def _columns(lease: Lease) -> tuple[object, ...]:
         since.utc.isoformat(),
         since.boot,
         since.uptime,
-        lease.seen,
+        lease.engine and lease.engine.pid,
+        lease.engine and lease.engine.started,
+        lease.holder,
     )

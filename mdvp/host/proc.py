@@ -1,9 +1,12 @@
 """Reading `/proc`: small functions, each of which reads one thing about one process.
 
 They take a process' id, or a thread's, as text. Each raises FileNotFoundError or ProcessLookupError
-when the process has gone, and PermissionError when we may not know.
+when the process has gone, and PermissionError when we may not know. None can be made to wait: a
+process is asked for its links, and no file of its is looked at, which may be on a file system that
+does not answer.
 
-Source: proc_pid_ns(5), proc_pid_root(5), proc_pid_cgroup(5), proc_pid_stat(5), cgroups(7).
+Source: proc_pid_ns(5), proc_pid_root(5), proc_pid_cgroup(5), proc_pid_stat(5), proc_pid_fd(5),
+proc_pid_fdinfo(5), cgroups(7).
 """
 
 import array
@@ -16,8 +19,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 _CONTAINER = re.compile(rb"[0-9a-f]{64}")
-_TICKS = os.sysconf("SC_CLK_TCK")
+_MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
+
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Process(NamedTuple):
@@ -39,15 +44,41 @@ def living(pid: str) -> tuple[str, str]:
     """Return a thread of a process, and its namespace; the first thread may end before others."""
     with suppress(FileNotFoundError):
         return pid, namespace(pid)
-    for thread in os.listdir(f"/proc/{pid}/task"):
+    for thread in threads(pid):
         with suppress(FileNotFoundError):
             return thread, namespace(thread)
     raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), pid)
 
 
-def root(pid: str) -> str:
-    """Return the path of the directory that is `/` for a process."""
-    return os.readlink(f"/proc/{pid}/root")  # noqa: PTH115  # as below
+def threads(pid: str) -> list[str]:
+    """Return the threads of a process."""
+    return os.listdir(f"/proc/{pid}/task")
+
+
+class Directory(NamedTuple):
+    """A directory as a process has it: the mount that it is reached through, and its path.
+
+    The path is from the root of the process' namespace, where another may be mounted over it.
+    """
+
+    mount: bytes
+    path: str
+
+
+def root(pid: str) -> Directory:
+    """Return the directory that is `/` for a process."""
+    # The path alone does not tell it: that of any mount that was detached is "/", too.
+    fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+    try:
+        return Directory(mount_of(fd), os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # as below
+    finally:
+        os.close(fd)
+
+
+def mount_of(fd: int) -> bytes:
+    """Return the id of the mount that a file of ours was opened through."""
+    found = _MOUNT_ID.search(read(f"/proc/self/fdinfo/{fd}"))
+    return found[1] if found else b""
 
 
 def namespace(pid: str) -> str:
@@ -69,6 +100,21 @@ def owner_of_users(pid: str) -> int:
         os.close(fd)
 
 
+def program(pid: str) -> str:
+    """Return the path of the program that a process runs, as it knows it."""
+    return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115  # as above
+
+
+def used(pid: str) -> Iterator[str]:
+    """Yield what a process, or a thread, has open or is in, each as a path in its namespace."""
+    for name in ("cwd", "root", "exe"):
+        with suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115  # as above
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115  # as above
+
+
 def read(path: str) -> bytes:
     """Return the content of a file in `/proc`."""
     try:
@@ -80,25 +126,25 @@ def read(path: str) -> bytes:
         raise
 
 
-def container_in(cgroup: bytes) -> str | None:
-    """Return the id of the innermost container that a `/proc/<pid>/cgroup` names, if any.
+def containers_in(cgroup: bytes) -> list[str]:
+    """Return the ids of the containers that a `/proc/<pid>/cgroup` names, the outermost first.
 
     What is in a user's slice is not looked at: there users make what cgroups they like.
     """
     paths = [line for line in cgroup.splitlines() if b"/user.slice/" not in line]
     found = _CONTAINER.findall(b"\n".join(paths))
-    return found[-1].decode() if found else None
+    return [each.decode() for each in dict.fromkeys(found)]
 
 
-def container(pid: str) -> str | None:
-    """Return the id of the container that a process is in, if it is in one."""
-    return container_in(read(f"/proc/{pid}/cgroup"))
+def containers(pid: str) -> list[str]:
+    """Return the ids of the containers that a process is in, the outermost first."""
+    return containers_in(read(f"/proc/{pid}/cgroup"))
 
 
-def command_and_start(pid: str) -> tuple[str, float]:
-    """Return what a process is called, in ASCII, and when it began, in seconds since the boot."""
+def command_and_start(pid: str) -> tuple[str, int]:
+    """Return what a process is called, in ASCII, and when it began, in TICKS since the boot."""
     stat = read(f"/proc/{pid}/stat")
     # The command is in parentheses, and may itself have any character.
     opening, closing = stat.index(b"("), stat.rindex(b")")
     start_time = int(stat[closing + 2 :].split()[19])  # field 22
-    return ascii(os.fsdecode(stat[opening + 1 : closing]))[1:-1], start_time / _TICKS
+    return ascii(os.fsdecode(stat[opening + 1 : closing]))[1:-1], start_time

@@ -31,6 +31,8 @@ from mdvp.driver import Driver, Report
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
 BODY_MAX = 1 << 20
+# Where a server puts, in the environment of a request, which process it comes from.
+CALLER = "mdvp.caller"
 _GET = "/VolumeDriver.Get"
 _NOTHING: Mapping[str, Any] = {}  # the message of a request without a body
 _MOUNT_ID_MAX = 1024
@@ -38,7 +40,8 @@ _MOUNT_ID_MAX = 1024
 log = logging.getLogger(__name__)
 
 Message: TypeAlias = Mapping[str, Any]
-Operation: TypeAlias = Callable[[Message], Message]
+# What to do with a message, and who has sent it: the id of the process, if that is known.
+Operation: TypeAlias = Callable[[Message, int | None], Message]
 
 _STATUS: Mapping[type[MdvpError], str] = {
     BadRequestError: falcon.HTTP_400,
@@ -68,25 +71,25 @@ def create_app(
 def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
-    def create(message: Message) -> Message:
+    def create(message: Message, _caller: int | None) -> Message:
         driver.create(_text(message, "Name"), _options(message))
         return {}
 
-    def remove(message: Message) -> Message:
+    def remove(message: Message, _caller: int | None) -> Message:
         driver.remove(_text(message, "Name"))
         return {}
 
-    def mount(message: Message) -> Message:
-        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message))}
+    def mount(message: Message, caller: int | None) -> Message:
+        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message), caller)}
 
-    def unmount(message: Message) -> Message:
+    def unmount(message: Message, _caller: int | None) -> Message:
         driver.unmount(_text(message, "Name"), _mount_id(message))
         return {}
 
-    def path(message: Message) -> Message:
+    def path(message: Message, _caller: int | None) -> Message:
         return {"Mountpoint": driver.path(_text(message, "Name"))}
 
-    def get(message: Message) -> Message:
+    def get(message: Message, _caller: int | None) -> Message:
         if message is _NOTHING:
             # How the engine repeats one that got no answer: it has sent the body already. An error
             # now would be as bad as it would have been then.
@@ -94,12 +97,12 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         report = driver.get(_text(message, "Name"))
         return {"Volume": {**_volume(report.volume, report.mountpoint), "Status": _status(report)}}
 
-    def list_volumes(_message: Message) -> Message:
+    def list_volumes(_message: Message, _caller: int | None) -> Message:
         # Without Status: `docker volume ls` does not show it, and there may be many.
         return {"Volumes": [_volume(volume, mountpoint) for volume, mountpoint in driver.list()]}
 
     return {
-        "/Plugin.Activate": lambda _message: {"Implements": ["VolumeDriver"]},
+        "/Plugin.Activate": lambda *_: {"Implements": ["VolumeDriver"]},
         "/VolumeDriver.Create": create,
         "/VolumeDriver.Remove": remove,
         "/VolumeDriver.Mount": mount,
@@ -107,7 +110,7 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         "/VolumeDriver.Path": path,
         _GET: get,
         "/VolumeDriver.List": list_volumes,
-        "/VolumeDriver.Capabilities": lambda _message: {"Capabilities": {"Scope": "local"}},
+        "/VolumeDriver.Capabilities": lambda *_: {"Capabilities": {"Scope": "local"}},
     }
 
 
@@ -121,7 +124,7 @@ class Endpoint:
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
         """Answer a request."""
         _refuse_web_page(request)
-        response.data = _encode(self._operation(_decode(request)))
+        response.data = _encode(self._operation(_decode(request), request.env.get(CALLER)))
 
     def on_options(self, _request: falcon.Request, _response: falcon.Response) -> None:
         """Refuse as any other method is refused; Falcon would answer it with success."""
@@ -200,9 +203,8 @@ def _status(report: Report) -> Message:
         # Its container is not to be seen: it is starting, or we cannot see at all.
         status["mount_ids"] = [lease.mount_id for lease in claims.living]
         status["since"] = timestamp(claims.living[0].since.utc)
-    if claims.holders is None:
-        why = report.blind or "mdvp may not look at some container; its log has more"
-        status["warning"] = f"who has the volume is not certain: {why}"
+    if report.warnings:
+        status["warnings"] = list(report.warnings)
     return status
 
 

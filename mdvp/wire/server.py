@@ -8,6 +8,7 @@ the protocol's form too, since the engine shows only that.
 
 import logging
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
@@ -19,7 +20,7 @@ from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import BadRequest
 
 from mdvp.core.errors import NoAnswerError
-from mdvp.wire.api import MEDIA_TYPE, error_body
+from mdvp.wire.api import CALLER, MEDIA_TYPE, error_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -36,6 +37,7 @@ _HEAD_MAX = 16 << 10
 # sending, gets the refusal rather than a broken pipe.
 _BODY_READ_MAX = 64 << 20
 _PAUSE = 1.0  # seconds
+_UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,10 @@ class _JsonErrorTask(ErrorTask):
 
 class _Task(WSGITask):
     """A request for the app."""
+
+    def get_environment(self) -> dict[str, object]:
+        """Tell the app who asks, besides what it is told by any server."""
+        return {**super().get_environment(), CALLER: _caller(self.channel.socket)}
 
     def execute(self) -> None:
         try:
@@ -158,6 +164,18 @@ class _Server(BaseWSGIServer):
     @property
     def _channels(self) -> Mapping[int, HTTPChannel]:
         return cast(Mapping[int, HTTPChannel], self.active_channels)
+
+
+def _caller(client: socket.socket | None) -> int | None:
+    """Return the process that has connected; None where that is not known, as over TCP.
+
+    Source: unix(7), SO_PEERCRED.
+    """
+    if client is None or client.family != socket.AF_UNIX:
+        return None
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid: int = _UCRED.unpack(credentials)[0]
+    return pid or None  # 0: in a process namespace that we cannot see into
 
 
 def _drop_idlest(idle: Sequence[HTTPChannel]) -> None:

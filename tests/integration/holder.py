@@ -31,7 +31,7 @@ def ready(
     It says so by its first line. With `container` it is in a cgroup such as the container of that
     id has. With `ends_itself` it is its last word, too: others whom it started live on.
     """
-    with _cgroup(container) as enter:
+    with cgroup(container) as enter:
         process = subprocess.Popen(
             [*enter, *command],
             stdin=subprocess.PIPE,
@@ -75,7 +75,7 @@ def new_container_id() -> str:
 
 
 @contextmanager
-def _cgroup(container: str | None) -> Iterator[Sequence[str]]:
+def cgroup(container: str | None) -> Iterator[Sequence[str]]:
     """Make a container's cgroup; yield the start of a command that puts itself into it."""
     if container is None:
         yield ()

@@ -23,6 +23,10 @@ from mdvp.driver import Driver
 from mdvp.host.kernel import Kernel
 
 
+def no_end() -> None:
+    raise AssertionError
+
+
 @contextmanager
 def driver_on(
     path: Path,
@@ -34,7 +38,7 @@ def driver_on(
     with (
         closing(root_class(path, lock_directories=lock_directories)) as root,
         closing(store_class(root.database, root.volumes)) as store,
-        closing(Driver(root, store, Kernel(root.descriptor), GRACE)) as driver,
+        closing(Driver(root, store, Kernel(root.descriptor), GRACE, end=no_end)) as driver,
     ):
         yield driver
 
@@ -323,9 +327,11 @@ def crash(
     store = dying(Store, method, moment) if of_store else Store
     child = os.fork()
     if child == 0:
-        with driver_on(path, root, store) as driver:
-            operation(driver)
-        os._exit(0)  # not reached: the step is part of the operation
+        try:
+            with driver_on(path, root, store) as driver:
+                operation(driver)
+        finally:
+            os._exit(0)  # not reached: the step is part of the operation
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), f"{step} is no step of this operation"
 

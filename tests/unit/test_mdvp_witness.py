@@ -7,6 +7,10 @@ from support import eventually
 from mdvp.witness import Witness
 
 
+def no_end() -> None:
+    raise AssertionError
+
+
 def counting(answers: list[bool | Exception]) -> tuple[Callable[[], bool], list[int]]:
     """Return what gives these answers in turn, and where it counts that it was asked."""
     asked: list[int] = []
@@ -23,7 +27,7 @@ def counting(answers: list[bool | Exception]) -> tuple[Callable[[], bool], list[
 
 def test_it_looks_until_there_is_no_more_to_be_seen_and_again_when_woken() -> None:
     look, asked = counting([True, True, False])
-    witness = Witness(look)
+    witness = Witness(look, no_end)
     eventually(lambda: len(asked), 3)
     witness.wake()
     eventually(lambda: len(asked), 4)
@@ -33,7 +37,7 @@ def test_it_looks_until_there_is_no_more_to_be_seen_and_again_when_woken() -> No
 
 def test_a_look_that_fails_is_not_its_last(caplog: pytest.LogCaptureFixture) -> None:
     look, asked = counting([OSError("no more files"), False])
-    witness = Witness(look)
+    witness = Witness(look, no_end)
     eventually(lambda: len(asked), 2)
     witness.close()
     assert "no more files" in caplog.text
@@ -46,6 +50,6 @@ def test_it_ends_at_once_while_it_waits() -> None:
         seen.set()
         return True
 
-    witness = Witness(look)
+    witness = Witness(look, no_end)
     assert seen.wait(10)
     witness.close()

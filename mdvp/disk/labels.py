@@ -1,0 +1,112 @@
+"""The records on the directories: each carries its volume's, should the database be lost.
+
+Failure model. A record is a second copy: a file system that has no extended attributes is served
+all the same. It is input like any other when it is read; `mdvp.disk.record` has what is believed.
+
+A container that has had a volume can have kept its record, which is signed. It is worth nothing
+for another directory. But the same directory can become another volume, by being adopted: so it
+is remembered since when the records of an adopted directory count.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from mdvp.core.volume import Identity, Volume
+from mdvp.disk import record
+from mdvp.disk.entry import identity
+
+log = logging.getLogger(__name__)
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Labels:
+    """The records on directories, signed with a key."""
+
+    def __init__(self, key: bytes, adoptions: Path, *, trust: bool) -> None:
+        """Sign and verify with `key`; `adoptions` is a file, which need not be there yet.
+
+        `trust` is whether to do without a signature where nobody else can have written the record.
+        """
+        self._key = key
+        self._adoptions = adoptions
+        self._trust = trust
+
+    def write(self, fd: int, volume: Volume) -> None:
+        """Write the record of `volume` on its directory, which is open, unless it has it."""
+        text = record.encode(volume, self._key)
+        try:
+            if _read(fd) != text:
+                os.setxattr(fd, record.ATTRIBUTE, text)
+        except OSError as error:
+            log.debug("volume %s: its directory cannot carry its record: %s", volume.name, error)
+
+    def reader(self) -> "Reader":
+        """Return what reads records, by what is remembered now."""
+        return Reader(self._key, dict(self._adopted()), trust=self._trust)
+
+    def note_adoption(self, volume: Volume) -> None:
+        """Have only such records of this volume's directory count as are not older than it."""
+        with self._adoptions.open("a") as file:
+            inode, born = volume.identity
+            file.write(f"{inode} {born} {volume.created_at.isoformat()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _adopted(self) -> Iterator[tuple[Identity, datetime]]:
+        try:
+            lines = self._adoptions.read_text().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                inode, born, since = line.split(" ")
+                yield Identity(int(inode), int(born)), datetime.fromisoformat(since)
+            except ValueError:
+                log.warning("a line of %s cannot be read", self._adoptions.name)  # cut by a crash
+
+
+class Reader:
+    """Reads the records of many directories."""
+
+    def __init__(self, key: bytes, adopted: Mapping[Identity, datetime], *, trust: bool) -> None:
+        """Verify with `key`; of directories that were `adopted`, older records do not count."""
+        self._key = key
+        self._adopted = adopted
+        self._trust = trust
+
+    def read(self, fd: int, name: str) -> Volume | None:
+        """Return the volume that the open directory `name` says that it is, if it says so.
+
+        Raises record.BadRecordError, and OSError where the file system has no records.
+        """
+        text = _read(fd)
+        if not text:
+            return None
+        trusted = self._trust and _only_ours(fd)
+        volume = record.decode(text, self._key, name, identity(fd), trusted=trusted)
+        since = self._adopted.get(volume.identity)
+        if since is not None and volume.created_at < since:
+            raise record.BadRecordError("it is from before the directory was adopted")
+        return volume
+
+
+def _only_ours(fd: int) -> bool:
+    """Say whether nobody else can have written the record of a directory."""
+    status = os.fstat(fd)
+    return status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
+
+
+def _read(fd: int) -> bytes:
+    """Return the record of a directory, empty if it has none."""
+    try:
+        return os.getxattr(fd, record.ATTRIBUTE)
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return b""
+        raise
