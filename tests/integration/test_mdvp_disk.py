@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import repeat
@@ -15,7 +15,7 @@ from threading import Event
 import pytest
 
 from mdvp.core.errors import ConflictError, StorageError
-from mdvp.core.lease import Holder
+from mdvp.core.lease import Engine, Holder
 from mdvp.core.options import Options
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
@@ -416,26 +416,45 @@ def test_a_crash_while_a_directory_is_made_again_leaves_a_volume_that_mounts(
     assert_nothing_is_left_aside(tmp_path)
 
 
-class Forgetful:
+class Glance:
+    """A look at the host that shows these."""
+
+    def __init__(self, holders: list[Holder]) -> None:
+        self._holders = holders
+
+    def holders(self, *_: object) -> list[Holder]:
+        return self._holders
+
+    def begun(self, _since: float) -> list[Holder]:
+        return []
+
+    def lives(self, _engine: Engine) -> bool:
+        return True
+
+    def at_work(self, _engine: Engine, _paths: Collection[bytes]) -> bool:
+        return False
+
+
+class Forgetful(Kernel):
     """A view of the kernel that remembers a time when nobody had the volume."""
 
-    blind = None
-
-    def __init__(self) -> None:
+    def __init__(self, root: int) -> None:
+        super().__init__(root)
         self.afresh = 0
 
-    def holders(self, *, fresh: bool = False) -> dict[str, list[Holder]]:
+    def look(self, *, fresh: bool = False) -> Glance:  # type: ignore[override]  # one is enough
         self.afresh += fresh
-        container = Holder("c" * 64, 1, "sh", datetime.now(UTC), 0.0)
-        return {"vol": [container]} if fresh else {}
+        container = Holder("c" * 64, "c" * 64, 1, "sh", datetime.now(UTC), 0.0)
+        return Glance([container] if fresh else [])
 
 
 def test_no_volume_is_taken_from_anybody_on_what_was_seen_before(tmp_path: Path) -> None:
-    kernel = Forgetful()
     with (
         closing(Root(tmp_path)) as root,
         closing(Store(root.database)) as store,
-        closing(Driver(root, store, kernel, grace=0)) as driver,
+        closing(
+            Driver(root, store, kernel := Forgetful(root.descriptor), grace=0, end=no_end)
+        ) as driver,
     ):
         driver.create("vol")
         driver.mount("vol", "one")
