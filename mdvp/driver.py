@@ -1,9 +1,9 @@
 """The volume driver: each operation of the protocol, on volumes, directories and leases.
 
 Failure model. The database decides and the disk follows. A directory is made aside, recorded, and
-put at its place; it is moved aside, forgotten, and deleted. So after a crash there is one rule for
-every directory found aside: if a volume on record has its identity, it goes to that volume's place,
-and if none has, it is deleted. Every operation is then either done or not begun.
+put at its place; it is moved aside, forgotten, and deleted. So there is one rule for whatever is
+aside: a directory that has the identity of a volume on record goes to that volume's place at the
+next start, and all else is deleted. Every operation is then either done or not begun.
 
 What is at a volume's place is compared with the record before a container gets it. A directory that
 has vanished is made again, empty, since a container that cannot start helps nobody; a directory
@@ -74,11 +74,10 @@ class Driver:
         self._now = now
         self._custody = Custody(root, store, kernel, grace, now)
         self._lock = self._custody.lock
-        self._deleter = Deleter(self._delete)
-        for aside in list(root.aside()):
-            self._recover(aside)
+        self._warned: dict[str, str] = {}
         volumes = store.volumes()
         for volume in volumes:
+            self._recover(volume)
             root.keep(volume)
         if store.new and root.used_before and not volumes:
             log.error(
@@ -88,20 +87,26 @@ class Driver:
                 root.path,
             )
         self._witness = Witness(self._custody.watch, end)
+        self._deleter = Deleter(root.aside, self._delete, end)
 
-    def _delete(self, aside: Aside) -> None:
+    def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
+        with self._lock:
+            identity = self._root.identity(aside)
+            if identity is not None and self._store.volume_of(identity) is not None:
+                return True  # its place is taken, so it waits
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
-        self._root.delete(aside)
+        return self._root.delete(aside, go_on)
 
-    def _recover(self, aside: Aside) -> None:
-        volume = self._store.volume_of(aside.identity)
-        if volume is None:
-            self._deleter.put(aside)
-            return
+    def _recover(self, volume: Volume) -> None:
+        """Put the directory of a volume back at its place, should a crash have left it aside."""
         try:
-            self._root.place(aside, volume.name)
-            log.info("volume %s put back at its place after a crash", volume.name)
+            if self._root.find(volume.name, volume.identity) is Found.OURS:
+                return
+            aside = self._root.left(volume.identity)
+            if aside is not None:
+                self._root.place(aside, volume.name)
+                log.info("volume %s put back at its place after a crash", volume.name)
         except (ConflictError, OSError) as error:
             log.error("cannot put volume %s back at its place: %s", volume.name, error)
 
@@ -122,14 +127,7 @@ class Driver:
                 self._adopt(name, options)
             else:
                 self._make(name, options)
-        if options.uid and self._root.is_open_to_all:
-            log.warning(
-                "volume %s: its directory is user %d's, and %s is open to all: on the host that "
-                "user can put another thing in its place, such as a link to anywhere",
-                name,
-                options.uid,
-                self._root.path,
-            )
+            self._warn(name)
         log.info(
             "volume %s created at %s (%s)",
             name,
@@ -138,8 +136,8 @@ class Driver:
         )
 
     def _make(self, name: str, options: Options) -> None:
-        aside = self._root.make(name, options)
-        volume = self._new_volume(name, options, aside.identity)
+        aside, identity = self._root.make(name, options)
+        volume = self._new_volume(name, options, identity)
         try:
             self._root.label(aside, volume)
             self._store.add(volume)
@@ -159,6 +157,7 @@ class Driver:
             )
         identity = self._root.adopt(name, options, self._check_adoptable)
         volume = self._new_volume(name, options, identity)
+        self._root.note_adoption(volume)
         self._store.add(volume)
         self._store.sync()
         self._root.keep(volume)
@@ -193,15 +192,18 @@ class Driver:
             aside = self._set_aside(volume)
             self._forget(volume, aside)
             self._root.let_go(name)
+            self._warned.pop(name, None)
             _log_reclaimed(name, claims.dead)
         log.info("volume %s removed", name)
-        if aside is not None:
-            self._deleter.put(aside)
+        self._deleter.wake()
 
     def _set_aside(self, volume: Volume) -> Aside | None:
-        found = self._root.find(volume.name, volume.identity)
+        found = self._found(volume)
         if found is Found.OURS:
-            return self._root.set_aside(volume.name, volume.identity)
+            aside = self._root.set_aside(volume.name, volume.identity)
+            if aside is not None:
+                return aside
+            found = self._found(volume)
         log.warning(
             "volume %s: its directory is no longer at %s%s",
             volume.name,
@@ -209,6 +211,13 @@ class Driver:
             ", and what is there now stays" if found is Found.FOREIGN else "",
         )
         return None
+
+    def _found(self, volume: Volume) -> Found:
+        """Say what is at the place of a volume; raise ConflictError if that cannot be seen."""
+        found = self._root.find(volume.name, volume.identity)
+        if found is Found.COVERED:
+            raise self._root.covered(volume.name)
+        return found
 
     def _forget(self, volume: Volume, aside: Aside | None) -> None:
         try:
@@ -243,7 +252,7 @@ class Driver:
 
     def _ensure_directory(self, volume: Volume) -> None:
         place = self._root.mountpoint(volume.name)
-        found = self._root.find(volume.name, volume.identity)
+        found = self._found(volume)
         if found is Found.FOREIGN:
             log.error("volume %s: what is at %s is not its directory", volume.name, place)
             raise ConflictError(
@@ -258,11 +267,19 @@ class Driver:
                 place,
             )
         self._root.keep(volume)
+        self._warn(volume.name)
+
+    def _warn(self, name: str) -> None:
+        """Log what is to be known of the directory of a volume; the same once."""
+        warning = self._root.warning(name)
+        if warning is not None and self._warned.get(name) != warning:
+            self._warned[name] = warning
+            log.warning("volume %s: %s", name, warning)
 
     def _make_again(self, volume: Volume) -> None:
         options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)
-        aside = self._root.make(volume.name, options)
-        again = replace(volume, identity=aside.identity)
+        aside, identity = self._root.make(volume.name, options)
+        again = replace(volume, identity=identity)
         try:
             self._root.label(aside, again)
             self._store.replace(again)
@@ -309,6 +326,8 @@ class Driver:
             warnings.append(f"who has the volume is not certain: {why}")
         if is_doubled(volume, claims):
             warnings.append("several containers have this exclusive volume: stop all but one")
+        if (warning := self._root.warning(volume.name)) is not None:
+            warnings.append(warning)
         return warnings
 
     def list(self) -> list[tuple[Volume, str]]:

@@ -32,7 +32,12 @@ def opened(name: str, folder: int, flags: int = os.O_RDONLY) -> Iterator[int]:
 
 def open_directory(name: str, folder: int, flags: int = os.O_RDONLY) -> int:
     """Open the directory `name` of the open `folder`, for the caller to close; raises as above."""
-    return open_beneath(name, folder, flags | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return open_beneath(name, folder, flags | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if is_covered(error):
+            error.strerror = "is a mount point"  # what the kernel says of it helps nobody
+        raise
 
 
 def is_no_directory(error: OSError) -> bool:

@@ -13,6 +13,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -54,21 +55,20 @@ class Labels:
         """Have only such records of this volume's directory count as are not older than it."""
         with self._adoptions.open("a") as file:
             inode, born = volume.identity
-            file.write(f"{inode} {born} {volume.created_at.isoformat()}\n")
+            # On a line of its own, should a crash have cut the one before.
+            file.write(f"\n{inode} {born} {volume.created_at.isoformat()}\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _adopted(self) -> Iterator[tuple[Identity, datetime]]:
         try:
-            lines = self._adoptions.read_text().splitlines()
+            lines = self._adoptions.read_text().split("\n")
         except FileNotFoundError:
             return
         for line in lines:
-            try:
+            with suppress(ValueError):  # an empty one, or one that a crash has cut
                 inode, born, since = line.split(" ")
                 yield Identity(int(inode), int(born)), datetime.fromisoformat(since)
-            except ValueError:
-                log.warning("a line of %s cannot be read", self._adoptions.name)  # cut by a crash
 
 
 class Reader:

@@ -53,6 +53,10 @@ class Locks:
             self._warned = True
         return affordable
 
+    def descriptor(self, name: str) -> int | None:
+        """Return the open descriptor of the directory of volume `name`, if it is locked."""
+        return self._held.get(name)
+
     def give_up(self, name: str) -> None:
         """Unlock the directory of volume `name`."""
         if (fd := self._held.pop(name, None)) is not None:

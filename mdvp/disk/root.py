@@ -1,50 +1,48 @@
-"""The directories: every touch of the disk under the root of all volumes.
+"""The directories of the volumes: where they are, and how they come to their places and go.
 
 Failure model. The root may be `/tmp`, where any local user can put a link, a file or a directory in
-the way. So all work is relative to open descriptors and follows no link, and mdvp's own folder
-`.mdvp` must be a real directory that is ours alone. A directory comes to and goes from its place by
-one rename(2) out of or into that folder, so it is at its place whole or not at all; what a crash
-leaves aside is found again with `aside()`. rename(2) never replaces anything but an empty
-directory.
-
-systemd-tmpfiles removes what is old from `/tmp`, but leaves alone a directory that somebody holds a
-BSD lock on, with all below it (tmpfiles.d(5), Age). So each volume's directory is kept open and
-locked, as many as there are descriptors for.
-
-Each directory carries its volume's record in an extended attribute, should the database be lost. A
-file system without such attributes is served all the same.
+the way, and where the owner of a volume's directory can rename it at any time, or mount something
+on it. So all work is relative to open descriptors (`mdvp.disk.entry`), and a directory is known by
+its identity, not by its name. It comes to and goes from its place by one rename(2) out of or into
+`.mdvp` (`mdvp.disk.state`), which replaces nothing; so it is at its place whole or not at all, and
+what a crash leaves is in the folder `new` or in `trash`. What was moved is looked at afterwards:
+somebody may have exchanged it just before.
 """
 
 import errno
-import fcntl
 import logging
 import os
-import resource
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import islice
 from pathlib import Path
 
 from mdvp.core.errors import ConflictError, StorageError
 from mdvp.core.options import Options
 from mdvp.core.volume import Identity, Volume, shown
-from mdvp.disk import record, trash
-from mdvp.disk.statx import birth_time
+from mdvp.disk import trash
+from mdvp.disk.entry import (
+    LOOK,
+    identity,
+    is_covered,
+    is_no_directory,
+    open_directory,
+    opened,
+)
+from mdvp.disk.labels import Labels, Reader
+from mdvp.disk.linux import rename_new
+from mdvp.disk.locks import Locks
+from mdvp.disk.record import BadRecordError
+from mdvp.disk.state import TRASH, State
 
 log = logging.getLogger(__name__)
 
-STATE_FOLDER = ".mdvp"
-_KEY = "key"
-_KEY_BYTES = 32
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAMED_MAX = 10  # in one message
-_FOLDER_MODE = 0o700
+_NEW_MAX = 1000  # to be looked at; only crashes leave something in `new`, and one each
 _VOLUME_MODE = 0o755
-# What is not for directories: connections, the database, files under way.
-_DESCRIPTORS_RESERVED = 512
 
 
 class Found(Enum):
@@ -52,16 +50,16 @@ class Found(Enum):
 
     OURS = auto()  # the directory with the volume's identity
     NOTHING = auto()
+    COVERED = auto()  # a mount point: what is below it cannot be seen, and is not to be moved
     FOREIGN = auto()  # anything else: never to be handed to a container, never to be removed
 
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """A directory that is not at its place: new and not there yet, or on its way out."""
+    """What is not at a place: new and not there yet, or on its way out."""
 
     folder: int
     entry: str
-    identity: Identity
 
 
 class Root:
@@ -69,7 +67,7 @@ class Root:
 
     Attributes:
         path: where it is.
-        used_before: whether an mdvp has been here, by the key that it left.
+        used_before: whether an mdvp has been here.
 
     """
 
@@ -80,88 +78,52 @@ class Root:
         """
         self.path = path
         self._text = str(path).rstrip("/")
-        self._lock_directories = lock_directories
-        self._warned = False
-        self._kept: dict[str, int] = {}  # the descriptors of locked directories, by volume name
+        self._locks = Locks(wanted=lock_directories)
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._device = os.fstat(self._fd).st_dev
-            self._check_root()
-            self._state = self._own_folder(self._fd, STATE_FOLDER)
-            self._lock()
-            self._signing_key, self.used_before = self._own_key()
-            self._new = self._own_folder(self._state, "new")
-            self._trash = self._own_folder(self._state, "trash")
+            self._check()
+            self._state = State(self._fd, path)
         except OSError as error:
-            raise StorageError(f"cannot use {path} as the root of volumes: {error}") from error
+            raise StorageError(_why_unusable(path, error)) from error
+        self.used_before = self._state.used_before
+        # Without the key of before, who can have written a record is all there is to go by.
+        self._labels = Labels(
+            self._state.key, self._state.path / "adopted", trust=not self.used_before
+        )
 
-    @property
-    def is_open_to_all(self) -> bool:
-        """Whether every user can make files in the root."""
-        return bool(os.fstat(self._fd).st_mode & stat.S_IWOTH)
-
-    def _check_root(self) -> None:
-        if self.is_open_to_all and not os.fstat(self._fd).st_mode & stat.S_ISVTX:
+    def _check(self) -> None:
+        status = os.fstat(self._fd)
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             raise StorageError(
                 f"will not keep volumes in {self.path}: every user can rename and remove what is "
                 "in it; `chmod +t` or `chmod o-w` it"
+            )
+        if not _is_ours(status):
+            log.warning(
+                "%s belongs to user %d, who can put other things in the place of all volumes, such "
+                "as links to anywhere; `chown root` it, or keep volumes elsewhere",
+                self.path,
+                status.st_uid,
             )
 
     @property
     def database(self) -> Path:
         """Where the state database belongs: a path through the open descriptor of our folder."""
-        return Path(f"/proc/self/fd/{self._state}/state.db")
-
-    def _own_folder(self, parent: int, name: str) -> int:
-        with suppress(FileExistsError):
-            os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
-        try:
-            fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise self._not_ours(name, "is not a directory") from error
-            raise
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
-            raise self._not_ours(name, f"belongs to user {status.st_uid}")
-        if status.st_mode & 0o077:
-            raise self._not_ours(name, "is open to other users")
-        return fd
-
-    def _not_ours(self, name: str, why: str) -> StorageError:
-        return StorageError(
-            f"will not keep state under {self.path}: {name} there {why}, "
-            "so somebody else can change it; remove it and start again"
-        )
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"another mdvp serves the volumes in {self.path}: stop that one, or give this one "
-                "a root of its own (`docker plugin set NAME data.source=DIR`)"
-            ) from error
-
-    def _own_key(self) -> tuple[bytes, bool]:
-        """Return the key that records are signed with, and whether it was there already."""
-        path = Path(f"/proc/self/fd/{self._state}/{_KEY}")
-        with suppress(FileNotFoundError):
-            key = path.read_bytes()
-            if len(key) == _KEY_BYTES:
-                return key, True
-        key = secrets.token_bytes(_KEY_BYTES)
-        # It is at its place whole or not at all: half a key would sign what nobody could verify.
-        new = path.with_suffix(".new")
-        new.touch(0o600)
-        new.write_bytes(key)
-        new.replace(path)
-        return key, False
+        return self._state.path / "state.db"
 
     @property
     def descriptor(self) -> int:
         """The open descriptor of the root."""
         return self._fd
+
+    def close(self) -> None:
+        """Give up the locks and the descriptors; the root cannot be used afterwards."""
+        self._locks.close()
+        self._state.close()
+        os.close(self._fd)
+
+    # What is where.
 
     def mountpoint(self, name: str) -> str:
         """Return the path of the directory of volume `name`, as the engine is told it."""
@@ -170,91 +132,83 @@ class Root:
     def has_directory(self, name: str) -> bool:
         """Say whether there is a directory at the place that a volume `name` would have."""
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:  # nothing there, or what only its owner may look at, such as a FUSE mount
+            with opened(name, self._fd, LOOK):
+                return True
+        except OSError:
             return False
-        return stat.S_ISDIR(status.st_mode)
 
-    def find(self, name: str, identity: Identity) -> Found:
-        """Say what is at the place of volume `name`, whose directory has `identity`."""
+    def find(self, name: str, sought: Identity) -> Found:
+        """Say what is at the place of volume `name`, whose directory has the identity `sought`."""
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-            found = Identity(status.st_ino, birth_time(name, self._fd))
+            with opened(name, self._fd, LOOK) as fd:
+                return Found.OURS if self._is(fd, sought) else Found.FOREIGN
         except FileNotFoundError:
             return Found.NOTHING
+        except OSError as error:
+            if is_covered(error):
+                return Found.COVERED
+            if is_no_directory(error):
+                return Found.FOREIGN
+            raise
+
+    def _is(self, fd: int, sought: Identity) -> bool:
         # Not the recorded device: its number may change with a reboot. A volume's directory is on
         # the file system of the root, or rename(2) could not have put it there.
-        ours = stat.S_ISDIR(status.st_mode) and status.st_dev == self._device
-        return Found.OURS if ours and found == identity else Found.FOREIGN
+        return os.fstat(fd).st_dev == self._device and identity(fd) == sought
 
-    def make(self, name: str, options: Options) -> Aside:
+    def name_of(self, sought: Identity) -> str | None:
+        """Return what the directory with this identity is called in the root, if it is there."""
+        with os.scandir(self._fd) as entries:
+            names = [each.name for each in entries if each.inode() == sought.inode]
+        return next((name for name in names if self.find(name, sought) is Found.OURS), None)
+
+    def warning(self, name: str) -> str | None:
+        """Return what is to be known of the directory of volume `name`, None if there is nothing.
+
+        Who owns a directory in a place where others can make some can rename it.
+        """
+        root = os.fstat(self._fd)
+        if _is_ours(root) and not root.st_mode & stat.S_IWOTH:
+            return None
+        try:
+            with opened(name, self._fd, LOOK) as fd:
+                status = os.fstat(fd)
+        except OSError:
+            return None
+        if _is_ours(status):
+            return None
+        return (
+            f"its directory is user {status.st_uid}'s, and {self.path} is open to others: on the "
+            "host that user can put another thing in its place, such as a link to anywhere"
+        )
+
+    # To a place, and away.
+
+    def make(self, name: str, options: Options) -> tuple[Aside, Identity]:
         """Make an empty directory for volume `name`, aside: no one else can reach it there.
 
         It has the owner and permissions that `options` ask for. Raises ConflictError when something
         is at the volume's place.
         """
-        if _exists(name, self._fd):
+        if self._is_taken(name):
             raise self._taken(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
-        os.mkdir(entry, dir_fd=self._new)
-        fd = os.open(entry, _DIRECTORY, dir_fd=self._new)
+        os.mkdir(entry, dir_fd=self._state.new)
         try:
-            os.fchmod(fd, _VOLUME_MODE)  # whatever the umask is
-            _give(fd, options)
-            return Aside(self._new, entry, _identity(fd))
+            with opened(entry, self._state.new) as fd:
+                os.fchmod(fd, _VOLUME_MODE)  # whatever the umask is
+                _give(fd, options)
+                return Aside(self._state.new, entry), identity(fd)
         except BaseException:
-            os.rmdir(entry, dir_fd=self._new)
+            os.rmdir(entry, dir_fd=self._state.new)
             raise
-        finally:
-            os.close(fd)
 
-    def adopt(self, name: str, options: Options, check: Callable[[Identity], object]) -> Identity:
-        """Take over the directory that is at the place of volume `name`, with its content.
-
-        It gets the owner and permissions that `options` ask for, once `check` has not raised.
-        Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
-        file system of the root.
-        """
-        place = self.mountpoint(name)
+    def _is_taken(self, name: str) -> bool:
         try:
-            fd = os.open(name, _DIRECTORY, dir_fd=self._fd)
-        except FileNotFoundError as error:
-            raise ConflictError(
-                f"there is no {place} to adopt: leave adopt out for a new directory (on the host "
-                "it is below the plugin's data.source)"
-            ) from error
+            with opened(name, self._fd, LOOK):
+                return True
         except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise ConflictError(
-                    f"{place} cannot be adopted: it is not a directory itself"
-                ) from error
-            raise
-        try:
-            status = os.fstat(fd)
-            if status.st_dev != self._device:
-                raise ConflictError(
-                    f"{place} cannot be adopted: it is another file system; mount that elsewhere"
-                )
-            if status.st_uid != os.geteuid():
-                raise ConflictError(
-                    f"{place} cannot be adopted: it belongs to user {status.st_uid}, who could "
-                    f"have put anything there; if you trust it, `chown root` it first"
-                )
-            identity = _identity(fd)
-            check(identity)
-            _give(fd, options)
-            return identity
-        finally:
-            os.close(fd)
-
-    def place(self, aside: Aside, name: str) -> None:
-        """Put a directory that is aside at the place of volume `name`; ConflictError if taken."""
-        try:
-            os.rename(aside.entry, name, src_dir_fd=aside.folder, dst_dir_fd=self._fd)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise self._taken(name) from error
-            raise
+            return error.errno != errno.ENOENT
 
     def _taken(self, name: str) -> ConflictError:
         return ConflictError(
@@ -263,152 +217,215 @@ class Root:
             "below the plugin's data.source)"
         )
 
-    def set_aside(self, name: str, identity: Identity) -> Aside:
-        """Move the directory of volume `name` out of its place; ConflictError if that cannot be."""
-        # No other directory there has this name, as no two have the same inode at a time.
-        aside = Aside(self._trash, str(identity.inode), identity)
+    def adopt(self, name: str, options: Options, check: Callable[[Identity], object]) -> Identity:
+        """Take over the directory that is at the place of volume `name`, with its content.
+
+        It gets the owner and permissions that `options` ask for, once `check` has not raised.
+        Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
+        file system of the root.
+        """
+        fd = self._open_to_adopt(name)
         try:
-            os.rename(name, aside.entry, src_dir_fd=self._fd, dst_dir_fd=self._trash)
+            self._check_adoptable(fd, name)
+            found = identity(fd)
+            check(found)
+            _give(fd, options)
+            return found
+        finally:
+            os.close(fd)
+
+    def _open_to_adopt(self, name: str) -> int:
+        place = self.mountpoint(name)
+        try:
+            return open_directory(name, self._fd)
+        except FileNotFoundError as error:
+            raise ConflictError(
+                f"there is no {place} to adopt: leave adopt out for a new directory (on the host "
+                "it is below the plugin's data.source)"
+            ) from error
+        except OSError as error:
+            if is_no_directory(error):
+                why = "is not a directory itself"
+            elif is_covered(error):
+                why = "is a mount point: mount that elsewhere"
+            else:
+                raise
+            raise ConflictError(f"{place} cannot be adopted: it {why}") from error
+
+    def _check_adoptable(self, fd: int, name: str) -> None:
+        place = self.mountpoint(name)
+        status = os.fstat(fd)
+        if status.st_dev != self._device:
+            raise ConflictError(
+                f"{place} cannot be adopted: it is another file system; mount that elsewhere"
+            )
+        if not _is_ours(status):
+            raise ConflictError(
+                f"{place} cannot be adopted: it belongs to user {status.st_uid}, who could "
+                f"have put anything there; if you trust it, `chown root` it first"
+            )
+
+    def place(self, aside: Aside, name: str) -> None:
+        """Put a directory that is aside at the place of volume `name`; ConflictError if taken."""
+        try:
+            rename_new(aside.entry, aside.folder, name, self._fd)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY):
+                raise self._taken(name) from error
+            raise
+
+    def set_aside(self, name: str, sought: Identity) -> Aside | None:
+        """Move the directory of volume `name` out of its place, into the trash.
+
+        Returns None when it is no longer there; raises ConflictError when it cannot be moved.
+        """
+        # No other directory there has this name, as no two have the same inode at a time.
+        aside = Aside(self._state.trash, str(sought.inode))
+        try:
+            rename_new(name, self._fd, aside.entry, aside.folder)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise ConflictError(
-                    f"{self.mountpoint(name)} is a mount point on the host: unmount it first"
-                ) from error
+                raise self.covered(name) from error
             raise
-        return aside
+        if self.identity(aside) == sought:
+            return aside
+        # Its owner has put something else there at the last moment. It is never deleted, not even
+        # after a crash here: `delete` compares the name with the inode.
+        try:
+            self.place(aside, name)
+        except ConflictError:
+            log.error(
+                "%s was exchanged again and again while its volume was removed; what was found "
+                "there is kept as %s/%s",
+                self.mountpoint(name),
+                TRASH,
+                aside.entry,
+            )
+        return None
+
+    def covered(self, name: str) -> ConflictError:
+        """Return the refusal to use the place of volume `name` as something is mounted there."""
+        return ConflictError(
+            f"{self.mountpoint(name)} is a mount point on the host: unmount it first"
+        )
+
+    # What is aside.
+
+    def identity(self, aside: Aside) -> Identity | None:
+        """Return which directory it is that is aside; None when it is none, or a mount point."""
+        try:
+            with opened(aside.entry, aside.folder, LOOK) as fd:
+                return identity(fd)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or is_no_directory(error) or is_covered(error):
+                return None
+            raise
+
+    def left(self, sought: Identity) -> Aside | None:
+        """Return where the directory with this identity is, if a crash has left it aside."""
+        trashed = Aside(self._state.trash, str(sought.inode))
+        with os.scandir(self._state.new) as entries:
+            new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
+        return next((each for each in (trashed, *new) if self.identity(each) == sought), None)
 
     def aside(self) -> Iterator[Aside]:
-        """Yield the directories that a crash has left aside."""
-        for folder in (self._new, self._trash):
-            for entry in os.listdir(folder):
-                fd = os.open(entry, _DIRECTORY, dir_fd=folder)
-                try:
-                    yield Aside(folder, entry, _identity(fd))
-                finally:
-                    os.close(fd)
+        """Yield all that is aside, one after the other: there may be any number."""
+        for folder in (self._state.trash, self._state.new):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    yield Aside(folder, entry.name)
 
-    def delete(self, aside: Aside) -> None:
-        """Delete a directory that is aside, with all in it; see `mdvp.disk.trash.delete`."""
-        trash.delete(aside.folder, aside.entry)
+    def delete(self, aside: Aside, go_on: Callable[[], bool] = lambda: True) -> bool:
+        """Delete what is aside, with all in it; see `mdvp.disk.trash.delete`.
+
+        Raises OSError for what is called as a removed volume is, but is not its directory.
+        """
+        if aside.folder == self._state.trash and aside.entry.isdecimal():
+            found = self.identity(aside)
+            if found is None or found.inode != int(aside.entry):
+                raise OSError(
+                    errno.EINVAL, "is something else that was put in its place", aside.entry
+                )
+        return trash.delete(aside.folder, aside.entry, go_on)
+
+    # What is kept, and what directories say.
 
     def keep(self, volume: Volume) -> None:
         """Lock the directory of `volume` against cleaners, and label it should it have no record.
 
         Does nothing if it is not at its place.
         """
-        if volume.name in self._kept:
+        if volume.name in self._locks:
             return
         try:
-            fd = os.open(volume.name, _DIRECTORY, dir_fd=self._fd)
-        except OSError:
-            return
-        if _identity(fd) == volume.identity:
-            self._write_record(fd, volume)
-            if self._lock_directories and self._locked(fd, volume.name):
-                self._kept[volume.name] = fd
-                return
-        os.close(fd)
-
-    def _locked(self, fd: int, name: str) -> bool:
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if fd >= limit - _DESCRIPTORS_RESERVED:
-            if not self._warned:
-                log.warning(
-                    "volume %s and others: their directories are not locked, so systemd-tmpfiles "
-                    "may remove what is old in them: mdvp may have only %d files open",
-                    name,
-                    limit,
-                )
-                self._warned = True
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("volume %s: somebody else has locked its directory, so mdvp does not", name)
-            return False
-        return True
+            with opened(volume.name, self._fd) as fd:
+                if self._is(fd, volume.identity):
+                    self._labels.write(fd, volume)
+                    self._locks.take(volume.name, fd)
+        except OSError as error:
+            log.debug("volume %s: its directory is not kept: %s", volume.name, error)
 
     def kept(self, name: str) -> int | None:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
-        return self._kept.get(name)
-
-    def name_of(self, identity: Identity) -> str | None:
-        """Return what the directory with this identity is called in the root, if it is there."""
-        with os.scandir(self._fd) as entries:
-            names = [each.name for each in entries if each.inode() == identity.inode]
-        return next((name for name in names if self.find(name, identity) is Found.OURS), None)
+        return self._locks.descriptor(name)
 
     def let_go(self, name: str) -> None:
         """Unlock the directory of volume `name`."""
-        if (fd := self._kept.pop(name, None)) is not None:
-            os.close(fd)
+        self._locks.give_up(name)
 
     def label(self, aside: Aside, volume: Volume) -> None:
         """Write the record of `volume` on its directory, which is aside."""
-        fd = os.open(aside.entry, _DIRECTORY, dir_fd=aside.folder)
-        try:
-            self._write_record(fd, volume)
-        finally:
-            os.close(fd)
+        with opened(aside.entry, aside.folder) as fd:
+            self._labels.write(fd, volume)
 
-    def _write_record(self, fd: int, volume: Volume) -> None:
-        text = record.encode(volume, self._signing_key)
-        try:
-            if _read_record(fd) != text:
-                os.setxattr(fd, record.ATTRIBUTE, text)
-        except OSError as error:
-            # It is a second copy: without it, the volume is as good as with it.
-            log.debug("volume %s: its directory cannot carry its record: %s", volume.name, error)
+    def note_adoption(self, volume: Volume) -> None:
+        """Have no record on the directory of `volume` count that is older than the volume."""
+        self._labels.note_adoption(volume)
 
     def volumes(self) -> Iterator[Volume]:
         """Yield the volumes whose directories are at their places and say so."""
-        # Without the key of before, who can have written a record is all there is to go by.
-        trust = not self.used_before
+        reader = self._labels.reader()
         refused = []
-        for name in os.listdir(self._fd):
-            try:
-                fd = os.open(name, _DIRECTORY, dir_fd=self._fd)
-            except OSError:
-                continue  # not a directory
-            try:
-                status = os.fstat(fd)
-                text = _read_record(fd)
-                ours = trust and status.st_uid == os.geteuid()
-                if text and status.st_dev == self._device:
-                    yield record.decode(text, self._signing_key, name, _identity(fd), trusted=ours)
-            except OSError:
-                continue  # this file system has no records
-            except record.BadRecordError as error:
-                refused.append(f"{shown(name)} ({error})")
-            finally:
-                os.close(fd)
+        with os.scandir(self._fd) as entries:
+            for entry in entries:
+                try:
+                    volume = self._said(entry.name, reader)
+                except OSError:
+                    continue  # not a directory, or the file system has no records
+                except BadRecordError as error:
+                    refused.append(f"{shown(entry.name)} ({error})")
+                    continue
+                if volume is not None:
+                    yield volume
         if refused:
-            log.warning(
-                "%d directories in %s have a volume's record that is not to be trusted: %s%s; for "
-                "what was a volume, `docker volume create -d mdvp -o adopt=true NAME` makes it one "
-                "again",
-                len(refused),
-                self.path,
-                ", ".join(refused[:_NAMED_MAX]),
-                " and others" if len(refused) > _NAMED_MAX else "",
-            )
+            self._warn_of_records(refused)
 
-    def close(self) -> None:
-        """Give up the locks and the descriptors; the root cannot be used afterwards."""
-        for fd in (*self._kept.values(), self._trash, self._new, self._state, self._fd):
-            os.close(fd)
+    def _said(self, name: str, reader: Reader) -> Volume | None:
+        with opened(name, self._fd) as fd:
+            return reader.read(fd, name) if os.fstat(fd).st_dev == self._device else None
 
-
-def _exists(name: str, folder: int) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+    def _warn_of_records(self, refused: list[str]) -> None:
+        log.warning(
+            "%d directories in %s have a volume's record that is not to be trusted: %s%s; for "
+            "what was a volume, `docker volume create -d mdvp -o adopt=true NAME` makes it one "
+            "again",
+            len(refused),
+            self.path,
+            ", ".join(refused[:_NAMED_MAX]),
+            " and others" if len(refused) > _NAMED_MAX else "",
+        )
 
 
-def _identity(fd: int) -> Identity:
-    return Identity(os.fstat(fd).st_ino, birth_time("", fd))
+def _why_unusable(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSYS:
+        return "the kernel lacks a system call (openat2): mdvp needs Linux 5.6 or newer"
+    return f"cannot use {path} as the root of volumes: {error}"
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid()
 
 
 def _give(fd: int, options: Options) -> None:
@@ -422,13 +439,3 @@ def _give(fd: int, options: Options) -> None:
         os.fchown(fd, os.geteuid(), os.getegid())
         os.fchmod(fd, options.mode)
     os.fchown(fd, uid, gid)
-
-
-def _read_record(fd: int) -> bytes:
-    """Return the record of a directory, empty if it has none."""
-    try:
-        return os.getxattr(fd, record.ATTRIBUTE)
-    except OSError as error:
-        if error.errno == errno.ENODATA:
-            return b""
-        raise

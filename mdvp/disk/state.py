@@ -16,6 +16,7 @@ from mdvp.core.errors import StorageError
 from mdvp.disk.entry import is_covered, is_no_directory, open_directory
 
 FOLDER = ".mdvp"
+TRASH = f"{FOLDER}/trash"
 _FOLDER_MODE = 0o700
 _KEY = "key"
 _KEY_BYTES = 32

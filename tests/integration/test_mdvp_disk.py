@@ -17,6 +17,7 @@ import pytest
 from mdvp.core.errors import ConflictError, StorageError
 from mdvp.core.lease import Engine, Holder
 from mdvp.core.options import Options
+from mdvp.core.volume import Identity
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.driver import Driver
@@ -147,10 +148,10 @@ def test_a_directory_that_has_vanished_is_made_again(
 class Overtaken(Root):
     """A root in which somebody takes a volume's place between the look at it and the rename."""
 
-    def make(self, name: str, options: Options) -> Aside:
-        aside = super().make(name, options)
+    def make(self, name: str, options: Options) -> tuple[Aside, Identity]:
+        made = super().make(name, options)
         (self.path / name).write_text("somebody's")
-        return aside
+        return made
 
 
 def test_a_place_taken_at_the_last_moment_leaves_no_volume_and_nothing_aside(
@@ -220,9 +221,9 @@ class Sluggish(Root):
 
     may_delete = Event()
 
-    def delete(self, aside: Aside) -> None:
+    def delete(self, aside: Aside, go_on: Callable[[], bool] = lambda: True) -> bool:
         assert self.may_delete.wait(60)
-        super().delete(aside)
+        return super().delete(aside, go_on)
 
 
 def test_a_root_in_which_everyone_can_rename_everything_is_refused(tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def test_a_database_that_lost_its_end_gets_the_volume_that_came_after_one_it_has
 def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StorageError, match="schema 99, this mdvp knows 2"):
+    with pytest.raises(StorageError, match="schema 99, this mdvp knows 3"):
         Store(tmp_path / "db")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from integration.plugin import Plugin, serving
 
+from mdvp.disk.record import ATTRIBUTE
+
 SHARED = {"access": "shared"}
 
 
@@ -67,23 +69,6 @@ def test_create_with_other_options_says_what_differs(plugin: Plugin, asked: dict
     for name, text in asked.items():
         assert f"{name}={text}" in refused.error
     assert status(plugin)["access"] == "exclusive"
-
-
-def test_access_can_be_changed_while_nobody_has_the_volume(plugin: Plugin) -> None:
-    plugin.call("Create", Name="vol")
-    plugin.call("Mount", Name="vol", ID="one")
-    refused = plugin.call("Create", Name="vol", Opts=SHARED)
-    assert refused.status == 409
-    assert "exists with access=exclusive, and you ask for access=shared" in refused.error
-    assert "mount one has had it since" in refused.error
-    plugin.call("Unmount", Name="vol", ID="one")
-    assert plugin.call("Create", Name="vol", Opts=SHARED).status == 200
-    for mount_id in ("one", "two"):
-        assert plugin.call("Mount", Name="vol", ID=mount_id).status == 200
-    plugin.kill()
-    (plugin.root / ".mdvp" / "state.db").unlink()
-    with serving(plugin.root, plugin.address) as second:
-        assert status(second)["access"] == "shared"
 
 
 def test_adopt_takes_over_a_directory_with_its_content(plugin: Plugin) -> None:
@@ -163,16 +148,6 @@ def test_the_way_of_readme_to_change_access_keeps_the_content(plugin: Plugin) ->
     assert (plugin.root / "vol" / "file").read_text() == "content"
 
 
-def test_access_can_be_changed_while_the_directory_is_not_there(plugin: Plugin) -> None:
-    plugin.call("Create", Name="vol")
-    (plugin.root / "vol").rmdir()
-    (plugin.root / "vol").mkdir()
-    assert plugin.call("Create", Name="vol", Opts=SHARED).status == 200
-    assert os.listxattr(plugin.root / "vol") == []  # a stranger's, which is not labelled
-    (plugin.root / "vol").rmdir()
-    assert plugin.call("Create", Name="vol", Opts={"access": "exclusive"}).status == 200
-
-
 def test_the_set_group_id_bit_is_kept_with_the_capabilities_of_the_plugin(
     short_path: Path,
 ) -> None:
@@ -189,10 +164,62 @@ def test_the_set_group_id_bit_is_kept_with_the_capabilities_of_the_plugin(
             assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (33, 0o2770)
 
 
+def warnings(plugin: Plugin, name: str) -> list[str]:
+    shown = status(plugin, name).get("warnings", [])
+    assert isinstance(shown, list)
+    return shown
+
+
 def test_a_user_who_owns_a_volume_in_a_place_open_to_all_is_warned_of(plugin: Plugin) -> None:
     plugin.root.chmod(0o1777)
     plugin.call("Create", Name="mine", Opts={"uid": "0"})
     plugin.call("Create", Name="theirs", Opts={"uid": "1000"})
+    assert warnings(plugin, "mine") == []
+    (warning,) = warnings(plugin, "theirs")
+    assert f"its directory is user 1000's, and {plugin.root} is open to others" in warning
     log = plugin.stop()
-    assert log.count("is open to all") == 1
-    assert "WARNING volume theirs: its directory is user 1000's" in log
+    assert log.count("is open to others") == 1
+    assert f"WARNING volume theirs: {warning}" in log
+
+
+def test_a_container_that_gives_its_volume_to_a_user_is_warned_of_once(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    os.chown(plugin.root / "vol", 999, 999)
+    plugin.call("Mount", Name="vol", ID="one")
+    assert warnings(plugin, "vol") == []  # nobody can make a file in the root but root
+    plugin.root.chmod(0o1777)
+    for mount_id in ("one", "one"):
+        assert plugin.call("Mount", Name="vol", ID=mount_id).status == 200
+    (warning,) = warnings(plugin, "vol")
+    assert "its directory is user 999's" in warning
+    assert plugin.stop().count("its directory is user 999's") == 1
+
+
+def test_a_root_of_another_user_is_warned_of(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"uid": "999"})
+    assert "can put" not in plugin.stop()
+    os.chown(plugin.root, 1000, 1000)
+    with serving(plugin.root, plugin.address) as second:
+        assert "its directory is user 999's" in warnings(second, "vol")[0]
+        assert f"WARNING {plugin.root} belongs to user 1000, who can put" in second.stop()
+
+
+def test_a_record_of_before_the_directory_was_adopted_does_not_count(plugin: Plugin) -> None:
+    # Root in a container keeps the record of its shared volume, and puts it back later.
+    plugin.call("Create", Name="vol", Opts=SHARED)
+    record = os.getxattr(plugin.root / "vol", ATTRIBUTE)
+    (plugin.root / "vol").rename(plugin.root / "vol.kept")
+    plugin.call("Remove", Name="vol")
+    (plugin.root / "vol.kept").rename(plugin.root / "vol")
+    plugin.call("Create", Name="vol", Opts={"adopt": "true"})
+    adopted = os.getxattr(plugin.root / "vol", ATTRIBUTE)
+    plugin.kill()
+    for replayed, volumes in ((record, []), (adopted, ["vol"])):
+        (plugin.root / ".mdvp" / "state.db").unlink()
+        os.setxattr(plugin.root / "vol", ATTRIBUTE, replayed)
+        with serving(plugin.root, plugin.address) as again:
+            assert again.volumes() == volumes
+            log = again.stop()
+        assert ("it is from before the directory was adopted" in log) == (not volumes)
+    with serving(plugin.root, plugin.address) as again:
+        assert status(again)["access"] == "exclusive"

@@ -1,6 +1,7 @@
 """The state database lost or damaged: volumes are found again by what their directories say."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_all_state_lost_with_the_key(plugin: Plugin) -> None:
             file.unlink()
     with serving(plugin.root, plugin.address) as second:
         assert second.volumes() == ["one"]
+
+
+@pytest.mark.parametrize(("mode", "believed"), [(0o755, True), (0o777, False), (0o775, False)])
+def test_a_record_that_others_may_have_planted_before_the_first_start_is_not_believed(
+    plugin: Plugin, mode: int, believed: bool
+) -> None:
+    plugin.call("Create", Name="vol")
+    plugin.kill()
+    (plugin.root / "vol").chmod(mode)
+    shutil.rmtree(plugin.root / ".mdvp")
+    with serving(plugin.root, plugin.address) as first:
+        assert first.volumes() == (["vol"] if believed else [])
 
 
 def test_a_record_forged_by_somebody_is_not_believed(plugin: Plugin) -> None:
