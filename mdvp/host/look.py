@@ -84,7 +84,8 @@ class Look:
             points = on_host if scene is None else _points(scene.mounts, paths)
             if scene is None or not self._own(scene, paths):
                 for member in members:
-                    if _uses(member[1].thread, points):
+                    # We have each directory open ourselves, and are nobody's container.
+                    if member[0].pid != str(os.getpid()) and _uses(member[1].thread, points):
                         yield member, False
 
     def _own(self, scene: Scene, paths: Collection[bytes]) -> bool:
@@ -152,8 +153,7 @@ class Look:
 
     def _living(self, who: str) -> Holder | None:
         """Return the holder that was once shown as `who`, if a process of it lives."""
-        began = int(who.partition("@")[2] or 0)
-        living = [member for member in self._members(_name(who)) if _lives(member, began)]
+        living = [member for member in self._members(_name(who)) if _lives(member, who)]
         with suppress(*_GONE):
             return replace(_describe(living, ready=True), who=who)
         return None
@@ -260,11 +260,21 @@ def _is_roots(place: Place) -> bool:
     return proc.owner_of_users(place.thread) in (0, os.geteuid())
 
 
-def _lives(member: Member, began: int) -> bool:
-    process, _ = member
+def _outside(place: Place, began: int) -> str:
+    """Return what tells a process outside of containers from any other, and those it starts."""
+    number = proc.number_of_namespace(place.thread)
+    return f"{place.view.namespace}@{number}.{began}"
+
+
+def _lives(member: Member, who: str) -> bool:
+    process, place = member
     with suppress(*_GONE):
-        proc.living(process.pid)
-        return proc.command_and_start(process.pid)[1] >= began
+        thread, _ = proc.living(process.pid)
+        if place.container is not None:
+            return True
+        number, _, began = who.partition("@")[2].partition(".")
+        same = proc.number_of_namespace(thread) == int(number)
+        return same and proc.command_and_start(process.pid)[1] >= int(began)
     return False
 
 
@@ -281,7 +291,7 @@ def _describe(members: Iterable[Member], *, ready: bool) -> Holder:
     began, pid, command, place = oldest
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - began / proc.TICKS
     return Holder(
-        place.container or f"{place.view.namespace}@{began}",
+        place.container or _outside(place, began),
         place.container,
         int(pid),
         command,

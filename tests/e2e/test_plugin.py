@@ -282,7 +282,7 @@ def test_a_plugin_that_cannot_see_processes_says_so_and_goes_by_the_engines_word
 ) -> None:
     lack, plugin = blinded
     docker("volume", "create", "-d", plugin, "unseen")
-    assert lack in str(status(docker, "unseen")["warning"])
+    assert lack in str(status(docker, "unseen")["warnings"])
     assert "cannot see which containers have volumes mounted" in docker.engine.log.read_text()
     start(docker, "holder", "unseen")
     error = docker.refused("run", "--rm", "--volume", "unseen:/data", BASE, "true")

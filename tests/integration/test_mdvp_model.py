@@ -76,13 +76,17 @@ def world(place: Path) -> Iterator[World]:
 class Lease:
     mounts: int
     since: int
-    seen: bool = False
+    holder: int | None = None  # when the container that is on it began
+
+    @property
+    def waits(self) -> bool:
+        return self.mounts > (0 if self.holder is None else 1)
 
 
 @dataclass
 class Container:
     shown: str
-    began: int
+    mount_id: str
     running: ExitStack
 
 
@@ -93,7 +97,7 @@ class Volume:
     options: dict[str, str]
     token: str
     leases: dict[str, Lease] = field(default_factory=dict)
-    containers: dict[str, Container] = field(default_factory=dict)
+    containers: dict[int, Container] = field(default_factory=dict)  # by when they began
 
 
 class Volumes(RuleBasedStateMachine):
@@ -117,12 +121,10 @@ class Volumes(RuleBasedStateMachine):
     # The model.
 
     def living(self, volume: Volume) -> dict[str, Lease]:
-        if volume.containers:
-            return volume.leases
         return {
             mount_id: lease
             for mount_id, lease in volume.leases.items()
-            if not (lease.seen and lease.mounts == 1)
+            if lease.waits or lease.holder in volume.containers
         }
 
     def free(self, volume: Volume) -> bool:
@@ -131,18 +133,19 @@ class Volumes(RuleBasedStateMachine):
     def look(self, name: str) -> None:
         """Have the model, and mdvp, see which containers have started."""
         volume = self.volumes[name]
-        waiting = [lease for lease in volume.leases.values() if not lease.seen]
-        begun = [container.began for container in volume.containers.values()]
-        if waiting and any(
-            all(lease.since < began for lease, began in zip(waiting, order, strict=True))
-            for order in permutations(begun, len(waiting))
-        ):
-            for lease in waiting:
-                lease.seen = True
+        waiting = [lease for lease in volume.leases.values() if lease.holder is None]
+        free = set(volume.containers) - {lease.holder for lease in volume.leases.values()}
+        orders = permutations(sorted(free), len(waiting)) if waiting else ()
+        for order in orders:
+            if any(lease.since >= began for lease, began in zip(waiting, order, strict=True)):
+                continue
+            for lease, began in zip(waiting, order, strict=True):
+                lease.holder = began
             self.sightings[name] += 1
             self.world.call("Mount", Name=BELL, ID=BELL)
             self.world.call("Unmount", Name=BELL, ID=BELL)
             eventually(lambda: self.noticed(name), self.sightings[name])
+            break
 
     def noticed(self, name: str) -> int:
         return self.world.log.count(f"INFO volume {name} is mounted in ")
@@ -169,9 +172,6 @@ class Volumes(RuleBasedStateMachine):
         differing = {key for key, text in options.items() if volume.options.get(key) != text}
         if not differing:
             assert answer.status == 200
-        elif differing == {"access"} and self.free(volume):
-            assert answer.status == 200
-            volume.options.update(options)
         else:
             assert answer.status == 409
             assert f"volume '{name}' exists with access=" in answer.error
@@ -192,19 +192,19 @@ class Volumes(RuleBasedStateMachine):
             assert answer.status == 404
             return
         living = self.living(volume)
-        if mount_id in living:
-            mounts = living[mount_id].mounts + 1
-        elif self.free(volume) or volume.options["access"] == "shared":
-            mounts = 1
-        else:
+        mine = living.get(mount_id)
+        strangers = set(volume.containers) - {mine.holder if mine else None}
+        alone = not strangers and all(each == mount_id for each in living)
+        if not alone and volume.options["access"] != "shared":
             assert answer.status == 409
             assert f"volume '{name}' is in use: " in answer.error
             for container in list(volume.containers.values())[:1]:
                 assert "process " in answer.error, container
             return
         assert answer.message == {"Mountpoint": str(self.world.root / name)}
-        seen = mount_id in living and living[mount_id].seen
-        volume.leases = {**living, mount_id: Lease(mounts, self.step, seen)}
+        if mine:
+            mine.mounts += 1
+        volume.leases = {**living, mount_id: mine or Lease(1, self.step)}
 
     @rule(name=names, data=st.data())
     def unmount_by_any(self, name: str, data: st.DataObject) -> None:
@@ -219,8 +219,9 @@ class Volumes(RuleBasedStateMachine):
         assert answer.status == (404 if volume is None else 200)
         if volume is None or mount_id not in volume.leases:
             return
-        volume.leases[mount_id].mounts -= 1
-        if not volume.leases[mount_id].mounts:
+        lease = volume.leases[mount_id]
+        lease.mounts = max(0, lease.mounts - 1)
+        if not lease.mounts and lease.holder is None:
             del volume.leases[mount_id]
         self.look(name)
 
@@ -232,7 +233,7 @@ class Volumes(RuleBasedStateMachine):
         running = ExitStack()
         process = running.enter_context(holding(self.world.root / name, self.world.point))
         begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-        volume.containers[mount_id] = Container(f"process {process.pid} (sh)", self.step, running)
+        volume.containers[self.step] = Container(f"process {process.pid} (sh)", mount_id, running)
         # The kernel rounds that moment by 1/100 s. What is next must be later by more.
         eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > begun + 0.02, True)
         self.look(name)
@@ -244,16 +245,16 @@ class Volumes(RuleBasedStateMachine):
             for name, volume in self.volumes.items()
             if volume.options["access"] == "shared" or not volume.containers
             for mount_id in self.living(volume)
-            if mount_id not in volume.containers
+            if all(mount_id != each.mount_id for each in volume.containers.values())
         ]
 
     @precondition(lambda self: self.running())
     @rule(data=st.data())
     def container_dies(self, data: st.DataObject) -> None:
-        name, mount_id = data.draw(st.sampled_from(self.running()))
-        self.volumes[name].containers.pop(mount_id).running.close()
+        name, began = data.draw(st.sampled_from(self.running()))
+        self.volumes[name].containers.pop(began).running.close()
 
-    def running(self) -> list[tuple[str, str]]:
+    def running(self) -> list[tuple[str, int]]:
         return [(name, each) for name, of in self.volumes.items() for each in of.containers]
 
     @rule(name=names)
