@@ -31,14 +31,13 @@ class Locks:
 
     def take(self, name: str, fd: int) -> None:
         """Lock the directory of volume `name`, which is open; the caller closes `fd`."""
-        if not self._wanted or not self._affordable(name, fd):
+        if not self._wanted:
             return
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("volume %s: somebody else has locked its directory, so mdvp does not", name)
-            return
-        self._held[name] = os.dup(fd)  # the lock is of the opening, which both share
+        held = os.dup(fd)  # the lock is of the opening, which both share
+        if self._affordable(name, held) and _locked(name, held):
+            self._held[name] = held
+        else:
+            os.close(held)
 
     def _affordable(self, name: str, fd: int) -> bool:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -66,3 +65,13 @@ class Locks:
         """Unlock all."""
         for name in list(self._held):
             self.give_up(name)
+
+
+def _locked(name: str, fd: int) -> bool:
+    """Lock an open directory, and say whether that could be."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("volume %s: somebody else has locked its directory, so mdvp does not", name)
+        return False
+    return True
