@@ -1,0 +1,158 @@
+"""A lease ends with its container's life, whatever the container does meanwhile."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from integration.follow import Log, following
+from integration.holder import BIND, OWN_NAMESPACE, holding, kill, new_container_id, ready
+from integration.plugin import Plugin, serving
+from support import eventually
+
+CONTAINER = new_container_id()
+# A container has a root file system of its own, here a copy of the host's, and the volume in /mnt.
+ROOT = """
+set -e
+mount -t tmpfs none "$2"
+mkdir "$2/up" "$2/work" "$2/root"
+mount -t overlay none -o "lowerdir=/,upperdir=$2/up,workdir=$2/work" "$2/root"
+mount --bind "$1" "$2/root/mnt"
+"""
+PROGRAM = """
+import ctypes, os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+{hide}
+print("hidden", flush=True)
+sys.stdin.read()
+"""
+HIDE = {
+    "chroot": 'os.chroot("/etc")',
+    "chroot with a file open": 'log = open("/mnt/log", "w"); os.chroot("/etc")',
+    "lazy unmount with a file open": (
+        'log = open("/mnt/log", "w"); assert ctypes.CDLL(None).umount2(b"/mnt", 2) == 0'
+    ),
+}
+
+
+@pytest.fixture
+def root(short_path: Path) -> Path:
+    (short_path / "root").mkdir()
+    return short_path / "root"
+
+
+@pytest.fixture
+def point(short_path: Path) -> Path:
+    path = short_path / "point"
+    path.mkdir()
+    return path
+
+
+@contextmanager
+def served(root: Path) -> Iterator[tuple[Plugin, Log]]:
+    with (
+        serving(root, root.with_name("mdvp.sock"), GRACE="3600") as plugin,
+        following(plugin) as log,
+    ):
+        yield plugin, log
+
+
+def mount(plugin: Plugin, mount_id: str) -> str:
+    """Ask for the volume; return why it is refused, "" if it is not."""
+    answer = plugin.call("Mount", Name="data", ID=mount_id)
+    return "" if answer.status == 200 else answer.error
+
+
+@contextmanager
+def container(root: Path, point: Path, hide: str) -> Iterator[subprocess.Popen[str]]:
+    program = PROGRAM.format(hide=hide)
+    script = f'{ROOT} exec chroot "$2/root" {sys.executable} -c "$3"'
+    command = (*OWN_NAMESPACE, "sh", "-c", script, "sh")
+    with ready((*command, root / "data", point, program), container=CONTAINER) as process:
+        yield process
+
+
+def hide_now(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "hidden\n"
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["", "mdvp restarted"])
+@pytest.mark.parametrize("way", HIDE)
+def test_a_container_that_hides_its_view_has_its_volume_until_it_ends(
+    root: Path, point: Path, way: str, restart: bool
+) -> None:
+    with ExitStack() as stack:
+        plugin, log = stack.enter_context(served(root))
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        process = stack.enter_context(container(root, point, HIDE[way]))
+        eventually(lambda: log.says("data is mounted in container", CONTAINER[:12]), True)
+        hide_now(process)
+        if restart:
+            plugin.kill()
+            plugin, _ = stack.enter_context(served(root))
+        assert f"container {CONTAINER[:12]} has had it" in mount(plugin, "two")
+        # The engine's word does not end it, either.
+        plugin.call("Unmount", Name="data", ID="one")
+        assert f"container {CONTAINER[:12]} has had it" in mount(plugin, "two")
+        kill(process)
+        assert mount(plugin, "two") == ""
+
+
+def test_a_container_has_its_volume_when_the_directory_is_renamed(root: Path, point: Path) -> None:
+    with served(root) as (plugin, _):
+        plugin.call("Create", Name="data")
+        # Without a lease, too: the directory is known by what it is, not by its name.
+        with holding(root / "data", point, container=CONTAINER) as process:
+            (root / "data").rename(root / "moved")
+            assert f"container {CONTAINER[:12]} has had it" in mount(plugin, "two")
+            assert not (root / "data").exists()
+            kill(process)
+        assert mount(plugin, "two") == ""
+
+
+def test_a_stale_mount_id_does_not_get_what_somebody_else_has(root: Path, point: Path) -> None:
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "stale") == ""
+        with holding(root / "data", point) as own:
+            eventually(lambda: log.says("data is mounted in process"), True)
+            with holding(root / "data", point, container=CONTAINER):
+                kill(own)
+                # It lives on its own, and the ID is that of one that has ended.
+                assert f"container {CONTAINER[:12]} has had it" in mount(plugin, "stale")
+
+
+def test_two_containers_with_an_exclusive_volume_are_an_error_once(root: Path, point: Path) -> None:
+    other = new_container_id()
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        with (
+            holding(root / "data", point, container=CONTAINER),
+            holding(root / "data", point, container=other),
+        ):
+            for _ in range(3):
+                status = plugin.call("Get", Name="data").message["Volume"]["Status"]
+            assert set(status["mounted_by"]) == {CONTAINER, other}
+            assert "several containers" in status["warnings"][0]
+            both = CONTAINER[:12], other[:12]
+            eventually(lambda: log.count("ERROR volume data is exclusive", *both), 1)
+
+
+def test_what_is_put_in_the_place_of_a_volume_while_a_container_starts_is_an_error(
+    root: Path, point: Path
+) -> None:
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        (root / "data").rename(root / "moved")
+        (root / "data").symlink_to("/etc")
+        with holding("/etc", point, BIND, container=CONTAINER):
+            eventually(lambda: log.count("ERROR volume data: what is at", "(mount one)"), 1)
