@@ -1,0 +1,83 @@
+"""Who has a volume before its container starts, and what a container does to hide: on an engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.conftest import Docker
+from support import eventually, running
+
+PLUGIN = "mdvp-leases"
+BASE = "debian:trixie-slim"
+MANY = "mdvp-test/many-files"
+GRACE = 1  # second: far less than the copy of so many files takes
+FILES = 40_000
+DOCKERFILE = f"""
+FROM {BASE}
+RUN mkdir /data && cd /data && for number in $(seq {FILES}); do echo $number >$number; done
+"""
+# A program with what it needs in a directory of its own, which goes there as its first act.
+JAIL = f"""
+FROM {BASE}
+RUN mkdir -p /jail/bin && cp -a /usr /jail/ && cp -a /bin /lib* /jail/ 2>/dev/null || true
+"""
+
+
+@pytest.fixture(scope="module")
+def data(docker: Docker) -> Iterator[Path]:
+    data = docker.build_plugin(PLUGIN, "leased-volumes")
+    docker("plugin", "set", PLUGIN, f"GRACE={GRACE}")
+    docker("plugin", "enable", PLUGIN)
+    yield data
+    docker("plugin", "rm", "--force", PLUGIN)
+
+
+@pytest.fixture
+def volume(docker: Docker, data: Path) -> Iterator[str]:  # noqa: ARG001  # it is there
+    docker("volume", "create", "-d", PLUGIN, "leased")
+    yield "leased"
+    for container in docker("ps", "--all", "--quiet", "--filter", "volume=leased").split():
+        docker("rm", "--force", container)
+    docker("volume", "rm", "leased")
+
+
+def use(docker: Docker, volume: str) -> str:
+    """Try to use the volume in another container; return the error, "" for none."""
+    return docker.engine.docker(
+        "run", "--rm", "--network=none", f"--volume={volume}:/other", BASE, "true", check=False
+    ).stderr
+
+
+def test_nobody_gets_a_volume_while_an_images_files_are_copied_into_it(
+    docker: Docker, volume: str
+) -> None:
+    docker.engine.docker("build", "--tag", MANY, "-", stdin=DOCKERFILE, timeout=300)
+    create = ("docker", "create", f"--volume={volume}:/data", MANY, "true")
+    with running(create, docker.engine.environ) as copying:
+        eventually(lambda: '"mounted": true' in docker("volume", "inspect", volume), True)
+        tries = []
+        while copying.poll() is None:
+            tries.append(use(docker, volume))
+        # The last try may have been after the end of the copy.
+        assert all(f"volume '{volume}' is in use: " in refusal for refusal in tries[:-1]), tries
+        assert len(tries) > 3 * GRACE
+    assert copying.returncode == 0
+    eventually(lambda: use(docker, volume), "")
+
+
+def test_a_container_that_changes_its_root_at_once_has_its_volume_until_it_ends(
+    docker: Docker, volume: str
+) -> None:
+    docker.engine.docker("build", "--tag", "mdvp-test/jail", "-", stdin=JAIL, timeout=300)
+    loop = "while sleep 0.1; do echo here >&3; done"
+    holder = docker(
+        *("run", "--detach", "--name=jailed", f"--volume={volume}:/data", "mdvp-test/jail"),
+        *("sh", "-c", f"exec 3>>/data/log; exec chroot /jail sh -c '{loop}'"),
+    )
+    eventually(
+        lambda: f"is mounted in container {holder[:12]}" in docker.engine.log.read_text(), True
+    )
+    for _ in range(5):
+        assert f"container {holder[:12]} has had it" in use(docker, volume)
+    docker("rm", "--force", "jailed")
+    assert use(docker, volume) == ""
