@@ -346,7 +346,9 @@ class Root:
             found = self.identity(aside)
             if found is None or found.inode != int(aside.entry):
                 raise OSError(
-                    errno.EINVAL, "is something else that was put in its place", aside.entry
+                    errno.EINVAL,
+                    "is something else that was put in its place, for you to look at and remove",
+                    aside.entry,
                 )
         return trash.delete(aside.folder, aside.entry, go_on)
 

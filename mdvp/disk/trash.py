@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DEPTH_MAX = 16  # of the directories open at a time; each takes two descriptors
-_TURN = 10.0  # seconds
 
 
 def delete(folder: int, entry: str, go_on: Callable[[], bool] = lambda: True) -> bool:
@@ -132,14 +131,17 @@ class Deleter(Generic[T]):
         doomed: Callable[[], Iterable[T]],
         delete: Callable[[T, Callable[[], bool]], bool],
         end: Callable[[], object],
+        *,
+        turn: float = 10.0,
     ) -> None:
-        """Start the thread; it calls `delete` for all that `doomed` finds.
+        """Start the thread; it calls `delete` for all that `doomed` finds, `turn` seconds each.
 
         `delete` returns False when it is not through when what it is given to ask says no. What it
         raises is logged, and the thing is let be. `end` ends the program when all else fails.
         """
         self._doomed = doomed
         self._delete = delete
+        self._length = turn
         self._undeletable: set[T] = set()
         self._woken = Event()
         self._closing = False
@@ -163,8 +165,8 @@ class Deleter(Generic[T]):
         closing = False
         while not closing:
             self._woken.wait()
-            closing = self._closing  # what was doomed before is still to be deleted
             self._woken.clear()
+            closing = self._closing  # what was doomed before is still to be deleted
             while self._sweep():
                 pass
 
@@ -179,7 +181,7 @@ class Deleter(Generic[T]):
         return more
 
     def _turn(self, it: T) -> bool:
-        over = time.monotonic() + _TURN
+        over = time.monotonic() + self._length
         try:
             return self._delete(it, lambda: not self._stopped and time.monotonic() < over)
         except Exception as error:

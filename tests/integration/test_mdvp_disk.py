@@ -181,6 +181,116 @@ def test_a_vanished_place_taken_at_the_last_moment_is_refused_and_can_be_mended(
         driver.mount("vol", "id")
 
 
+class OvertakenLater(Root):
+    """A root in which somebody makes a directory in a volume's place right before the rename."""
+
+    def place(self, aside: Aside, name: str) -> None:
+        (self.path / name).mkdir()
+        super().place(aside, name)
+
+
+def test_not_even_an_empty_directory_of_somebody_is_replaced(tmp_path: Path) -> None:
+    with driver_on(tmp_path, OvertakenLater) as driver:
+        with pytest.raises(ConflictError, match="exists and is no volume of mdvp"):
+            driver.create("vol")
+        assert driver.list() == []
+        theirs = (tmp_path / "vol").stat()
+        assert_nothing_is_left_aside(tmp_path)
+    with driver_on(tmp_path):
+        assert (tmp_path / "vol").stat() == theirs
+
+
+class Exchanged(Root):
+    """A root in which the owner of a volume's directory exchanges it right before the rename."""
+
+    kind = ""
+
+    def set_aside(self, name: str, sought: Identity) -> Aside | None:
+        (self.path / name).rename(self.path / "elsewhere")
+        in_the_way(self.path / name, self.kind)
+        return super().set_aside(name, sought)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_volumes_directory_is_ever_moved_into_the_trash(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchanged = type("ExchangedFor", (Exchanged,), {"kind": kind})
+    with driver_on(tmp_path, exchanged) as driver:
+        driver.create("vol")
+        (tmp_path / "vol" / "file").write_text("content")
+        driver.remove("vol")
+        assert driver.list() == []
+        there = os.lstat(tmp_path / "vol")
+    with driver_on(tmp_path):
+        assert os.lstat(tmp_path / "vol").st_ino == there.st_ino
+        assert_nothing_is_left_aside(tmp_path)
+    assert (tmp_path / "elsewhere" / "file").read_text() == "content"
+    assert "is no longer at" in caplog.text
+    assert "and what is there now stays" in caplog.text
+
+
+def test_what_was_exchanged_again_and_again_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Restless(Exchanged):
+        kind = "directory"
+
+        def place(self, aside: Aside, name: str) -> None:
+            in_the_way(self.path / name, "file")
+            super().place(aside, name)
+
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+    inode = (tmp_path / "vol").stat().st_ino
+    with driver_on(tmp_path, Restless) as driver:
+        driver.remove("vol")
+    kept = tmp_path / ".mdvp" / "trash" / str(inode)
+    assert f"what was found there is kept as .mdvp/trash/{inode}" in caplog.text
+    with driver_on(tmp_path):
+        pass
+    assert kept.is_dir()
+    assert "is something else that was put in its place" in caplog.text
+
+
+def litter(folder: Path) -> None:
+    for kind in KINDS:
+        in_the_way(folder / kind, kind)
+    os.mkfifo(folder / "fifo")
+    (folder / "full" / "sub").mkdir(parents=True)
+    (folder / "12").mkdir()  # as a removed volume is called, but for the number
+    (folder / "mounted").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "mounted"], check=True)
+
+
+def test_whatever_is_aside_is_in_the_way_of_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        driver.create("crashed")
+    folders = [tmp_path / ".mdvp" / name for name in ("new", "trash")]
+    inode = (tmp_path / "crashed").stat().st_ino
+    (tmp_path / "crashed").rename(folders[1] / str(inode))
+    try:
+        for folder in folders:
+            litter(folder)
+        with driver_on(tmp_path) as driver:
+            assert (tmp_path / "crashed").is_dir()
+            driver.mount("vol", "id")
+        assert [sorted(os.listdir(folder)) for folder in folders] == [
+            ["mounted"],
+            ["12", "mounted"],
+        ]
+        assert caplog.text.count("cannot delete all") == 3  # each of them, once
+    finally:
+        for folder in folders:
+            subprocess.run(["umount", folder / "mounted"], check=True)
+    with driver_on(tmp_path):
+        pass
+    assert [os.listdir(folder) for folder in folders] == [[], ["12"]]
+
+
 def test_a_volume_whose_directory_has_vanished_can_be_removed(tmp_path: Path) -> None:
     with driver_on(tmp_path) as driver:
         driver.create("vol")
@@ -195,8 +305,9 @@ def test_a_volume_that_somebody_has_made_a_mount_point_is_not_removed(tmp_path: 
         (tmp_path / "vol" / "file").write_text("content")
         subprocess.run(["mount", "--bind", tmp_path / "vol", tmp_path / "vol"], check=True)
         try:
-            with pytest.raises(ConflictError, match="is a mount point on the host: unmount it"):
-                driver.remove("vol")
+            for operation in (driver.remove, lambda name: driver.mount(name, "id")):
+                with pytest.raises(ConflictError, match="is a mount point on the host: unmount"):
+                    operation("vol")
             assert (tmp_path / "vol" / "file").read_text() == "content"
         finally:
             subprocess.run(["umount", tmp_path / "vol"], check=True)

@@ -3,12 +3,15 @@
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
+from support import eventually
 
-from mdvp.disk.trash import delete
+from mdvp.disk.trash import Deleter, delete
 
 
 @pytest.fixture
@@ -101,3 +104,171 @@ def test_what_is_mounted_below_is_not_entered_and_the_rest_goes(
 def test_a_directory_that_is_gone_is_no_error(folder: int) -> None:
     delete(folder, "gone")
     assert left(folder) == ["vol"] or left(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "fifo"])
+def test_what_is_no_directory_goes_too(folder: int, volume: Path, kind: str) -> None:
+    match kind:
+        case "file":
+            (volume.parent / "it").write_text("content")
+        case "link":
+            (volume.parent / "it").symlink_to(volume)
+        case "fifo":
+            os.mkfifo(volume.parent / "it")
+    assert delete(folder, "it")
+    assert left(folder) == ["vol"]
+
+
+@contextmanager
+def user_in(path: Path) -> Iterator[Callable[[], bool]]:
+    """Be another user, too, who has `path` open; yields what says whether they can make a file."""
+    asked, answered = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        for ours in (asked[1], answered[0]):
+            os.close(ours)
+        fd = os.open(path, os.O_RDONLY)
+        os.setgroups([])
+        os.setgid(1000)
+        os.setuid(1000)
+        while os.read(asked[0], 1):
+            try:
+                os.symlink("/", "link", dir_fd=fd)
+            except OSError:
+                os.write(answered[1], b"n")
+            else:
+                os.unlink("link", dir_fd=fd)
+                os.write(answered[1], b"y")
+        os._exit(0)
+    for theirs in (asked[0], answered[1]):
+        os.close(theirs)
+
+    def can() -> bool:
+        os.write(asked[1], b"?")
+        return os.read(answered[0], 1) == b"y"
+
+    try:
+        yield can
+    finally:
+        os.close(asked[1])
+        os.waitpid(child, 0)
+        os.close(answered[0])
+
+
+@pytest.mark.parametrize("below", [".", "a", "a/b"])
+def test_nobody_can_change_a_directory_that_is_looked_at(
+    folder: int, volume: Path, below: str
+) -> None:
+    (volume / "a" / "b").mkdir(parents=True)
+    for path in (volume, volume / "a", volume / "a" / "b"):
+        os.chown(path, 1000, 1000)
+        path.chmod(0o777)
+    for name in ("one", "two", "three"):
+        (volume / below / name).touch()
+    before = len(os.listdir(volume / below))
+    seen = []
+
+    def about_to_delete() -> bool:
+        with suppress(FileNotFoundError):
+            if len(os.listdir(volume / below)) < before:
+                seen.append(can())
+        return True
+
+    with user_in(volume / below) as can:
+        assert can()
+        assert delete(folder, "vol", about_to_delete)
+    assert set(seen) == {False}
+    assert left(folder) == []
+
+
+def test_a_wide_tree_is_deleted_where_it_is(folder: int, volume: Path) -> None:
+    for number in range(100):
+        (volume / str(number) / "sub").mkdir(parents=True)
+    most = 0
+
+    def about_to_delete() -> bool:
+        nonlocal most
+        most = max(most, len(left(folder)) + len(os.listdir(volume)))
+        return True
+
+    delete(folder, "vol", about_to_delete)
+    assert most <= 101
+    assert left(folder) == []
+
+
+def test_a_deletion_goes_on_where_it_had_to_stop(folder: int, volume: Path) -> None:
+    for number in range(10):
+        (volume / str(number)).touch()
+    turn = iter([True] * 3)
+    assert not delete(folder, "vol", lambda: next(turn, False))
+    assert len(os.listdir(volume)) == 7
+    assert delete(folder, "vol")
+    assert left(folder) == []
+
+
+class Doomed:
+    """Things to be deleted: `deleted` has those that are, `tries` how often each had its turn."""
+
+    def __init__(self, *things: str) -> None:
+        self.things = things
+        self.deleted: list[str] = []
+        self.tries = dict.fromkeys(things, 0)
+
+    def doomed(self) -> list[str]:
+        return [thing for thing in self.things if thing not in self.deleted]
+
+    def delete(self, thing: str, go_on: Callable[[], bool]) -> bool:
+        self.tries[thing] += 1
+        match thing:
+            case "endless":
+                while go_on():
+                    pass
+                return False
+            case "defect":
+                raise ValueError(thing)
+            case "busy":
+                raise OSError(thing)
+        self.deleted.append(thing)
+        return True
+
+
+def must_not_end() -> None:
+    pytest.fail("the thread has failed")
+
+
+def test_what_cannot_be_deleted_is_let_be_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    doomed = Doomed("busy", "defect", "good")
+    deleter = Deleter(doomed.doomed, doomed.delete, must_not_end)
+    eventually(lambda: doomed.deleted, ["good"])
+    doomed.tries["later"] = 0
+    doomed.things += ("later",)
+    deleter.wake()
+    deleter.close(10)
+    assert doomed.deleted == ["good", "later"]
+    assert doomed.tries == dict.fromkeys(doomed.things, 1)
+    said = [record for record in caplog.records if "cannot delete all" in record.message]
+    assert len(said) == 2
+    assert [bool(record.exc_info) for record in said] == [False, True]  # the defect has its trace
+
+
+def test_a_deletion_without_end_holds_up_nobody() -> None:
+    doomed = Doomed("endless", "good")
+    deleter = Deleter(doomed.doomed, doomed.delete, must_not_end, turn=0.01)
+    eventually(lambda: doomed.deleted, ["good"])
+    eventually(lambda: doomed.tries["endless"] > 2, True)
+    deleter.close(0.01)
+    tries = doomed.tries["endless"]
+    deleter.wake()
+    assert doomed.tries["endless"] == tries
+
+
+def test_a_deleter_that_can_find_nothing_ends_the_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken() -> list[str]:
+        raise OSError("no such folder")
+
+    ended = Event()
+    Deleter(broken, Doomed().delete, ended.set)
+    assert ended.wait(10)
+    assert "the thread deleter has failed" in caplog.text
