@@ -291,6 +291,21 @@ def test_whatever_is_aside_is_in_the_way_of_no_start(
     assert [os.listdir(folder) for folder in folders] == [[], ["12"]]
 
 
+def test_a_volume_that_cannot_go_back_to_its_place_waits_for_it(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        (tmp_path / "vol" / "file").write_text("content")
+    inode = (tmp_path / "vol").stat().st_ino
+    (tmp_path / "vol").rename(tmp_path / ".mdvp" / "trash" / str(inode))
+    (tmp_path / "vol").mkdir()
+    with driver_on(tmp_path) as driver, pytest.raises(ConflictError, match="is not the directory"):
+        driver.mount("vol", "id")
+    (tmp_path / "vol").rmdir()
+    with driver_on(tmp_path) as driver:
+        driver.mount("vol", "id")
+    assert (tmp_path / "vol" / "file").read_text() == "content"
+
+
 def test_a_volume_whose_directory_has_vanished_can_be_removed(tmp_path: Path) -> None:
     with driver_on(tmp_path) as driver:
         driver.create("vol")
