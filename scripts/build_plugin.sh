@@ -6,6 +6,9 @@
 # Fills plugin/rootfs/ and runs `docker plugin create mdvp plugin`. An older plugin of that name is
 # replaced, with its settings kept, unless a running container has one of its volumes; volumes and
 # their content are not touched. PLUGIN_NAME gives the plugin another name.
+#
+# Failure model. The settings say where the volumes are. From before the old plugin goes until the new
+# one has them, they are in plugin/settings/, too; a run that ends in between is made good by the next.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -51,8 +54,26 @@ refuse_if_in_use() {
   [ -z "$user" ] || die "the plugin $NAME is in use: container ${user%%$'\n'*}; stop it first"
 }
 
+keep_settings() { # unless a run that was cut off has left them: what is there now is half-made
+  [ ! -e "$KEPT" ] || return 0
+  mkdir -p "${KEPT%/*}"
+  settings | grep . >"$KEPT.new" || true # grep fails when there are none
+  mv "$KEPT.new" "$KEPT"
+}
+
+give_settings() {
+  local kept
+  [ -e "$KEPT" ] || return 0
+  mapfile -t kept <"$KEPT"
+  [ ${#kept[@]} -eq 0 ] || docker plugin set "$NAME" "${kept[@]}" ||
+    die "the plugin $NAME does not take the settings of the one before: give it those in $PWD/$KEPT" \
+      "(docker plugin set), and remove that file"
+  rm "$KEPT"
+}
+
 remove_old() {
   refuse_if_in_use # by now, as the build takes its time
+  keep_settings
   docker plugin disable --force "$NAME" >/dev/null 2>&1 || true # it may be disabled already
   docker plugin rm --force "$NAME" >/dev/null
 }
@@ -61,13 +82,12 @@ need_engine
 refuse_if_in_use
 scripts/base_image.sh
 fill_rootfs
-kept=()
-if docker plugin inspect "$NAME" >/dev/null 2>&1; then
-  mapfile -t kept < <(settings | grep .)
-  remove_old
-fi
-docker plugin create "$NAME" plugin >/dev/null
-[ ${#kept[@]} -eq 0 ] || docker plugin set "$NAME" "${kept[@]}"
+# An engine's id and the plugin's name tell whose they are.
+KEPT=plugin/settings/$(docker info --format '{{.ID}}').${NAME//\//_}
+! docker plugin inspect "$NAME" >/dev/null 2>&1 || remove_old
+docker plugin create "$NAME" plugin >/dev/null ||
+  die "the engine takes no plugin $NAME; run this again: the settings of the one before are kept"
+give_settings
 say "created the plugin $NAME"
 if [ "${1:-}" = --enable ]; then
   docker plugin enable "$NAME" >/dev/null ||

@@ -453,16 +453,17 @@ show_key() {
   begin "writing a file and reading its key"
   [ -d "$place" ] ||
     fail "the volume is not at $place here: run it where the engine runs, outside of any container"
-  # A file of that name that somebody else made is shown as it is.
+  # The container may put links and other files there at any time. So the file is made anew, written
+  # by the descriptor that made it, and renamed into place; what is there is read in the container.
   if is_ours file "$file" || { [ ! -e "$file" ] && [ ! -L "$file" ]; }; then
     record file "$file"
-    # Renamed into place: the container may have put a link there, which must not be written through.
-    temporary=$(mktemp "$place/.hello.XXXXXX")
-    printf 'hello, it is %(%H:%M:%S)T\n' >"$temporary"
-    chmod 644 "$temporary"
+    content="hello, it is $(date +%H:%M:%S)"
+    temporary=$place/.hello.$RANDOM$RANDOM
+    (umask 022 && dd of="$temporary" conv=excl oflag=nofollow status=none <<<"$content")
     mv --no-target-directory "$temporary" "$file"
+  else # somebody else's, which is shown as it is
+    content=$(docker exec "$CONTAINER" cat /foo/hello)
   fi
-  content=$(cat "$file")
   wait_for_key "$content"
   end
   printf '   $ %s\n   %s\n' "cat $file" "$content" \

@@ -1,6 +1,7 @@
 """The managed plugin on a real engine, with its volumes in a directory of the test's."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -234,6 +235,34 @@ def test_a_plugin_not_in_use_is_replaced_and_keeps_its_settings_and_volumes(
     assert docker("plugin", "inspect", "--format", "{{.Enabled}}", PLUGIN) == "true"
     shown = docker("run", "--rm", "--volume", f"{volume}:/data", BASE, "cat", "/data/file")
     assert shown == "stays"
+
+
+# A docker command with which the n-th step of what replaces a plugin fails.
+FAILING = """#!/bin/sh
+case "$1 $2" in
+    "{step}") echo "no $2 today" >&2; exit 1 ;;
+    *) exec {docker} "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("step", ["plugin create", "plugin set"])
+def test_a_replacement_that_is_cut_off_leaves_the_settings_to_the_next(
+    docker: Docker, data: Path, volume: str, tmp_path: Path, step: str
+) -> None:
+    failing = tmp_path / "docker"
+    failing.write_text(FAILING.format(step=step, docker=shutil.which("docker")))
+    failing.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = docker.script("build_plugin.sh", check=False, PLUGIN_NAME=PLUGIN, PATH=path)
+    assert done.returncode == 1
+    assert "today" in done.stderr
+    assert "settings" in done.stderr.splitlines()[-1]
+    docker.script("build_plugin.sh", "--enable", PLUGIN_NAME=PLUGIN)
+    settings = docker("plugin", "inspect", "--format", "{{json .Settings.Mounts}}", PLUGIN)
+    assert f'"{data}"' in settings
+    assert not any((REPOSITORY / "plugin" / "settings").iterdir())
+    assert status(docker, volume) == {"access": "exclusive", "mounted": False}
 
 
 def test_the_plugin_can_be_created_by_hand(docker: Docker, data: Path, volume: str) -> None:
