@@ -14,13 +14,16 @@ from collections.abc import Collection, Sequence
 from threading import Lock
 from typing import Protocol
 
-from mdvp.core.clock import Clock, Moment
+from mdvp.core.clock import Clock, Moment, elapsed
 from mdvp.core.lease import Claims, Engine, Holder, Lease, Sight, attributed, weigh
 from mdvp.core.volume import Access, Volume
 from mdvp.disk.root import Found, Root
 from mdvp.disk.store import Store
 
 log = logging.getLogger(__name__)
+
+# For how many seconds nothing may be seen of a container before it is looked for by another mark.
+_LATE = 5.0
 
 
 class Look(Protocol):
@@ -33,6 +36,9 @@ class Look(Protocol):
 
     def begun(self, since: float) -> list[Holder]:
         """Return the containers that began after a moment, in seconds since the machine did."""
+
+    def has_of_host(self, holder: Holder) -> bool:
+        """Say whether a container has been handed something that the host has."""
 
     def lives(self, engine: Engine) -> bool:
         """Say whether an engine is there, and is the process that it was."""
@@ -81,7 +87,8 @@ class Custody:
         self._gone: dict[Engine, Moment] = {}
         self._worked: dict[tuple[str, str], Moment] = {}  # by volume and mount ID
         self._doubled: dict[str, frozenset[str]] = {}
-        self._displaced: set[tuple[str, str]] = set()
+        self._mishanded: set[tuple[str, str]] = set()
+        self._lost: set[str] = set()
 
     def claims(self, volume: Volume, caller: Engine | None = None) -> Claims:
         """Return who has a volume now; what `caller` itself does there does not count."""
@@ -98,9 +105,10 @@ class Custody:
     def _weigh(self, volume: Volume, look: Look | None, caller: Engine | None = None) -> Claims:
         leases = self._store.leases(volume.name)
         now = self._now()
-        if look is None:
+        paths = self._paths(volume)
+        if look is None or paths is None:
             return weigh(leases, None, now, self._grace)
-        sight = self._sight(volume, leases, look, caller)
+        sight = self._sight(volume, leases, paths, look, caller)
         claims = weigh(leases, sight, now, self._grace)
         given = attributed(claims, [holder for holder in sight.holders if holder.ready])
         if not given:
@@ -110,9 +118,13 @@ class Custody:
         return weigh(self._store.leases(volume.name), sight, now, self._grace)
 
     def _sight(
-        self, volume: Volume, leases: Sequence[Lease], look: Look, caller: Engine | None
+        self,
+        volume: Volume,
+        leases: Sequence[Lease],
+        paths: Collection[bytes],
+        look: Look,
+        caller: Engine | None,
     ) -> Sight:
-        paths = self._paths(volume)
         engines = {lease.engine for lease in leases if lease.engine} | {caller}
         known = {lease.holder for lease in leases if lease.holder}
         self._note(volume.name, leases, paths, look)
@@ -125,17 +137,34 @@ class Custody:
         }
         return Sight(holders, self._gone, worked)
 
-    def _paths(self, volume: Volume) -> list[bytes]:
-        """Return where the directory of a volume is, whatever it is called by now."""
+    def _paths(self, volume: Volume) -> list[bytes] | None:
+        """Return where the directory of a volume is, whatever it is called by now.
+
+        None if that cannot be told: its owner may have moved it to where paths are too long.
+        """
         if self._root.find(volume.name, volume.identity) is Found.OURS:
             return [self._kernel.path(volume.name)]
         paths = [self._kernel.path(volume.name, removed=True)]
         if (fd := self._root.kept(volume.name)) is not None:
-            if (path := self._kernel.path_of(fd)) is not None:
-                paths.append(path)
+            path = self._kernel.path_of(fd)
+            if path is None:
+                self._say_lost(volume)
+                return None
+            paths.append(path)
         elif (name := self._root.name_of(volume.identity)) is not None:
             paths.append(self._kernel.path(name))
         return paths
+
+    def _say_lost(self, volume: Volume) -> None:
+        """Say, once, that nobody can tell who has a volume that is nobody knows where."""
+        if volume.name not in self._lost:
+            self._lost.add(volume.name)
+            log.error(
+                "volume %s: its directory has been moved to where its path is too long to be told, "
+                "so mdvp cannot see who has it; move it back to %s",
+                volume.name,
+                self._root.mountpoint(volume.name),
+            )
 
     def _note(
         self, name: str, leases: Sequence[Lease], paths: Collection[bytes], look: Look
@@ -193,29 +222,51 @@ class Custody:
             claims = self._weigh(volume, look)
             waiting = [lease for lease in claims.living if lease.waits]
             for lease in waiting:
-                self._check_place(volume, lease, look)
+                self._check_handed(volume, lease, look)
             return bool(waiting)
 
-    def _check_place(self, volume: Volume, lease: Lease, look: Look) -> None:
-        """Say so, once, when a container that starts may be handed something else.
+    def _check_handed(self, volume: Volume, lease: Lease, look: Look) -> None:
+        """Say so, once, when a container that starts may have been handed something else.
 
         Whoever owns the directory can put a link in its place between our answer and the start.
         """
         key = volume.name, lease.mount_id
-        found = self._root.find(volume.name, volume.identity)
-        if lease.holder is not None or found is Found.OURS or key in self._displaced:
+        if lease.holder is not None or key in self._mishanded:
             return
-        self._displaced.add(key)
+        place = self._root.mountpoint(volume.name)
+        if self._root.find(volume.name, volume.identity) is not Found.OURS:
+            self._mishanded.add(key)
+            log.error(
+                "volume %s: what is at %s is no longer its directory, and a container is starting "
+                "with it (mount %s): it is handed what is there instead. Stop %s, move away what "
+                "is there, and put the directory back, or let mdvp make a new one",
+                volume.name,
+                place,
+                lease.mount_id,
+                _names(look.begun(lease.since.uptime)) or "it",
+            )
+        elif self._is_late(volume, lease) and (strangers := self._strangers(lease, look)):
+            self._mishanded.add(key)
+            log.error(
+                "volume %s was mounted for a container that does not show (mount %s), and %s, "
+                "which began since, does not have it: if that should have the volume, it was "
+                "handed what somebody had put at %s for a moment. Stop it, and see who owns that",
+                volume.name,
+                lease.mount_id,
+                _names(strangers),
+                place,
+            )
+
+    def _is_late(self, volume: Volume, lease: Lease) -> bool:
+        """Say whether the holder of a lease should have been seen by now."""
+        worked = self._worked.get((volume.name, lease.mount_id), lease.since)
+        return elapsed(worked, self._now()) > _LATE
+
+    def _strangers(self, lease: Lease, look: Look) -> list[Holder]:
+        """Return the containers that began since, have something of the host's, and no lease."""
+        held = {each.holder for name in self._store.leased() for each in self._store.leases(name)}
         begun = look.begun(lease.since.uptime)
-        log.error(
-            "volume %s: what is at %s is no longer its directory, and a container is starting with "
-            "it (mount %s): it is handed what is there instead. Stop %s, move away what is there, "
-            "and put the directory back, or let mdvp make a new one",
-            volume.name,
-            self._root.mountpoint(volume.name),
-            lease.mount_id,
-            _names(begun) if begun else "it",
-        )
+        return [each for each in begun if each.who not in held and look.has_of_host(each)]
 
 
 def is_doubled(volume: Volume, claims: Claims) -> bool:

@@ -322,7 +322,7 @@ class Driver:
     def _warnings(self, volume: Volume, claims: Claims) -> list[str]:
         warnings = []
         if claims.sight is None:
-            why = self._kernel.blind or "mdvp may not look at some container; its log has more"
+            why = self._kernel.blind or "the log of mdvp says what it cannot see"
             warnings.append(f"who has the volume is not certain: {why}")
         if is_doubled(volume, claims):
             warnings.append("several containers have this exclusive volume: stop all but one")

@@ -141,12 +141,14 @@ class Kernel:
 def _whereabouts(fd: int) -> tuple[bytes, bytes] | None:
     """Return where an open directory is: its file system (MAJOR:MINOR), and the path in that.
 
-    Returns None when the mount that it was opened through is no longer there.
+    Returns None when the mount that it was opened through is no longer there, or if the path is too
+    long for the kernel to tell.
     """
     mount = parse(proc.read("/proc/self/mountinfo")).get(proc.mount_of(fd))
-    if mount is None:
+    shown = proc.path_of(fd)
+    if mount is None or shown is None:
         return None
-    path = os.readlink(os.fsencode(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # bytes
+    path = os.fsencode(shown)
     removed = path.endswith(_DELETED)
     within = moved(path.removesuffix(_DELETED), mount.point, mount.root)
     return mount.device, within + (_REMOVED if removed else b"")

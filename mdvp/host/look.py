@@ -22,7 +22,7 @@ from typing import TypeAlias
 from mdvp.core.lease import Engine, Holder
 from mdvp.host import proc
 from mdvp.host.census import Place, View
-from mdvp.host.mountinfo import Location, Mount, is_in, located, moved, parse, top
+from mdvp.host.mountinfo import Location, Mount, Mounts, is_in, located, moved, parse, top
 from mdvp.host.proc import Process
 from mdvp.host.scenes import Scene, Scenes, still_there
 
@@ -30,6 +30,7 @@ Member: TypeAlias = tuple[Process, Place]
 Located: TypeAlias = tuple[Mount, Location | None]
 
 _GONE = (FileNotFoundError, ProcessLookupError)
+_OF_ANY_CONTAINER = (b"/dev", b"/proc", b"/sys")
 
 
 class Look:
@@ -106,19 +107,22 @@ class Look:
 
     def _is_set_up(self, scene: Scene) -> bool:
         """Say whether a view is more than a copy of the host's, as a container's is at first."""
-        return scene.top != self._host_scene[1]
-
-    @property
-    def _on_host(self) -> Sequence[Located]:
-        return self._host_scene[0]
+        return scene.top != self._host_top
 
     @cached_property
-    def _host_scene(self) -> tuple[Sequence[Located], Location | None]:
+    def _host_mounts(self) -> Mounts:
         if self._host is None:
-            return (), None
+            return {}
         # Now, after all others: what was copied from it was there before.
-        mounts = parse(proc.read(f"/proc/{self._host}/mountinfo"))
-        return located(mounts, self._device), top(mounts)
+        return parse(proc.read(f"/proc/{self._host}/mountinfo"))
+
+    @cached_property
+    def _on_host(self) -> Sequence[Located]:
+        return located(self._host_mounts, self._device)
+
+    @cached_property
+    def _host_top(self) -> Location | None:
+        return top(self._host_mounts)
 
     def _works_for(self, member: Member, engines: Collection[Engine]) -> bool:
         """Say whether a process outside of containers runs the program of one of the engines.
@@ -173,6 +177,23 @@ class Look:
             with suppress(*_GONE):
                 found.append(_describe(self._members(container), ready=True))
         return [holder for holder in found if holder.began >= since]
+
+    def has_of_host(self, holder: Holder) -> bool:
+        """Say whether a container has been handed something that the host has.
+
+        What an engine mounts for any container does not count: its root, what is in /dev, /proc and
+        /sys, and files such as /etc/hosts, which are in a directory of the container's id.
+        """
+        devices = {mount.device for mount in self._host_mounts.values()}
+        with suppress(*_GONE, PermissionError):
+            return any(
+                mount.device in devices
+                and not any(is_in(mount.point, each) for each in _OF_ANY_CONTAINER)
+                and (holder.container or "").encode() not in mount.root
+                for mount in parse(proc.read(f"/proc/{holder.pid}/mountinfo")).values()
+                if mount.point != b"/"
+            )
+        return False
 
     # Who is at work.
 

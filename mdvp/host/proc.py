@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 _CONTAINER = re.compile(rb"[0-9a-f]{64}")
 _MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
+_INODE = re.compile(rb"^ino:\s*(\d+)$", re.MULTILINE)  # since Linux 5.14
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
 _NS_GET_MNTNS_ID = 0x8008B705  # linux/nsfs.h, since Linux 6.11
 
@@ -59,7 +60,8 @@ def threads(pid: str) -> list[str]:
 class Directory(NamedTuple):
     """A directory as a process has it: the mount that it is reached through, and its path.
 
-    The path is from the root of the process' namespace, where another may be mounted over it.
+    The path is from the root of the process' namespace, where another may be mounted over it. Of a
+    directory whose path is too long for the kernel to tell, it is the number of the inode.
     """
 
     mount: bytes
@@ -71,20 +73,39 @@ def root(pid: str) -> Directory:
     # The path alone does not tell it: that of any mount that was detached is "/", too.
     fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
     try:
-        return Directory(mount_of(fd), os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  # as below
+        return Directory(mount_of(fd), path_of(fd) or f"inode {_of_file(_INODE, fd)!r}")
     finally:
         os.close(fd)
 
 
+def path_of(fd: int) -> str | None:
+    """Return the path of a file that we have open; None if it is too long to be told."""
+    return _link(f"/proc/self/fd/{fd}")
+
+
 def mount_of(fd: int) -> bytes:
     """Return the id of the mount that a file of ours was opened through."""
-    found = _MOUNT_ID.search(read(f"/proc/self/fdinfo/{fd}"))
+    return _of_file(_MOUNT_ID, fd)
+
+
+def _of_file(field: re.Pattern[bytes], fd: int) -> bytes:
+    found = field.search(read(f"/proc/self/fdinfo/{fd}"))
     return found[1] if found else b""
+
+
+def _link(path: str) -> str | None:
+    """Return what a link names; None where that is longer than a page, which any user can have."""
+    try:
+        return os.readlink(path)  # noqa: PTH115  # of every process: a Path is slow
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
 
 
 def namespace(pid: str) -> str:
     """Return the name of the mount namespace that a process is in."""
-    return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115  # of every process: a Path is slow
+    return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115  # as above
 
 
 def number_of_namespace(pid: str) -> int:
@@ -116,19 +137,20 @@ def owner_of_users(pid: str) -> int:
         os.close(fd)
 
 
-def program(pid: str) -> str:
-    """Return the path of the program that a process runs, as it knows it."""
-    return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115  # as above
+def program(pid: str) -> str | None:
+    """Return the path of the program that a process runs, as it knows it; None if too long."""
+    return _link(f"/proc/{pid}/exe")
 
 
 def used(pid: str) -> Iterator[str]:
-    """Yield what a process, or a thread, has open or is in, each as a path in its namespace."""
-    for name in ("cwd", "root", "exe"):
+    """Yield what a process, or a thread, has open or is in, each as a path in its namespace.
+
+    What has a path that is too long for the kernel to tell is left out.
+    """
+    for name in ("cwd", "root", "exe", *(f"fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))):
         with suppress(FileNotFoundError):
-            yield os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115  # as above
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):
-            yield os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115  # as above
+            if (path := _link(f"/proc/{pid}/{name}")) is not None:
+                yield path
 
 
 def read(path: str) -> bytes:

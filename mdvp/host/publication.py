@@ -10,8 +10,9 @@ import logging
 import select
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Protocol
+
+from mdvp import threads
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def watch(host: Host, start_again: Callable[[], object]) -> None:
     """
     match host.published():
         case True:
-            Thread(target=_wait, args=(host, start_again), name="publication", daemon=True).start()
+            threads.start("publication", lambda: _wait(host, start_again), start_again)
         case False:
             # It might be an engine that does it in another way; to end could be for ever.
             log.error(

@@ -70,6 +70,17 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def dig(place: Path) -> int:
+    """Make a directory below `place` with a path longer than the kernel tells; return it, open."""
+    folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=folder)
+        below = os.open("d" * 250, os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    return folder
+
+
 def new_container_id() -> str:
     return secrets.token_hex(32)
 

@@ -552,6 +552,9 @@ class Glance:
     def holders(self, *_: object) -> list[Holder]:
         return self._holders
 
+    def has_of_host(self, _holder: Holder) -> bool:
+        return False
+
     def begun(self, _since: float) -> list[Holder]:
         return []
 

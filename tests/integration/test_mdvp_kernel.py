@@ -331,6 +331,32 @@ def test_what_the_host_has_mounted_counts_when_a_process_there_uses_it(
         eventually(eye.holders, {"vol": [[None, "sleep"]]} if using else {})
 
 
+DEEP = f"""
+import os, pathlib, sys, time
+sys.path.append({str(Path(__file__).parents[1])!r})
+from integration.holder import dig
+place = pathlib.Path(sys.argv[1])
+folder = dig(place)
+up = open(place / "up", "w")
+os.fchdir(folder)
+os.chroot(".")
+up.write("up")
+up.close()
+time.sleep(600)
+"""
+
+
+def test_a_process_that_is_deeper_than_the_kernel_tells_stops_no_look(
+    root: Path, point: Path
+) -> None:
+    # Its root, its working directory and what it has open; any user can be there.
+    program = f"{sys.executable} -c {shlex.quote(DEEP)} {root.parent} &"
+    with looker(root, f'mount --bind "$ROOT/vol" {point}; {program}', own=OWN_HOST) as eye:
+        up = root.parent / "up"
+        eventually(lambda: up.exists() and up.read_text(), "up")
+        assert eye.holders() == {}
+
+
 def test_a_volume_mounted_in_a_service_and_not_on_the_host_counts(root: Path, point: Path) -> None:
     script = f"export ROOT; {' '.join(OWN_NAMESPACE)} "
     mount = UNTIL_THE_END.replace("echo", f'mount --bind "$ROOT/vol" {point} && echo')

@@ -1,5 +1,6 @@
 """A lease ends with its container's life, whatever the container does meanwhile."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from integration.follow import Log, following
-from integration.holder import BIND, OWN_NAMESPACE, holding, kill, new_container_id, ready
+from integration.holder import BIND, OWN_NAMESPACE, dig, holding, kill, new_container_id, ready
 from integration.plugin import Plugin, serving
 from support import eventually
 
@@ -67,9 +68,11 @@ def mount(plugin: Plugin, mount_id: str) -> str:
 
 
 @contextmanager
-def container(root: Path, point: Path, hide: str) -> Iterator[subprocess.Popen[str]]:
+def container(
+    root: Path, point: Path, hide: str, prepare: str = ROOT
+) -> Iterator[subprocess.Popen[str]]:
     program = PROGRAM.format(hide=hide)
-    script = f'{ROOT} exec chroot "$2/root" {sys.executable} -c "$3"'
+    script = f'{prepare} exec chroot "$2/root" {sys.executable} -c "$3"'
     command = (*OWN_NAMESPACE, "sh", "-c", script, "sh")
     with ready((*command, root / "data", point, program), container=CONTAINER) as process:
         yield process
@@ -118,6 +121,21 @@ def test_a_container_has_its_volume_when_the_directory_is_renamed(root: Path, po
         assert mount(plugin, "two") == ""
 
 
+def test_a_volume_that_was_moved_to_where_nobody_can_tell_is_nobodys(root: Path) -> None:
+    with served(root) as (plugin, log):
+        for name in ("data", "other"):
+            plugin.call("Create", Name=name)
+        assert mount(plugin, "one") == ""
+        os.rename(root / "data", "moved", dst_dir_fd=dig(root.parent))
+        assert "mdvp cannot see whether its container lives" in mount(plugin, "two")
+        (warning,) = plugin.call("Get", Name="data").message["Volume"]["Status"]["warnings"]
+        assert "who has the volume is not certain" in warning
+        assert log.count("ERROR volume data: its directory has been moved to where") == 1
+        # Of the others is known what there is to be known.
+        assert plugin.call("Remove", Name="other").status == 200
+        assert not log.says("Traceback")
+
+
 def test_a_stale_mount_id_does_not_get_what_somebody_else_has(root: Path, point: Path) -> None:
     with served(root) as (plugin, log):
         plugin.call("Create", Name="data")
@@ -156,3 +174,25 @@ def test_what_is_put_in_the_place_of_a_volume_while_a_container_starts_is_an_err
         (root / "data").symlink_to("/etc")
         with holding("/etc", point, BIND, container=CONTAINER):
             eventually(lambda: log.count("ERROR volume data: what is at", "(mount one)"), 1)
+
+
+HANDED = "ERROR volume data was mounted for a container that does not show (mount one)"
+
+
+@pytest.mark.parametrize("source", ["/etc", None], ids=["something else", "nothing"])
+def test_a_container_that_was_handed_something_else_for_a_moment_is_an_error(
+    root: Path, point: Path, source: str | None
+) -> None:
+    script = ROOT.replace('"$1"', source) if source else ROOT[: ROOT.rindex("mount")]
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        plugin.call("Create", Name="other")
+        assert mount(plugin, "one") == ""
+        with container(root, point, "", script):
+            if source:
+                eventually(lambda: log.count(HANDED, f"container {CONTAINER[:12]}, which"), 1)
+            else:  # until a second one shows that it would have been said
+                other = new_container_id()
+                with holding("/etc", point, container=other):
+                    eventually(lambda: log.count(HANDED), 1)
+                    assert log.count(HANDED, f" {other[:12]}, which") == 1
