@@ -10,7 +10,9 @@ work when mdvp started.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
 
@@ -63,8 +65,28 @@ class Kernel(Protocol):
     def path(self, name: str, *, removed: bool = False) -> bytes:
         """Return the path, in its file system, of what is, or was, called `name` in the root."""
 
-    def path_of(self, fd: int) -> bytes | None:
-        """Return the path, in its file system, of an open directory; None if we cannot tell."""
+    def paths_of(self, fd: int) -> list[bytes]:
+        """Return which paths in its file system an open directory may have; none if unknown."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is remembered of one volume.
+
+    Attributes:
+        worked: when work of the engine that waits was last seen, by mount ID.
+        gone: since when engines are gone that waited.
+        doubled: the containers of which was said that they all have the volume.
+        mishanded: the mount IDs of which was said that they may have got something else.
+        lost: whether was said that nobody can tell where the directory is.
+
+    """
+
+    worked: dict[str, Moment] = field(default_factory=dict)
+    gone: dict[Engine, Moment] = field(default_factory=dict)
+    doubled: Set[str] = frozenset()
+    mishanded: set[str] = field(default_factory=set)
+    lost: bool = False
 
 
 class Custody:
@@ -84,11 +106,7 @@ class Custody:
         self._now = now
         self.lock = Lock()
         self._started = now()
-        self._gone: dict[Engine, Moment] = {}
-        self._worked: dict[tuple[str, str], Moment] = {}  # by volume and mount ID
-        self._doubled: dict[str, frozenset[str]] = {}
-        self._mishanded: set[tuple[str, str]] = set()
-        self._lost: set[str] = set()
+        self._memory: defaultdict[str, _Memory] = defaultdict(_Memory)
 
     def claims(self, volume: Volume, caller: Engine | None = None) -> Claims:
         """Return who has a volume now; what `caller` itself does there does not count."""
@@ -100,17 +118,21 @@ class Custody:
 
     def mounted(self, name: str, lease: Lease) -> None:
         """Take note of a Mount: an engine that asks is at work."""
-        self._worked[name, lease.mount_id] = self._now()
+        self._memory[name].worked[lease.mount_id] = self._now()
+
+    def forget(self, name: str) -> None:
+        """Take note that there is no volume of that name any more."""
+        self._memory.pop(name, None)
 
     def _weigh(self, volume: Volume, look: Look | None, caller: Engine | None = None) -> Claims:
         leases = self._store.leases(volume.name)
-        now = self._now()
         paths = self._paths(volume)
         if look is None or paths is None:
-            return weigh(leases, None, now, self._grace)
+            return weigh(leases, None, self._now(), self._grace)
         sight = self._sight(volume, leases, paths, look, caller)
+        now = self._now()
         claims = weigh(leases, sight, now, self._grace)
-        given = attributed(claims, [holder for holder in sight.holders if holder.ready])
+        given = attributed(claims, now.boot)
         if not given:
             return claims
         self._store.put_leases(volume.name, given)
@@ -125,40 +147,36 @@ class Custody:
         look: Look,
         caller: Engine | None,
     ) -> Sight:
-        engines = {lease.engine for lease in leases if lease.engine} | {caller}
-        known = {lease.holder for lease in leases if lease.holder}
-        self._note(volume.name, leases, paths, look)
+        current = [lease for lease in leases if lease.since.boot == self._started.boot]
+        busy = self._note_work(volume.name, current, paths, look)
+        engines = {lease.engine for lease in current} | {caller}
+        known = {lease.holder for lease in current if lease.holder}
         holders = look.holders(paths, {engine for engine in engines if engine}, known)
         self._check_alone(volume, holders)
-        worked = {
-            mount_id: moment
-            for (name, mount_id), moment in self._worked.items()
-            if name == volume.name
-        }
-        return Sight(holders, self._gone, worked)
+        memory = self._memory[volume.name]
+        return Sight(holders, memory.gone, memory.worked, busy)
 
     def _paths(self, volume: Volume) -> list[bytes] | None:
-        """Return where the directory of a volume is, whatever it is called by now.
+        """Return where the directory of a volume is, or may be, whatever it is called by now.
 
         None if that cannot be told: its owner may have moved it to where paths are too long.
         """
         if self._root.find(volume.name, volume.identity) is Found.OURS:
             return [self._kernel.path(volume.name)]
-        paths = [self._kernel.path(volume.name, removed=True)]
+        removed = self._kernel.path(volume.name, removed=True)
         if (fd := self._root.kept(volume.name)) is not None:
-            path = self._kernel.path_of(fd)
-            if path is None:
-                self._say_lost(volume)
-                return None
-            paths.append(path)
-        elif (name := self._root.name_of(volume.identity)) is not None:
-            paths.append(self._kernel.path(name))
-        return paths
+            if paths := self._kernel.paths_of(fd):
+                return [removed, *paths]
+            self._say_lost(volume)
+            return None
+        name = self._root.name_of(volume.identity)
+        return [removed] if name is None else [removed, self._kernel.path(name)]
 
     def _say_lost(self, volume: Volume) -> None:
         """Say, once, that nobody can tell who has a volume that is nobody knows where."""
-        if volume.name not in self._lost:
-            self._lost.add(volume.name)
+        memory = self._memory[volume.name]
+        if not memory.lost:
+            memory.lost = True
             log.error(
                 "volume %s: its directory has been moved to where its path is too long to be told, "
                 "so mdvp cannot see who has it; move it back to %s",
@@ -166,38 +184,34 @@ class Custody:
                 self._root.mountpoint(volume.name),
             )
 
-    def _note(
+    def _note_work(
         self, name: str, leases: Sequence[Lease], paths: Collection[bytes], look: Look
-    ) -> None:
-        """Take note of which engines are gone, and of which work there is a trace."""
-        now = self._now()
-        for lease in leases:
-            engine, key = lease.engine, (name, lease.mount_id)
-            if not lease.waits or engine is None or lease.since.boot != now.boot:
-                continue
-            if not look.lives(engine):
-                self._gone.setdefault(engine, now)
-            elif look.at_work(engine, paths):
-                self._worked[key] = now
-            else:
-                self._worked.setdefault(key, self._started)
-        waiting = {lease.mount_id for lease in leases if lease.waits}
-        for key in [key for key in self._worked if key[0] == name and key[1] not in waiting]:
-            del self._worked[key]
+    ) -> bool:
+        """Take note of which engines are gone, and of their work; return whether one is at it."""
+        memory, now = self._memory[name], self._now()
+        waiting = {lease.mount_id: lease.engine for lease in leases if lease.waits}
+        asked = {engine for engine in waiting.values() if engine}
+        living = {engine for engine in asked if look.lives(engine)}
+        working = {engine for engine in living if look.at_work(engine, paths)}
+        memory.gone = {engine: memory.gone.get(engine, now) for engine in asked - living}
+        before = dict.fromkeys((it for it in waiting if waiting[it] in living), self._started)
+        before.update((it, at) for it, at in memory.worked.items() if it in waiting)
+        memory.worked = {it: now if waiting[it] in working else at for it, at in before.items()}
+        return bool(working)
 
     def _check_alone(self, volume: Volume, holders: Sequence[Holder]) -> None:
         """Say so, once, when two containers have an exclusive volume, however that came."""
-        containers = frozenset(holder.who for holder in holders if holder.container)
-        if volume.access is not Access.EXCLUSIVE or len(containers) < 2:  # noqa: PLR2004  # two
-            self._doubled.pop(volume.name, None)
-        elif not containers <= self._doubled.get(volume.name, frozenset()):
-            self._doubled[volume.name] = containers
+        memory = self._memory[volume.name]
+        several = doubled(volume, holders)
+        containers = {holder.who for holder in several}
+        if not containers <= memory.doubled:
             log.error(
                 "volume %s is exclusive, and yet several containers have it: %s; stop all of them "
                 "but one",
                 volume.name,
-                _names([holder for holder in holders if holder.container]),
+                _names(several),
             )
+        memory.doubled = containers
 
     # What is looked out for.
 
@@ -209,8 +223,8 @@ class Custody:
         with self.lock:
             names = self._store.leased()
         look = self._kernel.look() if names else None
-        if look is None:
-            return False
+        if look is None:  # perhaps for now, but where nothing is to be seen
+            return bool(names) and self._kernel.blind is None
         waiting = [self._watch(name, look) for name in names]  # all of them
         return any(waiting)
 
@@ -230,12 +244,12 @@ class Custody:
 
         Whoever owns the directory can put a link in its place between our answer and the start.
         """
-        key = volume.name, lease.mount_id
-        if lease.holder is not None or key in self._mishanded:
+        memory = self._memory[volume.name]
+        if lease.holder is not None or lease.mount_id in memory.mishanded:
             return
         place = self._root.mountpoint(volume.name)
         if self._root.find(volume.name, volume.identity) is not Found.OURS:
-            self._mishanded.add(key)
+            memory.mishanded.add(lease.mount_id)
             log.error(
                 "volume %s: what is at %s is no longer its directory, and a container is starting "
                 "with it (mount %s): it is handed what is there instead. Stop %s, move away what "
@@ -246,7 +260,7 @@ class Custody:
                 _names(look.begun(lease.since.uptime)) or "it",
             )
         elif self._is_late(volume, lease) and (strangers := self._strangers(lease, look)):
-            self._mishanded.add(key)
+            memory.mishanded.add(lease.mount_id)
             log.error(
                 "volume %s was mounted for a container that does not show (mount %s), and %s, "
                 "which began since, does not have it: if that should have the volume, it was "
@@ -259,7 +273,7 @@ class Custody:
 
     def _is_late(self, volume: Volume, lease: Lease) -> bool:
         """Say whether the holder of a lease should have been seen by now."""
-        worked = self._worked.get((volume.name, lease.mount_id), lease.since)
+        worked = self._memory[volume.name].worked.get(lease.mount_id, lease.since)
         return elapsed(worked, self._now()) > _LATE
 
     def _strangers(self, lease: Lease, look: Look) -> list[Holder]:
@@ -269,10 +283,10 @@ class Custody:
         return [each for each in begun if each.who not in held and look.has_of_host(each)]
 
 
-def is_doubled(volume: Volume, claims: Claims) -> bool:
-    """Say whether several containers have an exclusive volume."""
-    containers = [holder for holder in claims.holders if holder.container]
-    return volume.access is Access.EXCLUSIVE and len(containers) > 1
+def doubled(volume: Volume, holders: Sequence[Holder]) -> Sequence[Holder]:
+    """Return the containers that have an exclusive volume, if they are several."""
+    containers = [holder for holder in holders if holder.container]
+    return containers if volume.access is Access.EXCLUSIVE and len(containers) > 1 else ()
 
 
 def _names(holders: Sequence[Holder]) -> str:

@@ -22,7 +22,7 @@ from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.lease import Claims, Lease, granted, in_use, released
 from mdvp.core.options import Options, differences, in_words, written
 from mdvp.core.volume import Access, Identity, Volume, check_name, timestamp
-from mdvp.custody import Custody, Kernel, is_doubled
+from mdvp.custody import Custody, Kernel, doubled
 from mdvp.disk.root import Aside, Found, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Deleter
@@ -193,6 +193,7 @@ class Driver:
             self._forget(volume, aside)
             self._root.let_go(name)
             self._warned.pop(name, None)
+            self._custody.forget(name)
             _log_reclaimed(name, claims.dead)
         log.info("volume %s removed", name)
         self._deleter.wake()
@@ -324,7 +325,7 @@ class Driver:
         if claims.sight is None:
             why = self._kernel.blind or "the log of mdvp says what it cannot see"
             warnings.append(f"who has the volume is not certain: {why}")
-        if is_doubled(volume, claims):
+        if doubled(volume, claims.holders):
             warnings.append("several containers have this exclusive volume: stop all but one")
         if (warning := self._root.warning(volume.name)) is not None:
             warnings.append(warning)

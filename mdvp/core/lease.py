@@ -113,12 +113,14 @@ class Sight:
         holders: who has it mounted, and those on its leases that live.
         gone: since when the engines that no longer live were found so.
         worked: when work of an engine that lives was last seen in the volume, by mount ID.
+        busy: whether such work was seen in this look.
 
     """
 
     holders: Sequence[Holder] = ()
     gone: Mapping[Engine, Moment] = field(default_factory=dict)
     worked: Mapping[str, Moment] = field(default_factory=dict)
+    busy: bool = False
 
     def lives(self, who: str | None) -> bool:
         """Say whether that holder is there."""
@@ -176,11 +178,12 @@ def _left(lease: Lease, sight: Sight, now: Moment, grace: float) -> float:
     return left if gone is None else min(left, ORPHANED - elapsed(gone, now))
 
 
-def attributed(claims: Claims, holders: Sequence[Holder]) -> list[Lease]:
-    """Return those leases that get a holder, each with it.
+def attributed(claims: Claims, boot: str) -> list[Lease]:
+    """Return those leases that get a holder, each with it; `boot` is the present one.
 
-    `holders` is who may be the holder of a lease: who has the volume, and is set up. Which of them
-    came by which Mount nobody says. But a holder belongs to a lease that was there when it began.
+    Who has the volume, and is set up, may be the holder of a lease. Which of them came by which
+    Mount nobody says. But a holder belongs to a lease that was there when it began, and none comes
+    by a Mount for which the engine is still at work: whoever shows then is a passer-by.
     The newest lease has the least choice, so it chooses first: what it takes, an older one could
     have had, too, but what it leaves is of use to the older ones alone. Only when each lease that
     counts finds a holder is any of them taken for started; else one might be given the holder of
@@ -189,10 +192,13 @@ def attributed(claims: Claims, holders: Sequence[Holder]) -> list[Lease]:
     That leases of a shared volume may have each other's holders does no harm: the volume is in use
     while any of these lives.
     """
+    if claims.sight is None or claims.sight.busy:
+        return []
     taken = {lease.holder for lease in (*claims.living, *claims.dead)}
-    free = [holder for holder in holders if holder.who not in taken]
+    free = [holder for holder in claims.holders if holder.ready and holder.who not in taken]
+    dead = [lease for lease in claims.dead if lease.since.boot == boot]
     given = []
-    for lease in _newest_first(claims.living) + _newest_first(claims.dead):
+    for lease in _newest_first(claims.living) + _newest_first(dead):
         since = lease.since.uptime - _TICK
         holder = next((holder for holder in free if holder.began >= since), None)
         if holder is not None:
@@ -224,7 +230,9 @@ def granted(
         )
     if mine is None:
         return Lease(mount_id, 1, now, engine)
-    return replace(mine, mounts=mine.mounts + 1, engine=engine)
+    # What its holder came by counts as one, though the engine may have given that back.
+    had = mine.mounts if mine.holder is None else max(1, mine.mounts)
+    return replace(mine, mounts=had + 1, engine=engine)
 
 
 def _others(claims: Claims, mine: Lease | None) -> bool:

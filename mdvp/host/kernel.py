@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -26,9 +26,9 @@ from mdvp.core.errors import StorageError
 from mdvp.core.lease import Engine
 from mdvp.host import proc
 from mdvp.host.census import Census
-from mdvp.host.look import Look
-from mdvp.host.mountinfo import moved, parse
-from mdvp.host.scenes import Gallery
+from mdvp.host.look import Host, Look, Original
+from mdvp.host.mountinfo import Mount, is_in, located, moved, parse
+from mdvp.host.scenes import Gallery, Scenes
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Kernel:
         passed_over = {proc.namespace(pid) for pid in ("self", self._host) if pid}
         self._census = Census(of_host, passed_over)
         self._gallery = Gallery()
+        self._originals: Set[Original] = frozenset()
         if self.blind:
             log.warning(
                 "cannot see which containers have volumes mounted: %s. Until that is mended, a "
@@ -77,10 +78,16 @@ class Kernel:
         path = self._folder.rstrip(b"/") + b"/" + os.fsencode(name)
         return path + _REMOVED if removed else path
 
-    def path_of(self, fd: int) -> bytes | None:
-        """Return the path, in its file system, of an open directory; None if we cannot tell."""
-        place = _whereabouts(fd)
-        return place[1] if place and place[0] == self._device else None
+    def paths_of(self, fd: int) -> list[bytes]:
+        """Return the path, in its file system, of an open directory; none if we cannot tell.
+
+        Of one that is outside of what was mounted when it was opened, the kernel shows the path in
+        the file system. That can begin as the path of the mount does: then it is one of two.
+        """
+        mount, path = _shown(fd)
+        if mount is None or path is None or mount.device != self._device:
+            return []
+        return [path, moved(path, mount.point, mount.root)] if is_in(path, mount.point) else [path]
 
     def _find_root(self) -> None:
         """Look where the root is now: it is open, and stays so when somebody renames it."""
@@ -129,29 +136,45 @@ class Kernel:
                 now = self._now()
                 places = self._census.take(now, fresh=fresh)
                 scenes = self._gallery.see(places, self._device, now, fresh=fresh)
+                host = self._see_host(scenes)
         except PermissionError as error:
             if not self._refused:  # once is enough
                 log.error("cannot see which containers have volumes mounted: %s", error)
             self._refused = True
             return None
         self._refused = False
-        return Look(places, scenes, self._device, self._host)
+        return Look(places, scenes, self._device, host)
+
+    def _see_host(self, scenes: Scenes) -> Host:
+        # After all others: what was copied from it was there before.
+        mounts = parse(proc.read(str(self.mounts()))) if self._host else {}
+        originals = {(mount.root, place) for mount, place in located(mounts, self._device)}
+        shown = {(m.root, place) for scene in scenes.values() for m, place in scene.mounts}
+        # A copy can outlast its original.
+        self._originals = originals | (self._originals & shown)
+        return Host(mounts, self._originals)
 
 
 def _whereabouts(fd: int) -> tuple[bytes, bytes] | None:
     """Return where an open directory is: its file system (MAJOR:MINOR), and the path in that.
 
     Returns None when the mount that it was opened through is no longer there, or if the path is too
-    long for the kernel to tell.
+    long to be told.
     """
+    mount, path = _shown(fd)
+    if mount is None or path is None:
+        return None
+    return mount.device, moved(path, mount.point, mount.root)
+
+
+def _shown(fd: int) -> tuple[Mount | None, bytes | None]:
+    """Return the mount that a directory was opened through, and its path as the kernel shows it."""
     mount = parse(proc.read("/proc/self/mountinfo")).get(proc.mount_of(fd))
     shown = proc.path_of(fd)
-    if mount is None or shown is None:
-        return None
+    if shown is None:
+        return mount, None
     path = os.fsencode(shown)
-    removed = path.endswith(_DELETED)
-    within = moved(path.removesuffix(_DELETED), mount.point, mount.root)
-    return mount.device, within + (_REMOVED if removed else b"")
+    return mount, path.removesuffix(_DELETED) + _REMOVED if path.endswith(_DELETED) else path
 
 
 def _why_blind() -> str | None:

@@ -5,15 +5,17 @@ process is how it is when it is asked; one that has gone by then does nothing an
 
 What the host has bind-mounted itself is copied wherever its mounts are copied: into services, into
 containers that have `/` mounted, and for a moment into each container that starts. Such a copy is
-known by its location, which is the original's, and it counts only while a process uses it.
+known by its location, which is the original's, and it counts only while a process uses it. What
+processes do that are where the host is does not count, there or in the volumes' own place: who may
+use a volume from the host is for the host to say, and any user could keep it in use.
 """
 
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import chain
@@ -28,21 +30,34 @@ from mdvp.host.scenes import Scene, Scenes, still_there
 
 Member: TypeAlias = tuple[Process, Place]
 Located: TypeAlias = tuple[Mount, Location | None]
+# What tells a mount and its copies: the directory that they show, and where the original is.
+Original: TypeAlias = tuple[bytes, Location | None]
 
 _GONE = (FileNotFoundError, ProcessLookupError)
 _OF_ANY_CONTAINER = (b"/dev", b"/proc", b"/sys")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the host itself has mounted; nothing where we may not look at that.
+
+    Attributes:
+        mounts: all of it.
+        originals: of the volumes' file system, and of what it had before if there are copies yet.
+
+    """
+
+    mounts: Mounts
+    originals: Set[Original]
 
 
 class Look:
     """A look at the host."""
 
     def __init__(
-        self, places: Mapping[Process, Place], scenes: Scenes, device: bytes, host: str | None
+        self, places: Mapping[Process, Place], scenes: Scenes, device: bytes, host: Host
     ) -> None:
-        """Show where processes are, and what of the file system `device` is mounted there.
-
-        `host` is a process in the host's mount namespace, if there is one that we may look at.
-        """
+        """Show where processes are, and what of the volumes' file system is mounted there."""
         self._places = places
         self._scenes = scenes
         self._device = device
@@ -60,9 +75,10 @@ class Look:
 
         The `engines` do not count, nor what they start to do their work.
         """
+        programs = self._programs(engines)
         found: dict[str, Holder] = {}
         for member, ready in chain(self._mounting(paths), self._using(paths)):
-            if not self._works_for(member, engines):
+            if not _runs_one_of(programs, member):
                 self._add(found, member, ready=ready)
         # A process outside of containers is known by how its namespace was when it was first shown.
         for who in known:
@@ -78,15 +94,12 @@ class Look:
                     yield member, self._is_set_up(scene) or member[1].container is None
 
     def _using(self, paths: Collection[bytes]) -> Iterator[tuple[Member, bool]]:
-        """Yield who uses a directory where the host has mounted it, or through a copy of that."""
-        on_host = _points(self._on_host, paths)
-        for view, members in self._by_view.items() if on_host else ():
-            scene = self._scenes.get(view)
-            points = on_host if scene is None else _points(scene.mounts, paths)
-            if scene is None or not self._own(scene, paths):
-                for member in members:
-                    # We have each directory open ourselves, and are nobody's container.
-                    if member[0].pid != str(os.getpid()) and _uses(member[1].thread, points):
+        """Yield who uses a directory through a copy of what the host has mounted."""
+        for view, scene in self._scenes.items():
+            points = _points(scene.mounts, paths)
+            if points and not self._own(scene, paths):
+                for member in self._by_view[view]:
+                    if _uses(member[1].thread, points):
                         yield member, False
 
     def _own(self, scene: Scene, paths: Collection[bytes]) -> bool:
@@ -95,14 +108,11 @@ class Look:
         What is mounted in the root file system of a container is its own: for `docker cp` some
         engines mount it there for themselves, too.
         """
-        shown = [each for each in scene.mounts if _shows(each[0], paths)]
-        if not shown:
-            return False
-        originals = {(mount.root, location) for mount, location in self._on_host}
         own = scene.top[0] if scene.top and self._is_set_up(scene) else None
         return any(
-            location is None or location[0] == own or (mount.root, location) not in originals
-            for mount, location in shown
+            place is None or place[0] == own or (mount.root, place) not in self._host.originals
+            for mount, place in scene.mounts
+            if _shows(mount, paths)
         )
 
     def _is_set_up(self, scene: Scene) -> bool:
@@ -110,48 +120,33 @@ class Look:
         return scene.top != self._host_top
 
     @cached_property
-    def _host_mounts(self) -> Mounts:
-        if self._host is None:
-            return {}
-        # Now, after all others: what was copied from it was there before.
-        return parse(proc.read(f"/proc/{self._host}/mountinfo"))
-
-    @cached_property
-    def _on_host(self) -> Sequence[Located]:
-        return located(self._host_mounts, self._device)
-
-    @cached_property
     def _host_top(self) -> Location | None:
-        return top(self._host_mounts)
+        return top(self._host.mounts)
 
-    def _works_for(self, member: Member, engines: Collection[Engine]) -> bool:
-        """Say whether a process outside of containers runs the program of one of the engines.
+    def _programs(self, engines: Collection[Engine]) -> Set[str]:
+        """Return which programs engines run, of those that live.
 
         An engine starts itself again under other names to do its work, such as docker-untar.
         """
-        place = member[1]
-        if place.container is not None or not engines:
-            return False
-        with suppress(*_GONE, PermissionError):
-            return proc.program(place.thread) in {proc.program(str(each.pid)) for each in engines}
-        return False
+        found = set()
+        for engine in engines:
+            with suppress(*_GONE, PermissionError):
+                program = proc.program(str(engine.pid))
+                if program is not None and self.lives(engine):
+                    found.add(program)
+        return found
 
     def _add(self, found: dict[str, Holder], member: Member, *, ready: bool) -> None:
         place = member[1]
-        name = place.container or (
-            place.view.namespace if place.view.root else f"process {member[0].pid}"
-        )
-        known = found.get(name)
+        name = place.container or place.view.namespace
+        earlier = found.get(name)
         # A container that has several views is set up when one of them is.
-        if known is not None and (known.ready or not ready):
+        if earlier is not None and (earlier.ready or not ready):
             return
         with suppress(*_GONE):
-            if place.container is None and not _is_roots(place):
-                return
             # What is held must be so now: the process may have ended, or gone elsewhere.
-            if place.view.root is None or still_there(place):
-                members = self._members(name) if place.view.root or place.container else [member]
-                found[name] = _describe(members, ready=ready)
+            if still_there(place):
+                found[name] = _describe(self._members(name), ready=ready)
 
     # Who lives.
 
@@ -164,8 +159,9 @@ class Look:
 
     def lives(self, engine: Engine) -> bool:
         """Say whether an engine is there, and is the process that it was."""
-        with suppress(*_GONE, PermissionError):
-            proc.living(str(engine.pid))
+        with suppress(*_GONE):
+            with suppress(PermissionError):  # when it began, anybody may know
+                proc.living(str(engine.pid))
             return proc.command_and_start(str(engine.pid))[1] == engine.started
         return False
 
@@ -176,7 +172,8 @@ class Look:
         for container in sorted(containers):
             with suppress(*_GONE):
                 found.append(_describe(self._members(container), ready=True))
-        return [holder for holder in found if holder.began >= since]
+        # The kernel rounds the beginning of a process down to a tick.
+        return [holder for holder in found if holder.began > since - 1 / proc.TICKS]
 
     def has_of_host(self, holder: Holder) -> bool:
         """Say whether a container has been handed something that the host has.
@@ -184,7 +181,7 @@ class Look:
         What an engine mounts for any container does not count: its root, what is in /dev, /proc and
         /sys, and files such as /etc/hosts, which are in a directory of the container's id.
         """
-        devices = {mount.device for mount in self._host_mounts.values()}
+        devices = {mount.device for mount in self._host.mounts.values()}
         with suppress(*_GONE, PermissionError):
             return any(
                 mount.device in devices
@@ -200,13 +197,18 @@ class Look:
     def at_work(self, engine: Engine, paths: Collection[bytes]) -> bool:
         """Say whether an engine, or what it has started, has a directory open or mounted.
 
-        It may work in a thread of its own namespace, or by a process that it has started.
+        It may work in a thread of its own namespace, or by a process that it has started. One that
+        we may not look at could be at any work.
         """
-        with suppress(*_GONE, PermissionError):
+        programs = self._programs([engine])
+        try:
             return self._has_open(str(engine.pid), paths) or any(
-                self._works_for(member, [engine]) for member, _ in self._mounting(paths)
+                _runs_one_of(programs, member) for member, _ in self._mounting(paths)
             )
-        return False
+        except PermissionError:
+            return True
+        except _GONE:
+            return False
 
     def _has_open(self, pid: str, paths: Collection[bytes]) -> bool:
         mounts = located(parse(proc.read(f"/proc/{pid}/mountinfo")), self._device)
@@ -265,20 +267,28 @@ def _reaching(mounts: Sequence[Located], paths: Collection[bytes]) -> list[bytes
 
 
 def _uses(thread: str, points: Collection[bytes]) -> bool:
-    """Say whether a process is in one of these places, or has a file there open."""
-    with suppress(*_GONE):
+    """Say whether a process is in one of these places, or has a file there open.
+
+    One that we may not look at could have any.
+    """
+    try:
         return any(
             is_in(os.fsencode(path), point) for path in proc.used(thread) for point in points
         )
+    except PermissionError:
+        return True
+    except _GONE:
+        return False
+
+
+def _runs_one_of(programs: Collection[str], member: Member) -> bool:
+    """Say whether a process outside of containers runs one of these programs."""
+    place = member[1]
+    if place.container is not None or not programs:
+        return False
+    with suppress(*_GONE, PermissionError):
+        return proc.program(place.thread) in programs
     return False
-
-
-def _is_roots(place: Place) -> bool:
-    """Say whether a process is where root, or who runs mdvp, can have put it.
-
-    Any user can make namespaces, and mount in them what they can read.
-    """
-    return proc.owner_of_users(place.thread) in (0, os.geteuid())
 
 
 def _outside(place: Place, began: int) -> str:
@@ -293,9 +303,11 @@ def _lives(member: Member, who: str) -> bool:
         thread, _ = proc.living(process.pid)
         if place.container is not None:
             return True
-        number, _, began = who.partition("@")[2].partition(".")
-        same = proc.number_of_namespace(thread) == int(number)
-        return same and proc.command_and_start(process.pid)[1] >= int(began)
+        number, began = map(int, who.partition("@")[2].split("."))
+        start = proc.command_and_start(process.pid)[1]
+        # Without a number it could be another namespace of that name: then it must be the process.
+        same = proc.number_of_namespace(thread) == number
+        return same and (start >= began if number else start == began)
     return False
 
 

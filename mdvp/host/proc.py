@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-_CONTAINER = re.compile(rb"[0-9a-f]{64}")
+_CONTAINER = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _INODE = re.compile(rb"^ino:\s*(\d+)$", re.MULTILINE)  # since Linux 5.14
+_NS_GET_USERNS = 0xB701  # linux/nsfs.h
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
 _NS_GET_MNTNS_ID = 0x8008B705  # linux/nsfs.h, since Linux 6.11
 
@@ -123,18 +124,23 @@ def number_of_namespace(pid: str) -> int:
         os.close(fd)
 
 
-def owner_of_users(pid: str) -> int:
-    """Return who made the user namespace that a process is in; that of the host is root's (0).
+def owner_of_namespace(pid: str) -> int:
+    """Return who made the user namespace that owns the mount namespace that a process is in.
 
-    Source: ioctl_nsfs(2), NS_GET_OWNER_UID.
+    That is root (0) for what was made on the host by root; any user can make one that is theirs.
+    Source: ioctl_nsfs(2), NS_GET_USERNS and NS_GET_OWNER_UID.
     """
-    fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        users = fcntl.ioctl(mounts, _NS_GET_USERNS)
+    finally:
+        os.close(mounts)
     try:
         uid = array.array("I", [0])
-        fcntl.ioctl(fd, _NS_GET_OWNER_UID, uid)
+        fcntl.ioctl(users, _NS_GET_OWNER_UID, uid)
         return uid[0]
     finally:
-        os.close(fd)
+        os.close(users)
 
 
 def program(pid: str) -> str | None:
@@ -169,7 +175,7 @@ def containers_in(cgroup: bytes) -> list[str]:
 
     What is in a user's slice is not looked at: there users make what cgroups they like.
     """
-    paths = [line for line in cgroup.splitlines() if b"/user.slice/" not in line]
+    paths = [line.partition(b"/user.slice/")[0] for line in cgroup.splitlines()]
     found = _CONTAINER.findall(b"\n".join(paths))
     return [each.decode() for each in dict.fromkeys(found)]
 

@@ -44,6 +44,8 @@ ODD = [
     "größe".encode(),
 ]
 
+AS_USER = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--")
+
 TICK = 0.01  # seconds: the kernel rounds the beginning of a process down to this
 
 
@@ -321,14 +323,13 @@ def test_a_copy_of_what_the_host_has_mounted_counts_when_a_process_uses_it(
             eventually(eye.holders, {"vol": [[container, "sleep"]]} if using else {})
 
 
-@pytest.mark.parametrize("using", [False, True])
-def test_what_the_host_has_mounted_counts_when_a_process_there_uses_it(
-    root: Path, point: Path, using: bool
+def test_what_a_process_of_the_host_uses_where_the_host_has_it_does_not_count(
+    root: Path, point: Path
 ) -> None:
-    program = f'(cd {point if using else "/"}; echo >"$ROOT/../up"; exec sleep infinity) &'
+    program = f'(cd {point}; echo >"$ROOT/../up"; exec sleep infinity) &'
     with looker(root, f'mount --bind "$ROOT/vol" {point}; {program}', own=OWN_HOST) as eye:
         eventually((root.parent / "up").exists, True)
-        eventually(eye.holders, {"vol": [[None, "sleep"]]} if using else {})
+        assert eye.holders() == {}
 
 
 DEEP = f"""
@@ -470,9 +471,11 @@ C1, C2 = "0123456789abcdef" * 4, "fedcba9876543210" * 4
         (f"4:memory:/docker/{C1}/docker/{C2}\n", [C1, C2]),
         (f"0::/system.slice/docker-{C1}.scope/system.slice/docker-{C2}.scope\n", [C1, C2]),
         ("0::/user.slice/user-1000.slice/session-2.scope\n", []),
+        (f"0::/docker/{C1}/user.slice/user-0.slice/libpod-{C2}.scope\n", [C1]),
         (f"0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{C1}.scope\n", []),
         ("9:name=systemd:/\n8:pids:/\n0::/\n", []),
         (f"0::/docker/{C1[:63]}\n", []),
+        (f"0::/docker/{C1}0\n", []),
         (f"0::/docker/{C1.upper()}\n", []),
         ("", []),
     ],
@@ -743,14 +746,67 @@ def test_who_has_a_volume_is_seen_when_the_mount_of_the_root_was_taken_away(
         subprocess.run(["umount", "--quiet", other], check=False)
 
 
-@pytest.mark.parametrize("in_container", [False, True])
-def test_what_any_user_can_mount_in_a_namespace_counts_in_a_container_alone(
-    eye: Eye, root: Path, point: Path, in_container: bool
+@pytest.mark.parametrize("container", [None, new_container_id()], ids=["", "its cgroup"])
+def test_what_any_user_can_mount_in_a_namespace_of_their_own_does_not_count(
+    eye: Eye, root: Path, point: Path, container: str | None
 ) -> None:
-    container = new_container_id() if in_container else None
-    own = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--")
+    # In a container, too: what counts there is what root has made for it. And users can have
+    # cgroups in which they can make others, of any name.
     alone = ("unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", BIND, "sh")
     for directory in (root.parent, root, root / "vol", point):
         directory.chmod(0o755)
-    with ready((*own, *alone, root / "vol", point), container=container):
-        assert list(seen(eye)) == (["vol"] if in_container else [])
+    with ready((*AS_USER, *alone, root / "vol", point), container=container):
+        assert seen(eye) == {}
+
+
+def test_a_service_that_makes_a_namespace_of_users_goes_on_to_count(
+    eye: Eye, root: Path, point: Path
+) -> None:
+    sandbox = " ".join((*AS_USER, "unshare", "--user", "--"))
+    script = f'mount --bind "$1" "$2" && exec {sandbox} sh -c "echo ready; read -r _"'
+    with holding(root / "vol", point, script) as process:
+        assert seen(eye) == {"vol": [process.pid]}
+
+
+MANY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+os.chdir(sys.argv[1])
+for _ in range(14):
+    os.mkdir("d" * 250)
+    os.chdir("d" * 250)
+os.mkdir("m")
+for _ in range(5000):
+    assert libc.mount(b"m", b"m", None, 4096, None) == 0  # MS_BIND
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_user_makes_a_look_slow_by_what_they_mount(eye: Eye, root: Path, point: Path) -> None:
+    for directory in (root.parent, root):
+        directory.chmod(0o755)
+    point.chmod(0o777)
+    alone = ("unshare", "--user", "--map-root-user", "--mount", "--")
+    with ready((*AS_USER, *alone, "/usr/bin/python3", "-c", MANY, point)) as process:
+        assert len(Path(f"/proc/{process.pid}/mountinfo").read_bytes()) > 10_000_000
+        before = time.thread_time()
+        assert seen(eye) == {}
+        assert time.thread_time() - before < 0.1
+
+
+def test_a_copy_outlasts_what_the_host_had_mounted(root: Path, point: Path) -> None:
+    # As a monitoring container has that began while the host had the volume somewhere.
+    later = (
+        f'read -r _ <"$ROOT/../end"; umount {point}; echo >"$ROOT/../ended"; exec sleep infinity'
+    )
+    copy = f"{' '.join(OWN_NAMESPACE)} sh -c 'echo >\"$ROOT/../up\"; exec sleep infinity' &"
+    script = (
+        f'export ROOT; mkfifo "$ROOT/../end"; mount --bind "$ROOT/vol" {point}; {copy} ({later}) &'
+    )
+    with looker(root, script, own=OWN_HOST) as eye:
+        eventually((root.parent / "up").exists, True)
+        assert eye.holders() == {}
+        (root.parent / "end").write_text("\n")
+        eventually((root.parent / "ended").exists, True)
+        assert eye.holders() == {}

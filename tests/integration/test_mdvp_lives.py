@@ -196,3 +196,81 @@ def test_a_container_that_was_handed_something_else_for_a_moment_is_an_error(
                 with holding("/etc", point, container=other):
                     eventually(lambda: log.count(HANDED), 1)
                     assert log.count(HANDED, f" {other[:12]}, which") == 1
+
+
+# While the engine, here this process, is at work in the volume.
+
+
+@contextmanager
+def working(root: Path) -> Iterator[None]:
+    with (root / "data" / "copy").open("w"):
+        yield
+
+
+def test_a_mount_that_was_given_back_and_asked_for_again_waits(root: Path, point: Path) -> None:
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        with container(root, point, "") as process:
+            eventually(lambda: log.says("data is mounted in container", CONTAINER[:12]), True)
+            # As at a clean stop of an engine whose containers live on.
+            plugin.call("Unmount", Name="data", ID="one")
+            assert mount(plugin, "one") == ""
+            kill(process)
+        with working(root):
+            assert "mount one has had it" in mount(plugin, "two")
+        plugin.call("Unmount", Name="data", ID="one")
+        assert mount(plugin, "two") == ""
+
+
+def test_who_passes_by_while_the_engine_is_at_work_is_not_whom_it_works_for(
+    root: Path, point: Path
+) -> None:
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        with working(root):
+            with container(root, point, ""):
+                assert f"container {CONTAINER[:12]} has had it" in mount(plugin, "two")
+            assert "mount one has had it" in mount(plugin, "two")
+        assert not log.says("is mounted in")
+
+
+def test_an_engine_that_is_gone_does_not_make_a_holder_of_what_another_has_started(
+    root: Path, point: Path
+) -> None:
+    ask = """
+import json, sys
+from pathlib import Path
+from integration.plugin import Plugin
+Plugin(Path(), Path(sys.argv[1]), None).call("Mount", Name="data", ID="old")
+"""
+    untar = """
+import subprocess, sys
+subprocess.run(["mount", "--bind", *sys.argv[1:]], check=True)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with served(root) as (plugin, log), ExitStack() as stack:
+        plugin.call("Create", Name="data", Opts={"access": "shared"})
+        path = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        subprocess.run([sys.executable, "-c", ask, str(plugin.address)], env=path, check=True)
+        other = point.with_name("other")
+        other.mkdir()
+        stack.enter_context(container(root, point, ""))
+        eventually(lambda: log.says("data is mounted in container", CONTAINER[:12]), True)
+        assert mount(plugin, "new") == ""
+        command = (*OWN_NAMESPACE, sys.executable, "-c", untar, root / "data", other)
+        with ready(command):
+            status = plugin.call("Get", Name="data").message["Volume"]["Status"]
+            assert status["mounted_by"] == [CONTAINER]
+
+
+def test_an_engine_that_may_not_be_looked_at_is_not_gone(root: Path) -> None:
+    # In a user namespace of its own mdvp has all capabilities, and none over processes outside.
+    prefix = ("unshare", "--user", "--map-root-user", "--")
+    socket = root.with_name("mdvp.sock")
+    with serving(root, socket, prefix=prefix, GRACE="3600") as plugin:
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        assert "for a container that is starting, or a copy" in mount(plugin, "two")

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -150,6 +151,9 @@ def test_the_same_mount_id_may_mount_again() -> None:
     assert mount(claims(YOUNG), YOUNG.mount_id) == Lease(YOUNG.mount_id, 2, at(999.0), ENGINE)
     held = claims(HELD, holders=[holder()])
     assert mount(held, "held") == Lease("held", 2, at(100.0), ENGINE, C1)
+    # What its container came by is one of them, though the engine has given that back.
+    given_back = claims(replace(HELD, mounts=0), holders=[holder()])
+    assert mount(given_back, "held").mounts == 2
 
 
 def test_a_stale_mount_id_is_refused_while_somebody_else_has_the_volume() -> None:
@@ -180,7 +184,7 @@ def test_a_shared_volume_is_granted_whoever_has_it(holders: list[Holder]) -> Non
 
 
 def given(*leases: Lease, holders: Sequence[Holder]) -> dict[str, str | None]:
-    found = attributed(claims(*leases, holders=holders), holders)
+    found = attributed(claims(*leases, holders=holders), "this")
     return {lease.mount_id: lease.holder for lease in found}
 
 
@@ -190,6 +194,20 @@ def test_a_lease_gets_the_holder_that_began_after_it() -> None:
     assert given(YOUNG, holders=[holder(began=998.995)]) == {YOUNG.mount_id: C1}
     assert given(YOUNG, holders=[holder(began=998.9)]) == {}
     assert given(YOUNG, holders=[]) == {}
+
+
+def test_who_is_not_set_up_or_shows_while_the_engine_is_at_work_is_on_no_lease() -> None:
+    half = replace(holder(began=999.5), ready=False)
+    assert given(YOUNG, holders=[half]) == {}
+    passer_by = claims(YOUNG, holders=[holder(began=999.5)], busy=True)
+    assert attributed(passer_by, "this") == []
+    assert attributed(weigh([YOUNG], None, NOW, GRACE), "this") == []
+
+
+def test_a_lease_of_an_earlier_boot_gets_no_holder() -> None:
+    earlier = Lease("boot", 1, at(1.0, "before"), ENGINE)
+    assert given(earlier, holders=[holder()]) == {}
+    assert given(earlier, YOUNG, holders=[holder(), holder(C2)]) == {YOUNG.mount_id: C1}
 
 
 def test_a_holder_is_on_one_lease() -> None:
