@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -22,10 +22,16 @@ from mdvp.host import publication
 from mdvp.host.kernel import Kernel
 from mdvp.settings import Settings
 from mdvp.wire.api import create_app
-from mdvp.wire.listener import TcpAddress, listening_on_socket, listening_on_tcp
+from mdvp.wire.guardian import guarded
+from mdvp.wire.listener import (
+    TcpAddress,
+    listening_on_socket,
+    listening_on_tcp,
+    passed_listener,
+)
 from mdvp.wire.server import serve
-from mdvp.wire.spec import announced
-from mdvp.wire.systemd import notify_ready
+from mdvp.wire.spec import Spec, announced
+from mdvp.wire.systemd import notify_ready, passed_descriptors
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     serve_command = commands.add_parser(
         "serve",
         help="serve volumes to the engine; LOG_LEVEL, GRACE and LOCK_DIRECTORIES in the "
-        "environment are settings",
+        "environment are settings; a listening socket that a service manager passes is taken "
+        "when it is the one asked for",
     )
     serve_command.add_argument(
         "--root",
@@ -116,15 +123,38 @@ def _tcp_address(text: str) -> TcpAddress:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _passed(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> AbstractContextManager[socket.socket | None]:
+    descriptors = passed_descriptors(environ)
+    if not descriptors:
+        return nullcontext()
+    return passed_listener(descriptors, options.tcp or options.socket)
+
+
 @contextmanager
-def _listening(options: argparse.Namespace) -> Iterator[socket.socket]:
+def _listening(
+    options: argparse.Namespace, passed: socket.socket | None
+) -> Iterator[socket.socket]:
     if options.tcp is None:
-        with listening_on_socket(options.socket) as listener:
+        with nullcontext(passed) if passed else listening_on_socket(options.socket) as listener:
             yield listener
         return
-    with listening_on_tcp(options.tcp) as listener, announced(options.spec_dir, options.tcp.url):
+    spec = Spec.naming(options.tcp.url, options.spec_dir)
+    # A port that was passed stays the service manager's; our own needs a guardian.
+    with nullcontext(passed) if passed else _guarded(options.tcp, spec) as listener:
         if not options.tcp.is_loopback:
             _log.warning("whoever reaches %s can make and remove volumes as root", options.tcp)
+        with announced(spec):
+            yield listener
+
+
+@contextmanager
+def _guarded(address: TcpAddress, spec: Spec) -> Iterator[socket.socket]:
+    with (
+        listening_on_tcp(address) as listener,
+        guarded(listener, spec.file, spec.content, end=_end),
+    ):
         yield listener
 
 
@@ -132,12 +162,14 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
     _allow_descriptors()
     signal.signal(signal.SIGTERM, _stop)
     with (
+        # Before anything is opened that could have the number of one that is not there after all.
+        _passed(options, environ) as passed,
         closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
         closing(
             Driver(root, store, kernel := Kernel(root.descriptor), settings.grace, end=_end)
         ) as driver,
-        _listening(options) as listener,
+        _listening(options, passed) as listener,
     ):
         where = options.tcp or options.socket
         _log.info("mdvp %s serves the volumes in %s on %s", __version__, options.root, where)

@@ -4,14 +4,18 @@ Source: "Docker Plugin API" in the Docker Engine manual, Plugin discovery: `NAME
 directory that the engine looks through, with the plugin's name and address.
 
 Failure model. The file is at its place whole or not at all. One with the same content is what a
-killed run left, and is ours; any other is somebody's, and is neither replaced nor removed.
+run left that had no time to remove it, as in a power cut, and is ours; any other is somebody's, and
+is neither replaced nor removed. A file that leads to a port which nobody holds is an invitation to
+every user of the machine: `mdvp.wire.guardian` removes it when mdvp is killed.
 """
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from mdvp.core.errors import ListenError
 
@@ -19,26 +23,47 @@ NAME = "mdvp"
 _FOLDER_MODE = 0o755
 
 
-@contextmanager
-def announced(directory: Path, url: str) -> Iterator[None]:
-    """Have a spec file in `directory`, made if missing, that names `url` for the time of the block.
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A spec file: where it is to be, and what it is to say."""
 
-    Raises ListenError when the file is there and says something else.
+    file: Path
+    content: bytes
+
+    @classmethod
+    def naming(cls, url: str, directory: Path) -> Self:
+        """Return the spec file in `directory` that names `url`."""
+        content = json.dumps({"Name": NAME, "Addr": url}).encode() + b"\n"
+        return cls(directory / f"{NAME}.json", content)
+
+
+@contextmanager
+def announced(spec: Spec) -> Iterator[None]:
+    """Have the spec file there, its directory made if missing, for the time of the block.
+
+    Raises ListenError when the file is there and says something else, or is a link.
     """
-    file = directory / f"{NAME}.json"
-    content = json.dumps({"Name": NAME, "Addr": url}).encode() + b"\n"
-    directory.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
-    if _content(file) not in (None, content):
-        raise ListenError(
-            f"{file} is there and names another plugin or address: remove it if nobody needs it, "
-            "or name another directory with --spec-dir"
-        )
+    spec.file.parent.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
+    _check(spec)
     try:
-        _write(file, content)
+        _write(spec)
         yield
     finally:
-        if _content(file) == content:
-            file.unlink(missing_ok=True)
+        if _content(spec.file) == spec.content:
+            spec.file.unlink(missing_ok=True)
+
+
+def _check(spec: Spec) -> None:
+    if spec.file.is_symlink():  # to replace it would cut off whoever it was made for
+        raise ListenError(
+            f"{spec.file} is a link to {spec.file.readlink()}: name the directory of that with "
+            "--spec-dir, or remove the link"
+        )
+    if _content(spec.file) not in (None, spec.content):
+        raise ListenError(
+            f"{spec.file} is there and names another plugin or address: remove it if nobody needs "
+            "it, or name another directory with --spec-dir"
+        )
 
 
 def _content(file: Path) -> bytes | None:
@@ -48,12 +73,12 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write(spec: Spec) -> None:
     # The engine reads files that end in .json or .spec, at any time.
-    new = file.with_name(f".{file.name}.new")
+    new = spec.file.with_name(f".{spec.file.name}.new")
     with new.open("wb") as output:
-        output.write(content)
+        output.write(spec.content)
         output.flush()
         os.fsync(output.fileno())
     new.chmod(0o644)
-    new.replace(file)
+    new.replace(spec.file)

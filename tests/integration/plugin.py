@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from support import eventually, running
+from support import DEADLINE, eventually, running
 
 Address: TypeAlias = Path | tuple[str, int]  # a Unix socket's, or a TCP port's
 
@@ -115,6 +115,10 @@ def serving(
         plugin = Plugin(root, address, process)
         eventually(lambda: process.poll() is not None or _answers(plugin), True)
         yield plugin
+        if isinstance(address, tuple):
+            # Or its guardian would still be at work where the test has what it now removes.
+            process.terminate()
+            process.wait(DEADLINE)
 
 
 def _ip_and_port(ip: str, port: int) -> str:
