@@ -225,8 +225,15 @@ class Custody:
         look = self._kernel.look() if names else None
         if look is None:  # perhaps for now, but where nothing is to be seen
             return bool(names) and self._kernel.blind is None
-        waiting = [self._watch(name, look) for name in names]  # all of them
-        return any(waiting)
+        waiting, failure = False, None
+        for name in names:  # all of them, whatever is wrong with one
+            try:
+                waiting |= self._watch(name, look)
+            except Exception as error:  # noqa: BLE001  # it is raised below
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return waiting
 
     def _watch(self, name: str, look: Look) -> bool:
         with self.lock:

@@ -86,27 +86,35 @@ class Driver:
                 "takes each back, with its content",
                 root.path,
             )
-        self._witness = Witness(self._custody.watch, end)
+        self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
-        with self._lock:
-            identity = self._root.identity(aside)
-            if identity is not None and self._store.volume_of(identity) is not None:
-                return True  # its place is taken, so it waits
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
-        return self._root.delete(aside, go_on)
+        return self._root.delete(aside, go_on, self._is_on_record)
+
+    def _is_on_record(self, directory: Identity) -> bool:
+        """Say whether a directory is a volume's: aside after a crash, or moved by its owner."""
+        with self._lock:
+            return self._store.volume_of(directory) is not None
+
+    def _watch(self) -> bool:
+        for name in self._root.not_kept():
+            with self._lock:
+                if (volume := self._store.volume(name)) is not None:
+                    self._root.keep(volume)
+        return self._custody.watch()
 
     def _recover(self, volume: Volume) -> None:
-        """Put the directory of a volume back at its place, should a crash have left it aside."""
+        """Put the directory of a volume back at its place, if it is aside."""
         try:
             if self._root.find(volume.name, volume.identity) is Found.OURS:
                 return
             aside = self._root.left(volume.identity)
             if aside is not None:
                 self._root.place(aside, volume.name)
-                log.info("volume %s put back at its place after a crash", volume.name)
+                log.info("volume %s put back at its place", volume.name)
         except (ConflictError, OSError) as error:
             log.error("cannot put volume %s back at its place: %s", volume.name, error)
 
@@ -123,11 +131,8 @@ class Driver:
             if volume is not None:
                 _check_same(volume, options)
                 return
-            if options.adopt:
-                self._adopt(name, options)
-            else:
-                self._make(name, options)
-            self._warn(name)
+            volume = (self._adopt if options.adopt else self._make)(name, options)
+            self._warn(volume)
         log.info(
             "volume %s created at %s (%s)",
             name,
@@ -135,7 +140,7 @@ class Driver:
             in_words(written(options)) or "no options",
         )
 
-    def _make(self, name: str, options: Options) -> None:
+    def _make(self, name: str, options: Options) -> Volume:
         aside, identity = self._root.make(name, options)
         volume = self._new_volume(name, options, identity)
         try:
@@ -148,31 +153,39 @@ class Driver:
             self._root.delete(aside)
             raise
         self._root.keep(volume)
+        return volume
 
-    def _adopt(self, name: str, options: Options) -> None:
+    def _adopt(self, name: str, options: Options) -> Volume:
         if options.access is Access.SHARED and self._is_mounted(name):
             raise ConflictError(
                 f"volume {name!r} cannot be adopted as shared while a container has it: adopt it "
                 "without access, or stop that container first"
             )
-        identity = self._root.adopt(name, options, self._check_adoptable)
-        volume = self._new_volume(name, options, identity)
-        self._root.note_adoption(volume)
-        self._store.add(volume)
-        self._store.sync()
+        try:
+            volume = self._root.adopt(name, options, lambda it: self._record(name, options, it))
+        except BaseException:
+            self._store.delete(name)
+            raise
         self._root.keep(volume)
+        return volume
 
-    def _is_mounted(self, name: str) -> bool:
-        look = self._kernel.look(fresh=True)
-        return look is not None and bool(look.holders([self._kernel.path(name)], (), ()))
-
-    def _check_adoptable(self, identity: Identity) -> None:
-        other = self._store.volume_of(identity)
+    def _record(self, name: str, options: Options, directory: Identity) -> Volume:
+        """Record that a directory which was there is a volume now."""
+        other = self._store.volume_of(directory)
         if other is not None:
             raise ConflictError(
                 f"it cannot be adopted: it is the directory of volume {other.name!r}, moved; "
                 "move it back"
             )
+        volume = self._new_volume(name, options, directory)
+        self._root.void_records(directory, volume.created_at)
+        self._store.add(volume)
+        self._store.sync()
+        return volume
+
+    def _is_mounted(self, name: str) -> bool:
+        look = self._kernel.look(fresh=True)
+        return look is not None and bool(look.holders([self._kernel.path(name)], (), ()))
 
     def _new_volume(self, name: str, options: Options, identity: Identity) -> Volume:
         access = options.access or Access.EXCLUSIVE
@@ -214,14 +227,22 @@ class Driver:
         return None
 
     def _found(self, volume: Volume) -> Found:
-        """Say what is at the place of a volume; raise ConflictError if that cannot be seen."""
+        """Say what is at the place of a volume; raise ConflictError if that cannot be seen.
+
+        What is aside, as its place was taken when it was to be put back, goes back now.
+        """
         found = self._root.find(volume.name, volume.identity)
+        if found is Found.NOTHING:
+            self._recover(volume)
+            found = self._root.find(volume.name, volume.identity)
         if found is Found.COVERED:
             raise self._root.covered(volume.name)
         return found
 
     def _forget(self, volume: Volume, aside: Aside | None) -> None:
         try:
+            if aside is None:  # it may come back, with its record
+                self._root.void_records(volume.identity, self._now().utc)
             self._store.delete(volume.name)
         except BaseException:
             if aside is not None:
@@ -268,14 +289,14 @@ class Driver:
                 place,
             )
         self._root.keep(volume)
-        self._warn(volume.name)
+        self._warn(volume)
 
-    def _warn(self, name: str) -> None:
+    def _warn(self, volume: Volume) -> None:
         """Log what is to be known of the directory of a volume; the same once."""
-        warning = self._root.warning(name)
-        if warning is not None and self._warned.get(name) != warning:
-            self._warned[name] = warning
-            log.warning("volume %s: %s", name, warning)
+        warning = self._root.warning(volume)
+        if warning is not None and self._warned.get(volume.name) != warning:
+            self._warned[volume.name] = warning
+            log.warning("volume %s: %s", volume.name, warning)
 
     def _make_again(self, volume: Volume) -> None:
         options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)
@@ -283,6 +304,7 @@ class Driver:
         again = replace(volume, identity=identity)
         try:
             self._root.label(aside, again)
+            self._root.void_records(volume.identity, self._now().utc)
             self._store.replace(again)
             self._store.sync()
             self._root.place(aside, volume.name)
@@ -327,7 +349,7 @@ class Driver:
             warnings.append(f"who has the volume is not certain: {why}")
         if doubled(volume, claims.holders):
             warnings.append("several containers have this exclusive volume: stop all but one")
-        if (warning := self._root.warning(volume.name)) is not None:
+        if (warning := self._root.warning(volume)) is not None:
             warnings.append(warning)
         return warnings
 

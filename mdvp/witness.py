@@ -29,6 +29,7 @@ class Witness:
         self._look = look
         self._woken = Event()
         self._closing = False
+        self._failing = False
         self._thread = threads.start("witness", self._run, end)
         self.wake()
 
@@ -57,7 +58,11 @@ class Witness:
 
     def _awaits(self) -> bool:
         try:
-            return self._look()
+            awaits = self._look()
         except Exception:  # without this thread, each volume of a dead container waits for GRACE
-            log.exception("cannot look for containers that start; trying again")
+            if not self._failing:  # once is enough
+                log.exception("cannot look for containers that start; trying again and again")
+            self._failing = True
             return True
+        self._failing = False
+        return awaits

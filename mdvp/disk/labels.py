@@ -4,17 +4,18 @@ Failure model. A record is a second copy: a file system that has no extended att
 all the same. It is input like any other when it is read; `mdvp.disk.record` has what is believed.
 
 A container that has had a volume can have kept its record, which is signed. It is worth nothing
-for another directory. But the same directory can become another volume, by being adopted: so it
-is remembered since when the records of an adopted directory count.
+for another directory. But the same directory can become another volume, by being adopted, or can
+come back after its volume was removed or made again without it: so it is remembered since when the
+records of such a directory count.
 """
 
 import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mdvp.core.volume import Identity, Volume
@@ -29,14 +30,35 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 class Labels:
     """The records on directories, signed with a key."""
 
-    def __init__(self, key: bytes, adoptions: Path, *, trust: bool) -> None:
-        """Sign and verify with `key`; `adoptions` is a file, which need not be there yet.
+    def __init__(self, key: bytes, void: Path, *, trust: bool) -> None:
+        """Sign and verify with `key`; `void` is a file, which need not be there yet.
 
         `trust` is whether to do without a signature where nobody else can have written the record.
         """
         self._key = key
-        self._adoptions = adoptions
+        self._file = void
         self._trust = trust
+        self._void = dict(self._remembered())
+
+    def _remembered(self) -> Iterator[tuple[Identity, datetime]]:
+        try:
+            lines = self._file.read_text().split("\n")
+        except FileNotFoundError:
+            return
+        for line in lines:
+            with suppress(ValueError):  # an empty one, or one that a crash has cut
+                inode, born, until = line.split(" ")
+                moment = datetime.fromisoformat(until).astimezone(UTC)
+                yield Identity(int(inode), int(born)), moment
+
+    def void(self, directory: Identity, until: datetime) -> None:
+        """Have no record of a directory count, from now on, that was made before `until`."""
+        with self._file.open("a") as file:
+            # On a line of its own, should a crash have cut the one before.
+            file.write(f"\n{directory.inode} {directory.born} {until.isoformat()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._void[directory] = until
 
     def write(self, fd: int, volume: Volume) -> None:
         """Write the record of `volume` on its directory, which is open, unless it has it."""
@@ -46,39 +68,6 @@ class Labels:
                 os.setxattr(fd, record.ATTRIBUTE, text)
         except OSError as error:
             log.debug("volume %s: its directory cannot carry its record: %s", volume.name, error)
-
-    def reader(self) -> "Reader":
-        """Return what reads records, by what is remembered now."""
-        return Reader(self._key, dict(self._adopted()), trust=self._trust)
-
-    def note_adoption(self, volume: Volume) -> None:
-        """Have only such records of this volume's directory count as are not older than it."""
-        with self._adoptions.open("a") as file:
-            inode, born = volume.identity
-            # On a line of its own, should a crash have cut the one before.
-            file.write(f"\n{inode} {born} {volume.created_at.isoformat()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _adopted(self) -> Iterator[tuple[Identity, datetime]]:
-        try:
-            lines = self._adoptions.read_text().split("\n")
-        except FileNotFoundError:
-            return
-        for line in lines:
-            with suppress(ValueError):  # an empty one, or one that a crash has cut
-                inode, born, since = line.split(" ")
-                yield Identity(int(inode), int(born)), datetime.fromisoformat(since)
-
-
-class Reader:
-    """Reads the records of many directories."""
-
-    def __init__(self, key: bytes, adopted: Mapping[Identity, datetime], *, trust: bool) -> None:
-        """Verify with `key`; of directories that were `adopted`, older records do not count."""
-        self._key = key
-        self._adopted = adopted
-        self._trust = trust
 
     def read(self, fd: int, name: str) -> Volume | None:
         """Return the volume that the open directory `name` says that it is, if it says so.
@@ -90,9 +79,9 @@ class Reader:
             return None
         trusted = self._trust and _only_ours(fd)
         volume = record.decode(text, self._key, name, identity(fd), trusted=trusted)
-        since = self._adopted.get(volume.identity)
-        if since is not None and volume.created_at < since:
-            raise record.BadRecordError("it is from before the directory was adopted")
+        until = self._void.get(volume.identity)
+        if until is not None and volume.created_at < until:
+            raise record.BadRecordError("it is from before the directory was given up or adopted")
         return volume
 
 

@@ -17,13 +17,19 @@ _DESCRIPTORS_RESERVED = 512
 
 
 class Locks:
-    """The locks on the directories of volumes, by the volumes' names."""
+    """The locks on the directories of volumes, by the volumes' names.
+
+    Attributes:
+        refused: the volumes whose directories somebody else has locked; it may be over by now.
+
+    """
 
     def __init__(self, *, wanted: bool) -> None:
         """Begin without a lock; take none unless they are `wanted`."""
         self._wanted = wanted
         self._warned = False
         self._held: dict[str, int] = {}
+        self.refused: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         """Say whether the directory of volume `name` is locked."""
@@ -34,10 +40,26 @@ class Locks:
         if not self._wanted:
             return
         held = os.dup(fd)  # the lock is of the opening, which both share
-        if self._affordable(name, held) and _locked(name, held):
+        if self._affordable(name, held) and self._locked(name, held):
             self._held[name] = held
         else:
             os.close(held)
+
+    def _locked(self, name: str, fd: int) -> bool:
+        """Lock an open directory, and say whether that could be."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if name not in self.refused:
+                log.warning(
+                    "volume %s: somebody else has locked its directory, so mdvp does not keep "
+                    "systemd-tmpfiles from what is old in it; `lslocks` shows who",
+                    name,
+                )
+            self.refused.add(name)
+            return False
+        self.refused.discard(name)
+        return True
 
     def _affordable(self, name: str, fd: int) -> bool:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -58,6 +80,7 @@ class Locks:
 
     def give_up(self, name: str) -> None:
         """Unlock the directory of volume `name`."""
+        self.refused.discard(name)
         if (fd := self._held.pop(name, None)) is not None:
             os.close(fd)
 
@@ -65,13 +88,3 @@ class Locks:
         """Unlock all."""
         for name in list(self._held):
             self.give_up(name)
-
-
-def _locked(name: str, fd: int) -> bool:
-    """Lock an open directory, and say whether that could be."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("volume %s: somebody else has locked its directory, so mdvp does not", name)
-        return False
-    return True

@@ -16,9 +16,11 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from mdvp.core.errors import ConflictError, StorageError
 from mdvp.core.options import Options
@@ -32,14 +34,17 @@ from mdvp.disk.entry import (
     open_directory,
     opened,
 )
-from mdvp.disk.labels import Labels, Reader
+from mdvp.disk.labels import Labels
 from mdvp.disk.linux import rename_new
 from mdvp.disk.locks import Locks
 from mdvp.disk.record import BadRecordError
-from mdvp.disk.state import TRASH, State
+from mdvp.disk.state import State
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+_KEPT = "kept-"  # how the names begin of what is in the trash and is not to be deleted
 _NAMED_MAX = 10  # in one message
 _NEW_MAX = 1000  # to be looked at; only crashes leave something in `new`, and one each
 _VOLUME_MODE = 0o755
@@ -87,9 +92,10 @@ class Root:
         except OSError as error:
             raise StorageError(_why_unusable(path, error)) from error
         self.used_before = self._state.used_before
+        self._trash = path / self._state.name / "trash"
         # Without the key of before, who can have written a record is all there is to go by.
         self._labels = Labels(
-            self._state.key, self._state.path / "adopted", trust=not self.used_before
+            self._state.key, self._state.path / "void", trust=not self.used_before
         )
 
     def _check(self) -> None:
@@ -100,12 +106,18 @@ class Root:
                 "in it; `chmod +t` or `chmod o-w` it"
             )
         if not _is_ours(status):
-            log.warning(
-                "%s belongs to user %d, who can put other things in the place of all volumes, such "
-                "as links to anywhere; `chown root` it, or keep volumes elsewhere",
-                self.path,
-                status.st_uid,
-            )
+            who, way_out = f"belongs to user {status.st_uid}", "chown root"
+        elif status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX:
+            who, way_out = f"is writable for group {status.st_gid}", "chmod g-w"
+        else:
+            return
+        log.warning(
+            "%s %s, who can put other things in the place of all volumes, such as links to "
+            "anywhere; `%s` it, or keep volumes elsewhere",
+            self.path,
+            who,
+            way_out,
+        )
 
     @property
     def database(self) -> Path:
@@ -162,19 +174,22 @@ class Root:
             names = [each.name for each in entries if each.inode() == sought.inode]
         return next((name for name in names if self.find(name, sought) is Found.OURS), None)
 
-    def warning(self, name: str) -> str | None:
-        """Return what is to be known of the directory of volume `name`, None if there is nothing.
+    def warning(self, volume: Volume) -> str | None:
+        """Return what is to be known of the directory of a volume, None if there is nothing.
 
         Who owns a directory in a place where others can make some can rename it.
         """
         root = os.fstat(self._fd)
-        if _is_ours(root) and not root.st_mode & stat.S_IWOTH:
+        if _is_ours(root) and not root.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
             return None
         try:
-            with opened(name, self._fd, LOOK) as fd:
+            with opened(volume.name, self._fd, LOOK) as fd:
                 status = os.fstat(fd)
-        except OSError:
-            return None
+                if not self._is(fd, volume.identity):
+                    return f"what is at {self.mountpoint(volume.name)} is not its directory"
+        except OSError as error:
+            what = "a mount point is" if is_covered(error) else "its directory is not"
+            return f"{what} at {self.mountpoint(volume.name)}"
         if _is_ours(status):
             return None
         return (
@@ -217,20 +232,19 @@ class Root:
             "below the plugin's data.source)"
         )
 
-    def adopt(self, name: str, options: Options, check: Callable[[Identity], object]) -> Identity:
-        """Take over the directory that is at the place of volume `name`, with its content.
+    def adopt(self, name: str, options: Options, record: Callable[[Identity], T]) -> T:
+        """Take over the directory that is at the place of volume `name`; return its record.
 
-        It gets the owner and permissions that `options` ask for, once `check` has not raised.
+        It gets the owner and permissions that `options` ask for, once `record` has not raised.
         Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
         file system of the root.
         """
         fd = self._open_to_adopt(name)
         try:
-            self._check_adoptable(fd, name)
-            found = identity(fd)
-            check(found)
+            self._check_ours(fd, name)
+            recorded = record(identity(fd))
             _give(fd, options)
-            return found
+            return recorded
         finally:
             os.close(fd)
 
@@ -252,7 +266,7 @@ class Root:
                 raise
             raise ConflictError(f"{place} cannot be adopted: it {why}") from error
 
-    def _check_adoptable(self, fd: int, name: str) -> None:
+    def _check_ours(self, fd: int, name: str) -> None:
         place = self.mountpoint(name)
         status = os.fstat(fd)
         if status.st_dev != self._device:
@@ -279,8 +293,8 @@ class Root:
 
         Returns None when it is no longer there; raises ConflictError when it cannot be moved.
         """
-        # No other directory there has this name, as no two have the same inode at a time.
         aside = Aside(self._state.trash, str(sought.inode))
+        self._keep_strange(aside, sought)
         try:
             rename_new(name, self._fd, aside.entry, aside.folder)
         except FileNotFoundError:
@@ -288,22 +302,42 @@ class Root:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise self.covered(name) from error
+            if error.errno in (errno.EPERM, errno.EXDEV):
+                raise ConflictError(
+                    f"{self.mountpoint(name)} cannot be moved away: {error.strerror}; `lsattr -pd` "
+                    "shows whether it is immutable, or of another project than its place"
+                ) from error
             raise
         if self.identity(aside) == sought:
             return aside
-        # Its owner has put something else there at the last moment. It is never deleted, not even
-        # after a crash here: `delete` compares the name with the inode.
+        # Its owner has put something else there at the last moment.
         try:
             self.place(aside, name)
         except ConflictError:
-            log.error(
-                "%s was exchanged again and again while its volume was removed; what was found "
-                "there is kept as %s/%s",
-                self.mountpoint(name),
-                TRASH,
-                aside.entry,
-            )
+            self._keep_strange(aside, sought)
         return None
+
+    def _keep_strange(self, aside: Aside, sought: Identity) -> bool:
+        """Put out of the way what is called as a removed volume is and is not that directory.
+
+        Its owner had put it in the place of the volume just before that was moved into the trash.
+        It is never deleted. Returns whether there was such a thing.
+        """
+        found = self.identity(aside)
+        if found == sought:
+            return False
+        kept = f"{_KEPT}{secrets.token_hex(8)}"
+        try:
+            rename_new(aside.entry, aside.folder, kept, aside.folder)
+        except FileNotFoundError:
+            return False
+        log.error(
+            "somebody had put something in the place of a volume that was being removed; it is "
+            "kept as %s/%s, for you to look at and remove",
+            self._trash,
+            kept,
+        )
+        return True
 
     def covered(self, name: str) -> ConflictError:
         """Return the refusal to use the place of volume `name` as something is mounted there."""
@@ -331,26 +365,29 @@ class Root:
         return next((each for each in (trashed, *new) if self.identity(each) == sought), None)
 
     def aside(self) -> Iterator[Aside]:
-        """Yield all that is aside, one after the other: there may be any number."""
+        """Yield all that is aside, to be deleted: there may be any number."""
         for folder in (self._state.trash, self._state.new):
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    yield Aside(folder, entry.name)
+                    if not entry.name.startswith(_KEPT):
+                        yield Aside(folder, entry.name)
 
-    def delete(self, aside: Aside, go_on: Callable[[], bool] = lambda: True) -> bool:
-        """Delete what is aside, with all in it; see `mdvp.disk.trash.delete`.
-
-        Raises OSError for what is called as a removed volume is, but is not its directory.
-        """
+    def delete(
+        self,
+        aside: Aside,
+        go_on: Callable[[], bool] = lambda: True,
+        spared: Callable[[Identity], bool] = lambda _: False,
+    ) -> bool:
+        """Delete what is aside, with all in it, but what is `spared`; see `mdvp.disk.trash`."""
+        found = self.identity(aside)
+        if found is not None and spared(found):
+            return True
         if aside.folder == self._state.trash and aside.entry.isdecimal():
-            found = self.identity(aside)
-            if found is None or found.inode != int(aside.entry):
-                raise OSError(
-                    errno.EINVAL,
-                    "is something else that was put in its place, for you to look at and remove",
-                    aside.entry,
-                )
-        return trash.delete(aside.folder, aside.entry, go_on)
+            inode = int(aside.entry)
+            if found is None or found.inode != inode:
+                self._keep_strange(aside, Identity(inode, 0))
+                return True
+        return trash.delete(aside.folder, aside.entry, go_on, spared)
 
     # What is kept, and what directories say.
 
@@ -373,6 +410,10 @@ class Root:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
         return self._locks.descriptor(name)
 
+    def not_kept(self) -> list[str]:
+        """Return the volumes whose directories are not locked as somebody else had done so."""
+        return list(self._locks.refused)
+
     def let_go(self, name: str) -> None:
         """Unlock the directory of volume `name`."""
         self._locks.give_up(name)
@@ -382,20 +423,19 @@ class Root:
         with opened(aside.entry, aside.folder) as fd:
             self._labels.write(fd, volume)
 
-    def note_adoption(self, volume: Volume) -> None:
-        """Have no record on the directory of `volume` count that is older than the volume."""
-        self._labels.note_adoption(volume)
+    def void_records(self, directory: Identity, until: datetime) -> None:
+        """Have no record of that directory count, from now on, that was made before `until`."""
+        self._labels.void(directory, until)
 
     def volumes(self) -> Iterator[Volume]:
         """Yield the volumes whose directories are at their places and say so."""
-        reader = self._labels.reader()
         refused = []
         with os.scandir(self._fd) as entries:
             for entry in entries:
                 try:
-                    volume = self._said(entry.name, reader)
+                    volume = self._said(entry)
                 except OSError:
-                    continue  # not a directory, or the file system has no records
+                    continue  # no directory after all, or the file system has no records
                 except BadRecordError as error:
                     refused.append(f"{shown(entry.name)} ({error})")
                     continue
@@ -404,9 +444,12 @@ class Root:
         if refused:
             self._warn_of_records(refused)
 
-    def _said(self, name: str, reader: Reader) -> Volume | None:
-        with opened(name, self._fd) as fd:
-            return reader.read(fd, name) if os.fstat(fd).st_dev == self._device else None
+    def _said(self, entry: os.DirEntry[str]) -> Volume | None:
+        if not entry.is_dir(follow_symlinks=False):  # to open all that users have made takes long
+            return None
+        with opened(entry.name, self._fd) as fd:
+            ours = os.fstat(fd).st_dev == self._device
+            return self._labels.read(fd, entry.name) if ours else None
 
     def _warn_of_records(self, refused: list[str]) -> None:
         log.warning(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from integration.plugin import Plugin, serving
+from support import eventually
 
 
 @pytest.fixture
@@ -124,3 +125,22 @@ def test_volumes_beyond_the_limit_of_open_files_work_without_a_lock(
     assert locked(root / "vol0")
     assert not locked(root / "vol199")
     assert plugin.stop().count("their directories are not locked") == 1
+
+
+def test_a_user_who_locks_a_volume_for_a_while_does_not_leave_it_to_the_cleaner(
+    root: Path, plugin: Plugin
+) -> None:
+    plugin.call("Create", Name="vol")
+    volume = fill(root / "vol")
+    plugin.kill()
+    theirs = os.open(root / "vol", os.O_RDONLY)
+    fcntl.flock(theirs, fcntl.LOCK_EX)
+    with serving(root, plugin.address) as again:
+        again.call("Create", Name="other")
+        os.close(theirs)
+        # A Mount, of whatever, has mdvp look at once.
+        again.call("Mount", Name="other", ID="id")
+        eventually(lambda: locked(root / "vol"), True)
+        clean(root)
+        assert volume.read_text() == "content"
+        assert again.stop().count("somebody else has locked its directory") == 1

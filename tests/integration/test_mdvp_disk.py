@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -17,7 +18,7 @@ import pytest
 from mdvp.core.errors import ConflictError, StorageError
 from mdvp.core.lease import Engine, Holder
 from mdvp.core.options import Options
-from mdvp.core.volume import Identity
+from mdvp.core.volume import Identity, Volume
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.driver import Driver
@@ -245,12 +246,27 @@ def test_what_was_exchanged_again_and_again_is_kept(
     inode = (tmp_path / "vol").stat().st_ino
     with driver_on(tmp_path, Restless) as driver:
         driver.remove("vol")
-    kept = tmp_path / ".mdvp" / "trash" / str(inode)
-    assert f"what was found there is kept as .mdvp/trash/{inode}" in caplog.text
+    trash = tmp_path / ".mdvp" / "trash"
     with driver_on(tmp_path):
         pass
+    (kept,) = trash.iterdir()
+    assert f"it is kept as {kept}, for you to look at" in caplog.text
     assert kept.is_dir()
-    assert "is something else that was put in its place" in caplog.text
+    # Nor is it in the way of the next with that inode, as a crash right here would have left it.
+    kept.rename(trash / str(inode))
+    with driver_on(tmp_path) as driver:
+        assert sorted(os.listdir(trash)) != []
+    assert [path.name.partition("-")[0] for path in trash.iterdir()] == ["kept"]
+
+
+def test_what_a_crash_has_left_in_the_way_of_a_removal_is_kept(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+        trash = tmp_path / ".mdvp" / "trash"
+        (trash / str((tmp_path / "vol").stat().st_ino)).mkdir()
+        driver.remove("vol")
+        assert driver.list() == []
+    assert [path.name.partition("-")[0] for path in trash.iterdir()] == ["kept"]
 
 
 def litter(folder: Path) -> None:
@@ -278,17 +294,17 @@ def test_whatever_is_aside_is_in_the_way_of_no_start(
         with driver_on(tmp_path) as driver:
             assert (tmp_path / "crashed").is_dir()
             driver.mount("vol", "id")
-        assert [sorted(os.listdir(folder)) for folder in folders] == [
-            ["mounted"],
-            ["12", "mounted"],
-        ]
-        assert caplog.text.count("cannot delete all") == 3  # each of them, once
+        new, trash = (sorted(os.listdir(folder)) for folder in folders)
+        assert new == ["mounted"]
+        assert trash[0].startswith("kept-")
+        assert trash[1:] == ["mounted"]
+        assert caplog.text.count("cannot delete all") == 2  # each of them, once
     finally:
         for folder in folders:
             subprocess.run(["umount", folder / "mounted"], check=True)
     with driver_on(tmp_path):
         pass
-    assert [os.listdir(folder) for folder in folders] == [[], ["12"]]
+    assert [os.listdir(folder) for folder in folders] == [[], trash[:1]]
 
 
 def test_a_volume_that_cannot_go_back_to_its_place_waits_for_it(tmp_path: Path) -> None:
@@ -298,12 +314,48 @@ def test_a_volume_that_cannot_go_back_to_its_place_waits_for_it(tmp_path: Path) 
     inode = (tmp_path / "vol").stat().st_ino
     (tmp_path / "vol").rename(tmp_path / ".mdvp" / "trash" / str(inode))
     (tmp_path / "vol").mkdir()
-    with driver_on(tmp_path) as driver, pytest.raises(ConflictError, match="is not the directory"):
-        driver.mount("vol", "id")
-    (tmp_path / "vol").rmdir()
     with driver_on(tmp_path) as driver:
+        with pytest.raises(ConflictError, match="is not the directory"):
+            driver.mount("vol", "id")
+        (tmp_path / "vol").rmdir()
         driver.mount("vol", "id")
+        driver.create("other")
+        driver.remove("other")
     assert (tmp_path / "vol" / "file").read_text() == "content"
+
+
+def test_a_volume_that_was_moved_into_another_is_not_deleted_with_it(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        for name in ("one", "two"):
+            driver.create(name, Options(uid=1000))
+        (tmp_path / "two" / "file").write_text("precious")
+        before = (tmp_path / "two").stat()
+        (tmp_path / "one" / "sub").mkdir()
+        (tmp_path / "two").rename(tmp_path / "one" / "sub" / "moved")
+        driver.remove("one")
+    trash = tmp_path / ".mdvp" / "trash"
+    assert [path.name for path in trash.iterdir()] == [str(before.st_ino)]
+    with driver_on(tmp_path) as driver:
+        driver.mount("two", "id")
+    assert (tmp_path / "two" / "file").read_text() == "precious"
+    assert (tmp_path / "two").stat().st_uid == 1000
+    assert_nothing_is_left_aside(tmp_path)
+
+
+def test_a_directory_that_could_not_be_recorded_keeps_its_owner(tmp_path: Path) -> None:
+    class Full(Store):
+        def add(self, volume: Volume) -> None:
+            raise sqlite3.OperationalError(f"no room for {volume.name}")
+
+    (tmp_path / "there").mkdir()
+    with driver_on(tmp_path, store_class=Full) as driver:
+        with pytest.raises(sqlite3.OperationalError, match="no room for there"):
+            driver.create("there", Options(adopt=True, uid=1000))
+        assert driver.list() == []
+    assert (tmp_path / "there").stat().st_uid == os.geteuid()
+    with driver_on(tmp_path) as driver:
+        driver.create("there", Options(adopt=True, uid=1000))
+    assert (tmp_path / "there").stat().st_uid == 1000
 
 
 def test_a_volume_whose_directory_has_vanished_can_be_removed(tmp_path: Path) -> None:
@@ -347,9 +399,14 @@ class Sluggish(Root):
 
     may_delete = Event()
 
-    def delete(self, aside: Aside, go_on: Callable[[], bool] = lambda: True) -> bool:
+    def delete(
+        self,
+        aside: Aside,
+        go_on: Callable[[], bool] = lambda: True,
+        spared: Callable[[Identity], bool] = lambda _: False,
+    ) -> bool:
         assert self.may_delete.wait(60)
-        return super().delete(aside, go_on)
+        return super().delete(aside, go_on, spared)
 
 
 def test_a_root_in_which_everyone_can_rename_everything_is_refused(tmp_path: Path) -> None:
@@ -360,25 +417,46 @@ def test_a_root_in_which_everyone_can_rename_everything_is_refused(tmp_path: Pat
     Root(tmp_path).close()
 
 
-@pytest.mark.parametrize("kind", ["file", "link to a directory", "dangling link"])
-def test_a_state_folder_that_is_no_directory_is_refused(tmp_path: Path, kind: str) -> None:
-    in_the_way(tmp_path / ".mdvp", kind)
-    with pytest.raises(StorageError, match=r"\.mdvp there is not a directory"):
-        Root(tmp_path)
-
-
 def test_a_state_folder_that_others_can_open_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".mdvp").mkdir(mode=0o755)
     with pytest.raises(StorageError, match="open to other users"):
         Root(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
-def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".mdvp").mkdir(mode=0o700)
-    os.chown(tmp_path / ".mdvp", 12345, 12345)
-    with pytest.raises(StorageError, match="belongs to user 12345"):
-        Root(tmp_path)
+@pytest.mark.parametrize("kind", ["file", "link to a directory", "dangling link", "somebody's"])
+def test_what_a_user_has_made_where_the_state_would_be_is_in_the_way_of_no_start(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kind == "somebody's":
+        (tmp_path / ".mdvp").mkdir(mode=0o700)
+        os.chown(tmp_path / ".mdvp", 12345, 12345)
+    else:
+        in_the_way(tmp_path / ".mdvp", kind)
+    before = os.lstat(tmp_path / ".mdvp")
+    with driver_on(tmp_path) as driver:
+        driver.create("vol")
+    assert os.lstat(tmp_path / ".mdvp") == before
+    (folder,) = tmp_path.glob(".mdvp-*")
+    assert f"keeps its state in {folder.name}" in caplog.text
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    # It is found again, whether or not that is still there.
+    for _ in range(2):
+        with driver_on(tmp_path) as driver:
+            assert [volume.name for volume, _ in driver.list()] == ["vol"]
+        if kind == "file":
+            (tmp_path / ".mdvp").unlink(missing_ok=True)
+
+
+def test_a_root_in_which_a_group_can_rename_everything_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.chmod(0o1775)
+    Root(tmp_path).close()
+    assert "can put other things" not in caplog.text
+    os.chown(tmp_path, -1, 1000)
+    tmp_path.chmod(0o775)
+    Root(tmp_path).close()
+    assert f"{tmp_path} is writable for group 1000, who can put other things" in caplog.text
 
 
 def test_a_database_that_lost_its_end_gets_the_volume_that_came_after_one_it_has(

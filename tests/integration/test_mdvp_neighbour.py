@@ -84,7 +84,7 @@ def test_a_user_who_swaps_directories_for_files_while_they_are_deleted(root: Pat
         assert user.stdout is not None
         assert user.stdout.readline() == "ready\n"
         assert first.call("Remove", Name="vol").status == 200
-        eventually(lambda: trash(root), [])
+        eventually(lambda: trash(root), [], 60)  # they do not make it easy
         first.kill()
     with serving(root, root.parent / "mdvp.sock") as second:
         assert second.volumes() == []

@@ -220,6 +220,40 @@ def test_a_record_of_before_the_directory_was_adopted_does_not_count(plugin: Plu
         with serving(plugin.root, plugin.address) as again:
             assert again.volumes() == volumes
             log = again.stop()
-        assert ("it is from before the directory was adopted" in log) == (not volumes)
+        assert ("it is from before the directory was given up or adopted" in log) == (not volumes)
     with serving(plugin.root, plugin.address) as again:
         assert status(again)["access"] == "exclusive"
+
+
+def test_the_directory_of_a_removed_volume_is_no_volume_when_it_comes_back(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts=SHARED)
+    (plugin.root / "vol").rename(plugin.root / "away")
+    assert plugin.call("Remove", Name="vol").status == 200
+    (plugin.root / "away").rename(plugin.root / "vol")
+    plugin.kill()  # so that all directories are asked
+    with serving(plugin.root, plugin.address) as again:
+        assert again.volumes() == []
+
+
+def test_a_directory_that_was_given_up_does_not_replace_the_one_made_after_it(
+    plugin: Plugin,
+) -> None:
+    plugin.call("Create", Name="vol")
+    (plugin.root / "vol").rename(plugin.root / "away")
+    assert plugin.call("Mount", Name="vol", ID="one").status == 200
+    (plugin.root / "vol").rename(plugin.root / "new")
+    (plugin.root / "away").rename(plugin.root / "vol")
+    plugin.kill()
+    with serving(plugin.root, plugin.address) as again:
+        assert again.call("Mount", Name="vol", ID="two").status == 409
+        assert status(again)["mount_ids"] == ["one"]
+
+
+def test_what_a_crash_has_cut_of_what_is_void_is_in_the_way_of_no_start(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    inode = (plugin.root / "vol").stat().st_ino
+    plugin.kill()
+    cut = f"\n{inode} 0 2026-11-24T07:10:19.0\n{inode} 0 2026-11-\n{inode}"
+    (plugin.root / ".mdvp" / "void").write_text(cut)
+    with serving(plugin.root, plugin.address) as again:
+        assert again.volumes() == ["vol"]

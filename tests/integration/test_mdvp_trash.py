@@ -11,6 +11,7 @@ from threading import Event
 import pytest
 from support import eventually
 
+from mdvp.core.volume import Identity
 from mdvp.disk.trash import Deleter, delete
 
 
@@ -63,6 +64,56 @@ def test_no_depth_is_too_deep(folder: int, volume: Path) -> None:
     os.close(fd)
     delete(folder, "vol")
     assert left(folder) == []
+
+
+def test_a_turn_comes_to_delete_something_however_deep_it_is(folder: int, volume: Path) -> None:
+    fd = os.open(volume, os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    turns, asked = 0, 0
+
+    def go_on() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 3000 or bool(turns > 20)
+
+    while not delete(folder, "vol", go_on):
+        turns, asked = turns + 1, 0
+    assert 1 < turns < 10
+    assert left(folder) == []
+
+
+def test_what_is_spared_is_moved_out_as_it_is(folder: int, volume: Path) -> None:
+    (volume / "a" / "mine" / "sub").mkdir(parents=True)
+    (volume / "a" / "mine").chmod(0o755)
+    (volume / "a" / "file").touch()
+    inode = (volume / "a" / "mine").stat().st_ino
+    assert delete(folder, "vol", spared=lambda directory: directory.inode == inode)
+    assert left(folder) == [str(inode)]
+    kept = volume.parent / str(inode)
+    assert os.listdir(kept) == ["sub"]
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o755
+
+
+def test_a_directory_full_of_what_cannot_be_deleted(folder: int, volume: Path) -> None:
+    for number in range(5):
+        (volume / f"{number}" / "sub").mkdir(parents=True)
+        (volume / f"{number}" / "file").touch()
+    spared_before: list[int] = []
+
+    def refuse(directory: Identity) -> bool:
+        spared_before.append(directory.inode)
+        raise OSError("cannot tell")
+
+    with pytest.raises(OSError, match="cannot tell"):
+        delete(folder, "vol", spared=refuse)
+    assert len(spared_before) == 5  # each once
+    assert len(os.listdir(volume)) == 5
+    assert delete(folder, "vol")
 
 
 def mount(*arguments: object) -> None:
@@ -249,6 +300,20 @@ def test_what_cannot_be_deleted_is_let_be_and_said_once(caplog: pytest.LogCaptur
     said = [record for record in caplog.records if "cannot delete all" in record.message]
     assert len(said) == 2
     assert [bool(record.exc_info) for record in said] == [False, True]  # the defect has its trace
+
+
+def test_what_has_gone_meanwhile_is_not_remembered_as_undeletable() -> None:
+    doomed = Doomed("busy")
+    deleter = Deleter(doomed.doomed, doomed.delete, must_not_end)
+    eventually(lambda: doomed.tries["busy"], 1)
+    doomed.things = ("good",)
+    doomed.tries["good"] = 0
+    deleter.wake()
+    eventually(lambda: doomed.deleted, ["good"])
+    doomed.things = ("busy",)  # another of the same name
+    deleter.wake()
+    eventually(lambda: doomed.tries["busy"], 2)
+    deleter.close(10)
 
 
 def test_a_deletion_without_end_holds_up_nobody() -> None:
