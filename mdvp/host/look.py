@@ -75,10 +75,9 @@ class Look:
 
         The `engines` do not count, nor what they start to do their work.
         """
-        programs = self._programs(engines)
         found: dict[str, Holder] = {}
         for member, ready in chain(self._mounting(paths), self._using(paths)):
-            if not _runs_one_of(programs, member):
+            if not self._works_for(member, engines):
                 self._add(found, member, ready=ready)
         # A process outside of containers is known by how its namespace was when it was first shown.
         for who in known:
@@ -123,18 +122,23 @@ class Look:
     def _host_top(self) -> Location | None:
         return top(self._host.mounts)
 
-    def _programs(self, engines: Collection[Engine]) -> Set[str]:
-        """Return which programs engines run, of those that live.
+    def _works_for(self, member: Member, engines: Collection[Engine]) -> bool:
+        """Say whether a process outside of containers runs the program of one of the engines.
 
         An engine starts itself again under other names to do its work, such as docker-untar.
         """
-        found = set()
-        for engine in engines:
-            with suppress(*_GONE, PermissionError):
-                program = proc.program(str(engine.pid))
-                if program is not None and self.lives(engine):
-                    found.add(program)
-        return found
+        place = member[1]
+        if place.container is not None:
+            return False
+        with suppress(*_GONE, PermissionError):
+            program = proc.program(place.thread)
+            return program is not None and any(self._runs(each, program) for each in engines)
+        return False
+
+    def _runs(self, engine: Engine, program: str) -> bool:
+        with suppress(*_GONE, PermissionError):
+            return self.lives(engine) and proc.program(str(engine.pid)) == program
+        return False
 
     def _add(self, found: dict[str, Holder], member: Member, *, ready: bool) -> None:
         place = member[1]
@@ -200,10 +204,9 @@ class Look:
         It may work in a thread of its own namespace, or by a process that it has started. One that
         we may not look at could be at any work.
         """
-        programs = self._programs([engine])
         try:
             return self._has_open(str(engine.pid), paths) or any(
-                _runs_one_of(programs, member) for member, _ in self._mounting(paths)
+                self._works_for(member, [engine]) for member, _ in self._mounting(paths)
             )
         except PermissionError:
             return True
@@ -281,16 +284,6 @@ def _uses(thread: str, points: Collection[bytes]) -> bool:
         return False
 
 
-def _runs_one_of(programs: Collection[str], member: Member) -> bool:
-    """Say whether a process outside of containers runs one of these programs."""
-    place = member[1]
-    if place.container is not None or not programs:
-        return False
-    with suppress(*_GONE, PermissionError):
-        return proc.program(place.thread) in programs
-    return False
-
-
 def _outside(place: Place, began: int) -> str:
     """Return what tells a process outside of containers from any other, and those it starts."""
     number = proc.number_of_namespace(place.thread)
@@ -300,7 +293,10 @@ def _outside(place: Place, began: int) -> str:
 def _lives(member: Member, who: str) -> bool:
     process, place = member
     with suppress(*_GONE):
-        thread, _ = proc.living(process.pid)
+        try:
+            thread, _ = proc.living(process.pid)
+        except PermissionError:
+            return True  # it is there
         if place.container is not None:
             return True
         number, began = map(int, who.partition("@")[2].split("."))
