@@ -19,7 +19,8 @@ from typing import Protocol
 from mdvp.core.clock import Clock, Moment, elapsed
 from mdvp.core.lease import Claims, Engine, Holder, Lease, Sight, attributed, weigh
 from mdvp.core.volume import Access, Volume
-from mdvp.disk.root import Found, Root
+from mdvp.disk.entry import Found
+from mdvp.disk.root import Root
 from mdvp.disk.store import Store
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from mdvp.core.lease import Claims, Lease, granted, in_use, released
 from mdvp.core.options import Options, differences, in_words, written
 from mdvp.core.volume import Access, Identity, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel, doubled
-from mdvp.disk.root import Aside, Found, Root
+from mdvp.disk.entry import Found
+from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Deleter
 from mdvp.host import clock

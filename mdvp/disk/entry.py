@@ -9,19 +9,28 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 
 from mdvp.core.volume import Identity
 from mdvp.disk.linux import birth_time, open_beneath
 
 LOOK = os.O_PATH  # enough to say which directory it is
-_NO_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
+
+
+class Found(Enum):
+    """What is where a directory should be."""
+
+    OURS = auto()  # it is
+    NOTHING = auto()
+    COVERED = auto()  # a mount point: what is below it cannot be seen, and is not to be moved
+    FOREIGN = auto()  # anything else: never to be handed to a container, never to be removed
 
 
 @contextmanager
 def opened(name: str, folder: int, flags: int = os.O_RDONLY) -> Iterator[int]:
     """Open the directory `name` of the open `folder` for the time of the block.
 
-    Raises OSError; `is_no_directory` and `is_covered` tell what was in the way.
+    Raises OSError; `obstacle` tells what was in the way.
     """
     fd = open_directory(name, folder, flags)
     try:
@@ -35,19 +44,21 @@ def open_directory(name: str, folder: int, flags: int = os.O_RDONLY) -> int:
     try:
         return open_beneath(name, folder, flags | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        if is_covered(error):
+        if error.errno == errno.EXDEV:
             error.strerror = "is a mount point"  # what the kernel says of it helps nobody
         raise
 
 
-def is_no_directory(error: OSError) -> bool:
-    """Say whether a directory could not be opened as it is something else."""
-    return error.errno in _NO_DIRECTORY
-
-
-def is_covered(error: OSError) -> bool:
-    """Say whether a directory could not be opened as something is mounted on it."""
-    return error.errno == errno.EXDEV
+def obstacle(error: OSError) -> Found:
+    """Say what is where a directory could not be opened; raise the error if it does not tell."""
+    match error.errno:
+        case errno.ENOENT:
+            return Found.NOTHING
+        case errno.EXDEV:
+            return Found.COVERED
+        case errno.ENOTDIR | errno.ELOOP:
+            return Found.FOREIGN
+    raise error
 
 
 def identity(fd: int) -> Identity:

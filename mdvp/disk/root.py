@@ -17,7 +17,6 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -26,14 +25,7 @@ from mdvp.core.errors import ConflictError, StorageError
 from mdvp.core.options import Options
 from mdvp.core.volume import Identity, Volume, shown
 from mdvp.disk import trash
-from mdvp.disk.entry import (
-    LOOK,
-    identity,
-    is_covered,
-    is_no_directory,
-    open_directory,
-    opened,
-)
+from mdvp.disk.entry import LOOK, Found, identity, obstacle, open_directory, opened
 from mdvp.disk.labels import Labels
 from mdvp.disk.linux import rename_new
 from mdvp.disk.locks import Locks
@@ -48,15 +40,6 @@ _KEPT = "kept-"  # how the names begin of what is in the trash and is not to be 
 _NAMED_MAX = 10  # in one message
 _NEW_MAX = 1000  # to be looked at; only crashes leave something in `new`, and one each
 _VOLUME_MODE = 0o755
-
-
-class Found(Enum):
-    """What is at a volume's place."""
-
-    OURS = auto()  # the directory with the volume's identity
-    NOTHING = auto()
-    COVERED = auto()  # a mount point: what is below it cannot be seen, and is not to be moved
-    FOREIGN = auto()  # anything else: never to be handed to a container, never to be removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +137,8 @@ class Root:
         try:
             with opened(name, self._fd, LOOK) as fd:
                 return Found.OURS if self._is(fd, sought) else Found.FOREIGN
-        except FileNotFoundError:
-            return Found.NOTHING
         except OSError as error:
-            if is_covered(error):
-                return Found.COVERED
-            if is_no_directory(error):
-                return Found.FOREIGN
-            raise
+            return obstacle(error)
 
     def _is(self, fd: int, sought: Identity) -> bool:
         # Not the recorded device: its number may change with a reboot. A volume's directory is on
@@ -188,7 +165,8 @@ class Root:
                 if not self._is(fd, volume.identity):
                     return f"what is at {self.mountpoint(volume.name)} is not its directory"
         except OSError as error:
-            what = "a mount point is" if is_covered(error) else "its directory is not"
+            covered = obstacle(error) is Found.COVERED
+            what = "a mount point is" if covered else "its directory is not"
             return f"{what} at {self.mountpoint(volume.name)}"
         if _is_ours(status):
             return None
@@ -223,7 +201,7 @@ class Root:
             with opened(name, self._fd, LOOK):
                 return True
         except OSError as error:
-            return error.errno != errno.ENOENT
+            return obstacle(error) is not Found.NOTHING
 
     def _taken(self, name: str) -> ConflictError:
         return ConflictError(
@@ -252,19 +230,20 @@ class Root:
         place = self.mountpoint(name)
         try:
             return open_directory(name, self._fd)
-        except FileNotFoundError as error:
-            raise ConflictError(
-                f"there is no {place} to adopt: leave adopt out for a new directory (on the host "
-                "it is below the plugin's data.source)"
-            ) from error
         except OSError as error:
-            if is_no_directory(error):
-                why = "is not a directory itself"
-            elif is_covered(error):
-                why = "is a mount point: mount that elsewhere"
-            else:
-                raise
-            raise ConflictError(f"{place} cannot be adopted: it {why}") from error
+            match obstacle(error):
+                case Found.NOTHING:
+                    refusal = (
+                        f"there is no {place} to adopt: leave adopt out for a new directory (on "
+                        "the host it is below the plugin's data.source)"
+                    )
+                case Found.COVERED:
+                    refusal = (
+                        f"{place} cannot be adopted: it is a mount point; mount that elsewhere"
+                    )
+                case _:
+                    refusal = f"{place} cannot be adopted: it is not a directory itself"
+            raise ConflictError(refusal) from error
 
     def _check_ours(self, fd: int, name: str) -> None:
         place = self.mountpoint(name)
@@ -353,9 +332,8 @@ class Root:
             with opened(aside.entry, aside.folder, LOOK) as fd:
                 return identity(fd)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or is_no_directory(error) or is_covered(error):
-                return None
-            raise
+            obstacle(error)
+            return None
 
     def left(self, sought: Identity) -> Aside | None:
         """Return where the directory with this identity is, if a crash has left it aside."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mdvp.core.errors import StorageError
-from mdvp.disk.entry import is_covered, is_no_directory, open_directory
+from mdvp.disk.entry import obstacle, open_directory
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,8 @@ class State:
         try:
             fd = open_directory(name, root)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or is_no_directory(error) or is_covered(error):
-                return None
-            raise
+            obstacle(error)
+            return None
         status = os.fstat(fd)
         if status.st_uid != os.geteuid():
             os.close(fd)
