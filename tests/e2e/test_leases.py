@@ -1,5 +1,8 @@
-"""Who has a volume before its container starts, and what a container does to hide: on an engine."""
+"""What a lease outlasts, and what a user does to a volume that is removed: on an engine."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +84,43 @@ def test_a_container_that_changes_its_root_at_once_has_its_volume_until_it_ends(
         assert f"container {holder[:12]} has had it" in use(docker, volume)
     docker("rm", "--force", "jailed")
     assert use(docker, volume) == ""
+
+
+# As in tests/integration/test_mdvp_neighbour.py, where there are more tricks.
+SWAP = """
+import os
+os.umask(0)
+for number in range(5_000):
+    os.mkdir(str(number))
+print("ready", flush=True)
+while True:
+    for number in map(str, range(5_000)):
+        try:
+            os.rename(number, "x" + number)
+            os.close(os.open(number, os.O_CREAT))
+        except OSError:
+            pass
+"""
+
+
+def test_a_user_who_swaps_what_is_being_deleted_does_not_stop_the_plugin(
+    docker: Docker, data: Path
+) -> None:
+    docker("volume", "create", "-d", PLUGIN, "-o", "uid=1000", "-o", "mode=0777", "theirs")
+    (data / "theirs" / "sub").mkdir()
+    (data / "theirs" / "sub").chmod(0o777)
+    user = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--")
+    command = (*user, sys.executable, "-c", SWAP)
+    with subprocess.Popen(
+        command, cwd=data / "theirs" / "sub", stdout=subprocess.PIPE, text=True
+    ) as swapping:
+        try:
+            assert swapping.stdout is not None
+            assert swapping.stdout.readline() == "ready\n"
+            docker("volume", "rm", "theirs")
+            eventually(lambda: os.listdir(data / ".mdvp" / "trash"), [], 60)
+        finally:
+            swapping.kill()
+    docker("plugin", "disable", "--force", PLUGIN)
+    docker("plugin", "enable", PLUGIN)
+    assert "theirs" not in docker("volume", "ls", "--quiet")

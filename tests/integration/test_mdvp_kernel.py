@@ -421,6 +421,31 @@ sys.stdin.read()
         assert list(seen(eye)) == ["vol"]
 
 
+DETACHED = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+reading, writing = os.pipe()
+if os.fork():
+    assert libc.mount(b"none", b"/mnt", b"tmpfs", 0, None) == 0
+    os.chroot("/mnt")
+    os.write(writing, b".")
+else:
+    os.read(reading, 1)
+    assert libc.umount2(b"/mnt", 2) == 0  # MNT_DETACH
+    print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_whose_root_is_a_detached_mount_does_not_hide_what_others_have(
+    eye: Eye, root: Path, point: Path
+) -> None:
+    # The path of its root is "/", too, and it is asked first.
+    with holding(root / "vol", point, python(DETACHED)) as process:
+        assert str(Path(f"/proc/{process.pid}/root").readlink()) == "/"
+        assert list(seen(eye)) == ["vol"]
+
+
 def test_a_container_is_known_by_its_cgroup(eye: Eye, root: Path, point: Path) -> None:
     container = new_container_id()
     with holding(root / "vol", point, container=container):
@@ -788,7 +813,7 @@ def test_no_user_makes_a_look_slow_by_what_they_mount(eye: Eye, root: Path, poin
         directory.chmod(0o755)
     point.chmod(0o777)
     alone = ("unshare", "--user", "--map-root-user", "--mount", "--")
-    with ready((*AS_USER, *alone, "/usr/bin/python3", "-c", MANY, point)) as process:
+    with ready((*AS_USER, *alone, sys.executable, "-c", MANY, point)) as process:
         assert len(Path(f"/proc/{process.pid}/mountinfo").read_bytes()) > 10_000_000
         before = time.thread_time()
         assert seen(eye) == {}

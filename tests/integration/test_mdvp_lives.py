@@ -109,6 +109,20 @@ def test_a_container_that_hides_its_view_has_its_volume_until_it_ends(
         assert mount(plugin, "two") == ""
 
 
+def test_a_container_that_is_being_set_up_is_not_taken_for_started(root: Path, point: Path) -> None:
+    with served(root) as (plugin, log):
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        # It has the host's root yet, and what it shows may be but a copy of what the host has.
+        with holding(root / "data", point, container=CONTAINER) as process:
+            for _ in range(3):
+                status = plugin.call("Get", Name="data").message["Volume"]["Status"]
+                assert status["mounted_by"] == [CONTAINER]
+            kill(process)
+        assert "mount one has had it" in mount(plugin, "two")
+        assert not log.says("is mounted in")
+
+
 def test_a_container_has_its_volume_when_the_directory_is_renamed(root: Path, point: Path) -> None:
     with served(root) as (plugin, _):
         plugin.call("Create", Name="data")
