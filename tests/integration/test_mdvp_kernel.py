@@ -801,6 +801,7 @@ for _ in range(14):
     os.mkdir("d" * 250)
     os.chdir("d" * 250)
 os.mkdir("m")
+assert libc.unshare(0x10020000) == 0  # CLONE_NEWUSER, CLONE_NEWNS
 for _ in range(5000):
     assert libc.mount(b"m", b"m", None, 4096, None) == 0  # MS_BIND
 print("ready", flush=True)
@@ -812,8 +813,7 @@ def test_no_user_makes_a_look_slow_by_what_they_mount(eye: Eye, root: Path, poin
     for directory in (root.parent, root):
         directory.chmod(0o755)
     point.chmod(0o777)
-    alone = ("unshare", "--user", "--map-root-user", "--mount", "--")
-    with ready((*AS_USER, *alone, sys.executable, "-c", MANY, point)) as process:
+    with ready((*AS_USER, sys.executable, "-c", MANY, point)) as process:
         assert len(Path(f"/proc/{process.pid}/mountinfo").read_bytes()) > 10_000_000
         before = time.thread_time()
         assert seen(eye) == {}
