@@ -22,7 +22,6 @@ from mdvp.host import publication
 from mdvp.host.kernel import Kernel
 from mdvp.settings import Settings
 from mdvp.wire.api import create_app
-from mdvp.wire.guardian import guarded
 from mdvp.wire.listener import (
     TcpAddress,
     listening_on_socket,
@@ -30,7 +29,7 @@ from mdvp.wire.listener import (
     passed_listener,
 )
 from mdvp.wire.server import serve
-from mdvp.wire.spec import Spec, announced
+from mdvp.wire.spec import Spec, announced, guarded
 from mdvp.wire.systemd import notify_ready, passed_descriptors
 
 _log = logging.getLogger(__name__)
@@ -55,8 +54,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     log.set_up(settings.log_level)
     if settings.grace < _GRACE_LOW:
         _log.warning(
-            "GRACE is %g s: a container that takes longer to start may find that another has its "
-            "volume by then",
+            "GRACE is %g s: a container whose start leaves no trace in its volume for longer may "
+            "find that another has it by then",
             settings.grace,
         )
     try:
@@ -153,7 +152,7 @@ def _listening(
 def _guarded(address: TcpAddress, spec: Spec) -> Iterator[socket.socket]:
     with (
         listening_on_tcp(address) as listener,
-        guarded(listener, spec.file, spec.content, end=_end),
+        guarded(listener, spec, end=_end),
     ):
         yield listener
 

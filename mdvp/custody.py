@@ -127,10 +127,9 @@ class Custody:
 
     def _weigh(self, volume: Volume, look: Look | None, caller: Engine | None = None) -> Claims:
         leases = self._store.leases(volume.name)
-        paths = self._paths(volume)
-        if look is None or paths is None:
+        if look is None:
             return weigh(leases, None, self._now(), self._grace)
-        sight = self._sight(volume, leases, paths, look, caller)
+        sight = self._sight(volume, leases, look, caller)
         now = self._now()
         claims = weigh(leases, sight, now, self._grace)
         given = attributed(claims, now.boot)
@@ -144,10 +143,10 @@ class Custody:
         self,
         volume: Volume,
         leases: Sequence[Lease],
-        paths: Collection[bytes],
         look: Look,
         caller: Engine | None,
     ) -> Sight:
+        paths = self._paths(volume)
         current = [lease for lease in leases if lease.since.boot == self._started.boot]
         busy = self._note_work(volume.name, current, paths, look)
         engines = {lease.engine for lease in current} | {caller}
@@ -157,30 +156,27 @@ class Custody:
         memory = self._memory[volume.name]
         return Sight(holders, memory.gone, memory.worked, busy)
 
-    def _paths(self, volume: Volume) -> list[bytes] | None:
-        """Return where the directory of a volume is, or may be, whatever it is called by now.
-
-        None if that cannot be told: its owner may have moved it to where paths are too long.
-        """
+    def _paths(self, volume: Volume) -> list[bytes]:
+        """Return where the directory of a volume is, or may be, whatever it is called by now."""
         if self._root.find(volume.name, volume.identity) is Found.OURS:
             return [self._kernel.path(volume.name)]
         removed = self._kernel.path(volume.name, removed=True)
         if (fd := self._root.kept(volume.name)) is not None:
-            if paths := self._kernel.paths_of(fd):
-                return [removed, *paths]
-            self._say_lost(volume)
-            return None
+            paths = self._kernel.paths_of(fd)
+            if not paths:
+                self._say_lost(volume)
+            return [removed, *paths]
         name = self._root.name_of(volume.identity)
         return [removed] if name is None else [removed, self._kernel.path(name)]
 
     def _say_lost(self, volume: Volume) -> None:
-        """Say, once, that nobody can tell who has a volume that is nobody knows where."""
+        """Say, once, that a directory is where nobody can tell who has it mounted."""
         memory = self._memory[volume.name]
         if not memory.lost:
             memory.lost = True
             log.error(
-                "volume %s: its directory has been moved to where its path is too long to be told, "
-                "so mdvp cannot see who has it; move it back to %s",
+                "volume %s: its directory has been moved to where its path is too long to be told; "
+                "who is not on a lease, and has it mounted, is not seen. Move it back to %s",
                 volume.name,
                 self._root.mountpoint(volume.name),
             )
@@ -242,6 +238,9 @@ class Custody:
             if volume is None:
                 return False
             claims = self._weigh(volume, look)
+            # Of what the engine has given back, the end of a process is all there was to wait for.
+            if over := [lease for lease in claims.dead if not lease.mounts]:
+                self._store.put_leases(name, [], ended=over)
             waiting = [lease for lease in claims.living if lease.waits]
             for lease in waiting:
                 self._check_handed(volume, lease, look)
@@ -267,7 +266,11 @@ class Custody:
                 lease.mount_id,
                 _names(look.begun(lease.since.uptime)) or "it",
             )
-        elif self._is_late(volume, lease) and (strangers := self._strangers(lease, look)):
+        elif (
+            self._root.warning(volume) is not None  # else nobody can have put anything there
+            and self._is_late(volume, lease)
+            and (strangers := self._strangers(lease, look))
+        ):
             memory.mishanded.add(lease.mount_id)
             log.error(
                 "volume %s was mounted for a container that does not show (mount %s), and %s, "

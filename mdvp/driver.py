@@ -2,8 +2,9 @@
 
 Failure model. The database decides and the disk follows. A directory is made aside, recorded, and
 put at its place; it is moved aside, forgotten, and deleted. So there is one rule for whatever is
-aside: a directory that has the identity of a volume on record goes to that volume's place at the
-next start, and all else is deleted. Every operation is then either done or not begun.
+aside: a directory that has the identity of a volume on record goes to that volume's place, at the
+next start or when it is wanted, and all else is deleted. Every operation is then either done or not
+begun. One that is adopted is at its place: it is recorded, and then gets its owner.
 
 What is at a volume's place is compared with the record before a container gets it. A directory that
 has vanished is made again, empty, since a container that cannot start helps nobody; a directory
@@ -78,7 +79,10 @@ class Driver:
         self._warned: dict[str, str] = {}
         volumes = store.volumes()
         for volume in volumes:
-            self._recover(volume)
+            try:
+                self._recover(volume)
+            except (ConflictError, OSError) as error:  # it is tried again when it is wanted
+                log.error("cannot put volume %s back at its place: %s", volume.name, error)
             root.keep(volume)
         if store.new and root.used_before and not volumes:
             log.error(
@@ -91,6 +95,9 @@ class Driver:
         self._deleter = Deleter(root.aside, self._delete, end)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
+        with self._lock:
+            if not self._root.is_doomed(aside, lambda it: self._store.volume_of(it) is not None):
+                return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
         return self._root.delete(aside, go_on, self._is_on_record)
@@ -101,23 +108,18 @@ class Driver:
             return self._store.volume_of(directory) is not None
 
     def _watch(self) -> bool:
-        for name in self._root.not_kept():
-            with self._lock:
-                if (volume := self._store.volume(name)) is not None:
-                    self._root.keep(volume)
+        with self._lock:
+            self._root.lock_again()
         return self._custody.watch()
 
     def _recover(self, volume: Volume) -> None:
         """Put the directory of a volume back at its place, if it is aside."""
-        try:
-            if self._root.find(volume.name, volume.identity) is Found.OURS:
-                return
-            aside = self._root.left(volume.identity)
-            if aside is not None:
-                self._root.place(aside, volume.name)
-                log.info("volume %s put back at its place", volume.name)
-        except (ConflictError, OSError) as error:
-            log.error("cannot put volume %s back at its place: %s", volume.name, error)
+        if self._root.find(volume.name, volume.identity) is Found.OURS:
+            return
+        aside = self._root.left(volume.identity)
+        if aside is not None:
+            self._root.place(aside, volume.name)
+            log.info("volume %s put back at its place", volume.name)
 
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
@@ -131,6 +133,8 @@ class Driver:
             volume = self._store.volume(name)
             if volume is not None:
                 _check_same(volume, options)
+                if options.adopt:  # a crash may have come between
+                    self._root.give_if_ours(volume)
                 return
             volume = (self._adopt if options.adopt else self._make)(name, options)
             self._warn(volume)
@@ -186,7 +190,9 @@ class Driver:
 
     def _is_mounted(self, name: str) -> bool:
         look = self._kernel.look(fresh=True)
-        return look is not None and bool(look.holders([self._kernel.path(name)], (), ()))
+        if look is None:  # it may be, unless we never know
+            return self._kernel.blind is None
+        return bool(look.holders([self._kernel.path(name)], (), ()))
 
     def _new_volume(self, name: str, options: Options, identity: Identity) -> Volume:
         access = options.access or Access.EXCLUSIVE
@@ -230,7 +236,8 @@ class Driver:
     def _found(self, volume: Volume) -> Found:
         """Say what is at the place of a volume; raise ConflictError if that cannot be seen.
 
-        What is aside, as its place was taken when it was to be put back, goes back now.
+        What is aside, as its place was taken when it was to be put back, goes back now; what could
+        not be put back has not vanished.
         """
         found = self._root.find(volume.name, volume.identity)
         if found is Found.NOTHING:
@@ -305,7 +312,8 @@ class Driver:
         again = replace(volume, identity=identity)
         try:
             self._root.label(aside, again)
-            self._root.void_records(volume.identity, self._now().utc)
+            if identity != volume.identity:  # as it is where births are not recorded
+                self._root.void_records(volume.identity, self._now().utc)
             self._store.replace(again)
             self._store.sync()
             self._root.place(aside, volume.name)

@@ -14,8 +14,8 @@ class Settings:
     """What mdvp was told.
 
     log_level         LOG_LEVEL: the least important lines to log (INFO)
-    grace             GRACE: for how many seconds after its Mount a container may take to start,
-                      before the volume counts as given up (60)
+    grace             GRACE: for how many seconds the engine may leave no trace in a volume that it
+                      has asked for, before that counts as given up (60)
     lock_directories  LOCK_DIRECTORIES: 1 keeps systemd-tmpfiles from cleaning volumes (1)
     """
 

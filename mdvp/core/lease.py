@@ -183,7 +183,8 @@ def attributed(claims: Claims, boot: str) -> list[Lease]:
 
     Who has the volume, and is set up, may be the holder of a lease. Which of them came by which
     Mount nobody says. But a holder belongs to a lease that was there when it began, and none comes
-    by a Mount for which the engine is still at work: whoever shows then is a passer-by.
+    by a Mount for which the engine is still at work: whoever shows then is a passer-by. And of an
+    engine that is not known nobody can tell its own helpers, which are in no container.
     The newest lease has the least choice, so it chooses first: what it takes, an older one could
     have had, too, but what it leaves is of use to the older ones alone. Only when each lease that
     counts finds a holder is any of them taken for started; else one might be given the holder of
@@ -200,7 +201,10 @@ def attributed(claims: Claims, boot: str) -> list[Lease]:
     given = []
     for lease in _newest_first(claims.living) + _newest_first(dead):
         since = lease.since.uptime - _TICK
-        holder = next((holder for holder in free if holder.began >= since), None)
+        holder = next(
+            (each for each in free if each.began >= since and (each.container or lease.engine)),
+            None,
+        )
         if holder is not None:
             free.remove(holder)
             given.append(replace(lease, holder=holder.who))

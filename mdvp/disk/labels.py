@@ -24,6 +24,7 @@ from mdvp.disk.entry import identity
 
 log = logging.getLogger(__name__)
 
+_RESERVED = 64 << 10  # bytes
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -39,13 +40,21 @@ class Labels:
         self._file = void
         self._trust = trust
         self._void = dict(self._remembered())
+        self._reserve()
+
+    def _reserve(self) -> None:
+        # Volumes may fill the disk, and it must be possible then to remove them.
+        with suppress(OSError), self._file.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, len(self._written()) + _RESERVED)
+
+    def _written(self) -> bytes:
+        try:
+            return self._file.read_bytes().rstrip(b"\0")
+        except FileNotFoundError:
+            return b""
 
     def _remembered(self) -> Iterator[tuple[Identity, datetime]]:
-        try:
-            lines = self._file.read_text().split("\n")
-        except FileNotFoundError:
-            return
-        for line in lines:
+        for line in self._written().decode(errors="replace").split("\n"):
             with suppress(ValueError):  # an empty one, or one that a crash has cut
                 inode, born, until = line.split(" ")
                 moment = datetime.fromisoformat(until).astimezone(UTC)
@@ -53,11 +62,15 @@ class Labels:
 
     def void(self, directory: Identity, until: datetime) -> None:
         """Have no record of a directory count, from now on, that was made before `until`."""
-        with self._file.open("a") as file:
-            # On a line of its own, should a crash have cut the one before.
-            file.write(f"\n{directory.inode} {directory.born} {until.isoformat()}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        # On a line of its own, should a crash have cut the one before.
+        line = f"\n{directory.inode} {directory.born} {until.isoformat()}\n"
+        at = len(self._written())
+        fd = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, line.encode(), at)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         self._void[directory] = until
 
     def write(self, fd: int, volume: Volume) -> None:

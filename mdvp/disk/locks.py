@@ -17,22 +17,17 @@ _DESCRIPTORS_RESERVED = 512
 
 
 class Locks:
-    """The locks on the directories of volumes, by the volumes' names.
-
-    Attributes:
-        refused: the volumes whose directories somebody else has locked; it may be over by now.
-
-    """
+    """The directories of volumes that are kept open, locked where that can be, by name."""
 
     def __init__(self, *, wanted: bool) -> None:
         """Begin without a lock; take none unless they are `wanted`."""
         self._wanted = wanted
         self._warned = False
         self._held: dict[str, int] = {}
-        self.refused: set[str] = set()
+        self._refused: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        """Say whether the directory of volume `name` is locked."""
+        """Say whether the directory of volume `name` is kept open."""
         return name in self._held
 
     def take(self, name: str, fd: int) -> None:
@@ -40,26 +35,30 @@ class Locks:
         if not self._wanted:
             return
         held = os.dup(fd)  # the lock is of the opening, which both share
-        if self._affordable(name, held) and self._locked(name, held):
+        if self._affordable(name, held):
             self._held[name] = held
+            self._lock(name)
         else:
             os.close(held)
 
-    def _locked(self, name: str, fd: int) -> bool:
-        """Lock an open directory, and say whether that could be."""
+    def _lock(self, name: str) -> None:
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._held[name], fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            if name not in self.refused:
+            if name not in self._refused:
                 log.warning(
                     "volume %s: somebody else has locked its directory, so mdvp does not keep "
                     "systemd-tmpfiles from what is old in it; `lslocks` shows who",
                     name,
                 )
-            self.refused.add(name)
-            return False
-        self.refused.discard(name)
-        return True
+            self._refused.add(name)
+        else:
+            self._refused.discard(name)
+
+    def try_again(self) -> None:
+        """Lock what could not be locked before."""
+        for name in list(self._refused):
+            self._lock(name)
 
     def _affordable(self, name: str, fd: int) -> bool:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -75,12 +74,12 @@ class Locks:
         return affordable
 
     def descriptor(self, name: str) -> int | None:
-        """Return the open descriptor of the directory of volume `name`, if it is locked."""
+        """Return the open descriptor of the directory of volume `name`, if it is kept open."""
         return self._held.get(name)
 
     def give_up(self, name: str) -> None:
-        """Unlock the directory of volume `name`."""
-        self.refused.discard(name)
+        """Unlock the directory of volume `name`, and close it."""
+        self._refused.discard(name)
         if (fd := self._held.pop(name, None)) is not None:
             os.close(fd)
 

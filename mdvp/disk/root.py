@@ -15,6 +15,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -226,6 +227,15 @@ class Root:
         finally:
             os.close(fd)
 
+    def give_if_ours(self, volume: Volume) -> None:
+        """Give the directory of a volume the owner that it is to have, if it has ours yet.
+
+        And the permissions. Does nothing if it is not at its place.
+        """
+        with suppress(OSError), opened(volume.name, self._fd) as fd:
+            if self._is(fd, volume.identity) and _is_ours(os.fstat(fd)):
+                _give(fd, Options(uid=volume.uid, gid=volume.gid, mode=volume.mode))
+
     def _open_to_adopt(self, name: str) -> int:
         place = self.mountpoint(name)
         try:
@@ -273,7 +283,7 @@ class Root:
         Returns None when it is no longer there; raises ConflictError when it cannot be moved.
         """
         aside = Aside(self._state.trash, str(sought.inode))
-        self._keep_strange(aside, sought)
+        self._is_strange(aside)
         try:
             rename_new(name, self._fd, aside.entry, aside.folder)
         except FileNotFoundError:
@@ -293,17 +303,17 @@ class Root:
         try:
             self.place(aside, name)
         except ConflictError:
-            self._keep_strange(aside, sought)
+            self._is_strange(aside)
         return None
 
-    def _keep_strange(self, aside: Aside, sought: Identity) -> bool:
-        """Put out of the way what is called as a removed volume is and is not that directory.
+    def _is_strange(self, aside: Aside) -> bool:
+        """Say whether what is called as a removed volume is something else: put out of the way now.
 
         Its owner had put it in the place of the volume just before that was moved into the trash.
-        It is never deleted. Returns whether there was such a thing.
+        It is never deleted.
         """
         found = self.identity(aside)
-        if found == sought:
+        if found is not None and str(found.inode) == aside.entry:
             return False
         kept = f"{_KEPT}{secrets.token_hex(8)}"
         try:
@@ -350,21 +360,25 @@ class Root:
                     if not entry.name.startswith(_KEPT):
                         yield Aside(folder, entry.name)
 
+    def is_doomed(self, aside: Aside, spared: Callable[[Identity], bool]) -> bool:
+        """Say whether what is aside is to be deleted: not what is `spared`, nor what is strange.
+
+        What is called as a removed volume is and is something else is put out of the way.
+        """
+        found = self.identity(aside)
+        if found is not None and spared(found):
+            return False
+        if aside.folder == self._state.trash and aside.entry.isdecimal():
+            return not self._is_strange(aside)
+        return True
+
     def delete(
         self,
         aside: Aside,
         go_on: Callable[[], bool] = lambda: True,
         spared: Callable[[Identity], bool] = lambda _: False,
     ) -> bool:
-        """Delete what is aside, with all in it, but what is `spared`; see `mdvp.disk.trash`."""
-        found = self.identity(aside)
-        if found is not None and spared(found):
-            return True
-        if aside.folder == self._state.trash and aside.entry.isdecimal():
-            inode = int(aside.entry)
-            if found is None or found.inode != inode:
-                self._keep_strange(aside, Identity(inode, 0))
-                return True
+        """Delete what is aside, with all in it but what is `spared`; see `mdvp.disk.trash`."""
         return trash.delete(aside.folder, aside.entry, go_on, spared)
 
     # What is kept, and what directories say.
@@ -388,9 +402,9 @@ class Root:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
         return self._locks.descriptor(name)
 
-    def not_kept(self) -> list[str]:
-        """Return the volumes whose directories are not locked as somebody else had done so."""
-        return list(self._locks.refused)
+    def lock_again(self) -> None:
+        """Lock those directories that somebody else had locked, if they have not any more."""
+        self._locks.try_again()
 
     def let_go(self, name: str) -> None:
         """Unlock the directory of volume `name`."""

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mdvp.core.errors import StorageError
-from mdvp.disk.entry import obstacle, open_directory
+from mdvp.disk.entry import LOOK, obstacle, open_directory, opened
+from mdvp.disk.linux import birth_time, open_beneath
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class State:
     def __init__(self, root: int, shown_root: Path) -> None:
         """Make it in the open `root`, or take the one there.
 
-        Raises OSError, and StorageError if it is not ours alone or another mdvp has it.
+        Raises OSError, and StorageError if another mdvp has it, or others may have changed it.
         """
         self._root = shown_root
         self.name, self._fd = self._own_folder(root)
@@ -53,17 +54,29 @@ class State:
 
     def _own_folder(self, root: int) -> tuple[str, int]:
         with os.scandir(root) as entries:
-            others = sorted(it.name for it in entries if it.name.startswith(f"{_NAME}-"))
-        for name in (_NAME, *others):
-            if (fd := self._opened(name, root)) is not None:
-                return name, fd
+            names = [it.name for it in entries if it.name.partition("-")[0] == _NAME]
+        opened = [(name, self._opened(name, root)) for name in sorted(names)]
+        ours = [(name, fd) for name, fd in opened if fd is not None]
+        if not ours:
+            return self._make_folder(root)
+        # A user can move in what root has made in a directory of theirs, but ours was there first.
+        name, fd = min(ours, key=lambda it: birth_time(it[1]))
+        for _, other in ours:
+            if other != fd:
+                os.close(other)
+        return name, fd
+
+    def _make_folder(self, root: int) -> tuple[str, int]:
         name = _NAME
         try:
             os.mkdir(name, _FOLDER_MODE, dir_fd=root)
         except FileExistsError:
+            if (fd := self._opened(name, root)) is not None:  # another mdvp's, that starts, too
+                return name, fd
+            self._check_for_key(root)
             name = f"{_NAME}-{secrets.token_hex(8)}"
             os.mkdir(name, _FOLDER_MODE, dir_fd=root)
-            log.warning(
+            log.error(
                 "somebody else has put something at %s/%s, so mdvp keeps its state in %s there",
                 self._root,
                 _NAME,
@@ -72,22 +85,34 @@ class State:
         return name, open_directory(name, root)
 
     def _opened(self, name: str, root: int) -> int | None:
-        """Open the folder `name` if it is ours; None if it is not there, or is somebody else's."""
+        """Open the folder `name` if it is ours alone; None if it is not there, or is not."""
         try:
             fd = open_directory(name, root)
         except OSError as error:
             obstacle(error)
             return None
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
-            os.close(fd)
-            return None
-        if status.st_mode & 0o077:
-            raise StorageError(
-                f"will not keep state in {self._root}/{name}: it is open to other users, so "
-                "somebody else can have changed it; `chmod 700` it if you know that nobody has"
-            )
-        return fd
+        if _is_ours_alone(fd):
+            return fd
+        os.close(fd)
+        return None
+
+    def _check_for_key(self, root: int) -> None:
+        """Raise StorageError if what is there was ours, by its key, and is open to others by now.
+
+        To begin anew would be to forget all volumes.
+        """
+        with suppress(OSError), opened(_NAME, root, LOOK) as folder:
+            key = open_beneath(_KEY, folder, LOOK | os.O_NOFOLLOW)
+            try:
+                was_ours = _is_ours_alone(key)
+            finally:
+                os.close(key)
+            if was_ours:
+                raise StorageError(
+                    f"will not keep state in {self._root}/{_NAME}: it is open to other users, who "
+                    "can have changed it; `chown root` and `chmod 700` it if you know that nobody "
+                    "has, or remove it"
+                )
 
     def _own(self, name: str) -> int:
         with suppress(FileExistsError):
@@ -121,3 +146,8 @@ class State:
         """Give up the lock and the descriptors."""
         for fd in (self.trash, self.new, self._fd):
             os.close(fd)
+
+
+def _is_ours_alone(fd: int) -> bool:
+    status = os.fstat(fd)
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o077

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_BATCH = 1000  # of the names of directories that are listed at a time
+_BATCH = 100  # of the names of directories that are listed at a time
 _FAILED_MAX = 1000  # in one directory: each is passed over again and again
 _DEPTH = 1000  # levels: each turn has to go down again, and must come to delete something
 
@@ -277,8 +277,8 @@ class Deleter(Generic[T]):
             return self._delete(it, lambda: not self._stopped and time.monotonic() < over)
         except Exception as error:
             log.error(
-                "cannot delete all of a removed volume: %s; the rest is in .mdvp/trash, and "
-                "deleted at the next start if that can be then",
+                "cannot delete all of a removed volume: %s; the rest stays in mdvp's folder, and "
+                "is deleted at the next start if that can be then",
                 error,
                 exc_info=None if isinstance(error, OSError) else error,
             )

@@ -171,11 +171,14 @@ class Look:
 
     def begun(self, since: float) -> list[Holder]:
         """Return the containers that began after a moment, in seconds since the machine did."""
-        containers = {place.container for place in self._places.values() if place.container}
+        members = defaultdict(list)
+        for process, place in self._places.items():
+            if place.container:
+                members[place.container].append((process, place))
         found = []
-        for container in sorted(containers):
+        for container in sorted(members):
             with suppress(*_GONE):
-                found.append(_describe(self._members(container), ready=True))
+                found.append(_describe(members[container], ready=True))
         # The kernel rounds the beginning of a process down to a tick.
         return [holder for holder in found if holder.began > since - 1 / proc.TICKS]
 

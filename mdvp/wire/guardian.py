@@ -11,67 +11,17 @@ meant for mdvp, or for its group or terminal, do not end the guardian. Should it
 same, mdvp ends too, which removes the spec file. A spec file that cannot be removed keeps the port.
 Against SIGKILL to both at once, and against a power cut, it does not help; see `systemd/tcp.conf`.
 
-This file is run by its path, and so needs nothing but the standard library.
+This file is run by its path, by `mdvp.wire.spec.guarded`, with the spec file's path and content as
+arguments; it needs nothing but the standard library.
 """
 
-import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
 _PAUSE = 1.0  # seconds between two attempts to remove the file
-_END = 5.0  # seconds; it takes milliseconds, unless somebody has stopped it
-
-log = logging.getLogger(__name__)
-
-
-@contextmanager
-def guarded(
-    listener: socket.socket, file: Path, content: bytes, end: Callable[[], object]
-) -> Iterator[None]:
-    """Have a guardian for the time of the block: it keeps `listener` until `file` is gone.
-
-    It removes the file only when it has this content. Should the guardian die, `end` is called.
-    """
-    # Isolated, without what is installed: it starts in no time, and nobody can slip it a module.
-    command = [sys.executable, "-IS", __file__, str(file.absolute()), os.fsdecode(content)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,  # which the kernel closes when we end
-        stdout=subprocess.DEVNULL,  # whoever reads our log is not to wait for the guardian
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        pass_fds=[listener.fileno()],
-        start_new_session=True,
-    )
-    dismissed = Event()
-    watch = Thread(target=_watch, args=(process, dismissed, end), name="guardian", daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        dismissed.set()
-        if process.stdin:
-            process.stdin.close()
-        watch.join(_END)
-
-
-def _watch(process: subprocess.Popen[bytes], dismissed: Event, end: Callable[[], object]) -> None:
-    status = process.wait()
-    if not dismissed.is_set():
-        log.error(
-            "the process that would keep the port if mdvp were killed has ended (status %d): mdvp "
-            "ends, to be started again",
-            status,
-        )
-        end()
 
 
 def _guard(file: Path, content: bytes) -> None:

@@ -10,17 +10,27 @@ every user of the machine: `mdvp.wire.guardian` removes it when mdvp is killed.
 """
 
 import json
+import logging
 import os
-from collections.abc import Iterator
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Self
 
+from mdvp import threads
 from mdvp.core.errors import ListenError
+
+log = logging.getLogger(__name__)
 
 NAME = "mdvp"
 _FOLDER_MODE = 0o755
+_GUARDIAN = Path(__file__).with_name("guardian.py")
+_END = 5.0  # seconds for it to end; it takes milliseconds, unless somebody has stopped it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +92,43 @@ def _write(spec: Spec) -> None:
         os.fsync(output.fileno())
     new.chmod(0o644)
     new.replace(spec.file)
+
+
+@contextmanager
+def guarded(listener: socket.socket, spec: Spec, end: Callable[[], object]) -> Iterator[None]:
+    """Have a guardian for the time of the block: it keeps `listener` until the spec file is gone.
+
+    It removes the file only when it has this content. Should the guardian die, `end` is called.
+    """
+    # Isolated, without what is installed: it starts in no time, and nobody can slip it a module.
+    what = (str(spec.file.absolute()), os.fsdecode(spec.content))
+    command = [sys.executable, "-IS", str(_GUARDIAN), *what]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # which the kernel closes when we end
+        stdout=subprocess.DEVNULL,  # whoever reads our log is not to wait for the guardian
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        pass_fds=[listener.fileno()],
+        start_new_session=True,
+    )
+    dismissed = Event()
+
+    def watch() -> None:
+        status = process.wait()
+        if not dismissed.is_set():
+            log.error(
+                "the process that would keep the port if mdvp were killed has ended (status %d): "
+                "mdvp ends, to be started again",
+                status,
+            )
+            end()
+
+    watching = threads.start("guardian", watch, end)
+    try:
+        yield
+    finally:
+        dismissed.set()
+        if process.stdin:
+            process.stdin.close()
+        watching.join(_END)

@@ -87,6 +87,26 @@ def test_a_turn_comes_to_delete_something_however_deep_it_is(folder: int, volume
     assert left(folder) == []
 
 
+def test_what_is_moved_elsewhere_while_it_is_deleted_leads_nobody_there(
+    folder: int, volume: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "stays").touch()
+    (volume / "a" / "b").mkdir(parents=True)
+    (volume / "a" / "b" / "file").touch()
+
+    def go_on() -> bool:
+        # Only root can, once the directories are ours.
+        if (volume / "a" / "b").exists() and not (volume / "a" / "b" / "file").exists():
+            (volume / "a" / "b").rename(outside / "b")
+        return True
+
+    with pytest.raises(OSError, match="was moved by root"):
+        delete(folder, "vol", go_on)
+    assert sorted(os.listdir(outside)) == ["b", "stays"]
+
+
 def test_what_is_spared_is_moved_out_as_it_is(folder: int, volume: Path) -> None:
     (volume / "a" / "mine" / "sub").mkdir(parents=True)
     (volume / "a" / "mine").chmod(0o755)

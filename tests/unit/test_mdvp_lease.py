@@ -204,6 +204,14 @@ def test_who_is_not_set_up_or_shows_while_the_engine_is_at_work_is_on_no_lease()
     assert attributed(weigh([YOUNG], None, NOW, GRACE), "this") == []
 
 
+def test_of_an_engine_that_is_not_known_only_a_container_can_be_the_holder() -> None:
+    over_tcp = Lease("tcp", 1, at(999.0))
+    outside = holder("mnt:[1]@1.100", began=999.5, outside=True)
+    assert given(over_tcp, holders=[outside]) == {}
+    assert given(over_tcp, holders=[outside, holder(began=999.5)]) == {"tcp": C1}
+    assert given(YOUNG, holders=[outside]) == {YOUNG.mount_id: outside.who}
+
+
 def test_a_lease_of_an_earlier_boot_gets_no_holder() -> None:
     earlier = Lease("boot", 1, at(1.0, "before"), ENGINE)
     assert given(earlier, holders=[holder()]) == {}
