@@ -353,7 +353,8 @@ class TestWhatCannotBeLookedAt:
         )
 
     def test_is_left_when_asked_to(self, verify: Verify) -> None:
-        (verify.root / "a").touch()
+        for number in range(20_000):  # so many that it cannot be through when it is asked to
+            (verify.root / str(number)).touch()
         verify.redis.client.config_resetstat()
         running = verify.start()
         eventually(lambda: looks(verify.redis) > 0, True)
