@@ -11,9 +11,11 @@ somebody may have exchanged it just before.
 
 import errno
 import logging
+import math
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -419,11 +421,18 @@ class Root:
         """Have no record of that directory count, from now on, that was made before `until`."""
         self._labels.void(directory, until)
 
-    def volumes(self) -> Iterator[Volume]:
-        """Yield the volumes whose directories are at their places and say so."""
+    def volumes(self, patience: float = math.inf) -> Iterator[Volume]:
+        """Yield the volumes whose directories are at their places and say so.
+
+        Users can have made any number of others there: it stops after so many seconds.
+        """
         refused = []
+        over = time.monotonic() + patience
         with os.scandir(self._fd) as entries:
             for entry in entries:
+                if time.monotonic() > over:
+                    log.warning("%s has too many directories to ask all what they are", self.path)
+                    break
                 try:
                     volume = self._said(entry)
                 except OSError:
@@ -440,8 +449,8 @@ class Root:
         if not entry.is_dir(follow_symlinks=False):  # to open all that users have made takes long
             return None
         with opened(entry.name, self._fd) as fd:
-            ours = os.fstat(fd).st_dev == self._device
-            return self._labels.read(fd, entry.name) if ours else None
+            volume = self._labels.read(fd, entry.name)
+            return volume if volume and os.fstat(fd).st_dev == self._device else None
 
     def _warn_of_records(self, refused: list[str]) -> None:
         log.warning(

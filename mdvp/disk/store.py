@@ -12,12 +12,14 @@ here looks at the volumes' directories; `mdvp.driver` makes disk and record agre
 """
 
 import logging
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from mdvp.core.clock import Moment
 from mdvp.core.errors import StorageError
@@ -80,7 +82,14 @@ _VERSION = len(_MIGRATIONS)
 _VOLUME = "name, created_at, inode, born, access, uid, gid, mode"
 _LEASE = "mount_id, mounts, since, boot, uptime, engine, engine_started, holder"
 _RESERVED = 8 << 20  # bytes
+# Seconds for looking for what a database that was not closed may lack. What it has recorded of a
+# volume is on disk before the volume is there, so only a disk that lies, or a hand, has taken that.
+_PATIENCE = 5.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+# What finds volumes elsewhere, in so many seconds at most.
+Found: TypeAlias = Callable[[float], Iterable[Volume]]
 
 
 def is_damage(error: BaseException) -> bool:
@@ -96,7 +105,7 @@ class Store:
 
     """
 
-    def __init__(self, path: Path, found: Callable[[], Iterable[Volume]] = tuple) -> None:
+    def __init__(self, path: Path, found: Found = lambda _: ()) -> None:
         """Open the database at `path`; one that may lack volumes gets those that `found` finds.
 
         Raises StorageError if it cannot be used.
@@ -204,7 +213,7 @@ class Store:
             )
 
 
-def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> tuple[sqlite3.Connection, bool]:
+def _open(path: Path, found: Found) -> tuple[sqlite3.Connection, bool]:
     """Return the open database, and whether it is new."""
     # SQLite removes this file, with the latest changes, when it closes the database.
     closed = not _wal(path).exists()
@@ -219,7 +228,7 @@ def _open(path: Path, found: Callable[[], Iterable[Volume]]) -> tuple[sqlite3.Co
         db.execute("BEGIN IMMEDIATE")
         new = _migrate(db)
         if new or not closed:
-            _add_missing(db, found())
+            _add_missing(db, found(math.inf if new else _PATIENCE))
         db.execute("COMMIT")
     except BaseException:
         db.close()
