@@ -5,6 +5,8 @@ gone through with every kind of holder of a volume that there can be:
 
 * one that dies of it, or while it lasts: its volume mounts at the first try;
 * one that lives on: its volume is refused, every time, until it ends, and then is free at once;
+* one that lives on and hides, with a file of the volume open: the same, by faults after which the
+  plugin has to remember who had it, for the kernel does not show that any more;
 * one whose start is cut off between its Mount and its first process, which the plugin cannot tell
   from one that is still to start: its volume is free some seconds after the engine is gone, however
   long the grace period is.
@@ -34,6 +36,14 @@ IS_OVER_SOON = 1
 
 # Seconds in which a start that has lost its engine may go on, and some for the engine's own start.
 ORPHANED = 10 + 5
+
+# What a holder runs. One that hides goes, on SIGHUP, to where it has no path to its volume.
+STAYS = "exec sleep infinity"
+HIDES = """exec perl -e '
+    open(my $file, ">>", "/data/file") or die;
+    $SIG{HUP} = sub { chroot("/mnt") and chdir("/") };
+    sleep(1) while 1;
+'"""
 
 # What containers start by when they are to be caught starting: an OCI runtime that never does.
 NEVER_STARTS = """#!/bin/sh
@@ -111,19 +121,31 @@ class Machine:
         }
         return listed, on_disk
 
-    def hold(self, restart: str = "no") -> str:
+    def hold(self, restart: str = "no", program: str = STAYS) -> str:
         """Start the container "holder", with a file in the volume "vol"; return its id.
 
         It has the volume and the plugin knows it, as is so soon after the start of any container.
         """
+        # An init would go on to show the volume.
+        init = () if program == HIDES else ("--init",)
         container = self.docker(
-            *("run", "--detach", "--name", "holder", "--restart", restart, "--init"),
+            *("run", "--detach", "--name", "holder", "--restart", restart, *init),
             *("--volume", "vol:/data", BASE),
-            *("sh", "-c", "echo precious >/data/file && exec sleep infinity"),
+            *("sh", "-c", f"echo precious >/data/file && {program}"),
         )
         seen = f"volume vol is mounted in container {container[:12]}"
         eventually(lambda: any(seen in line for line in self.log()), True)
         return container
+
+    def hide_holder(self) -> None:
+        """Have a holder that HIDES do so; the kernel shows no mount of its volume any more."""
+        pid = self.holder_pid()
+        eventually(lambda: self._shows_volume(pid), False)
+
+    def _shows_volume(self, pid: int) -> bool:
+        # Before it has set up what it does on it, it ignores the signal.
+        self.docker("kill", "--signal=HUP", "holder")
+        return " /data " in self.engine.run("cat", f"/proc/{pid}/mountinfo").stdout
 
     def holder_runs(self) -> bool:
         return self.docker("inspect", "--format", "{{.State.Running}}", "holder") == "true"
@@ -316,12 +338,20 @@ MATRIX = {
 }
 
 
-CUTS_STARTS = (dockerd_killed, both_killed, power_lost)
+# A start is cut off by what takes the engine away and not the rest of it.
+STARTING = [
+    name for name, row in MATRIX.items() if row.fault in (dockerd_killed, both_killed, power_lost)
+]
+# What a container lives through, and its lease, by which alone the plugin knows of one that hides.
+HIDING = [
+    "dockerd killed, live-restore",
+    "both killed, live-restore",
+    "plugin killed",
+    "plugin disabled",
+]
 
 
-def rows(*, starting: bool = False) -> pytest.MarkDecorator:
-    # A start is cut off by what takes the engine away and not the rest of it.
-    names = [name for name, row in MATRIX.items() if not starting or row.fault in CUTS_STARTS]
+def rows(names: Sequence[str] = tuple(MATRIX)) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", [MATRIX[name] for name in names], ids=names)
 
 
@@ -405,7 +435,27 @@ def test_the_volume_of_a_living_holder_is_refused_until_it_ends(machine: Machine
     assert machine.use() == ""
 
 
-@rows(starting=True)
+@rows(HIDING)
+def test_the_volume_of_a_holder_that_hides_is_refused_until_it_ends(
+    machine: Machine, row: Row
+) -> None:
+    machine.set_up(row.flags, IS_OVER_SOON)
+    create(machine, "vol")
+    container = machine.hold(program=HIDES)
+    machine.hide_holder()
+    pid = machine.holder_pid()
+    before = machine.volumes()
+    with row.fault(machine):
+        pass
+    assert machine.holder_pid() == pid
+    machine.is_refused(container, seconds=IS_OVER_SOON + 1)
+    assert machine.volumes() == before
+
+    machine.docker("rm", "--force", "holder")
+    assert machine.use() == ""
+
+
+@rows(STARTING)
 def test_the_volume_of_a_holder_cut_off_at_its_start_is_free_soon_after_the_engine_is_gone(
     machine: Machine, row: Row
 ) -> None:
