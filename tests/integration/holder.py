@@ -8,6 +8,7 @@ import re
 import secrets
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,34 @@ from support import eventually
 
 # What a holder does: it has the first argument mounted at the second until its standard input ends.
 BIND = 'mount --bind "$1" "$2" && echo ready && read -r _'
+
+# The same, but after a line there it has that mounted no more, only a file of it open.
+BIND_AND_HIDE = f'{BIND} && exec 3>>"$2/log" && umount --lazy "$2" && echo hidden && read -r _'
+
+# A container has a root file system of its own, here a copy of the host's, and the volume in /mnt.
+ROOT = """
+set -e
+mount -t tmpfs none "$2"
+mkdir "$2/up" "$2/work" "$2/root"
+mount -t overlay none -o "lowerdir=/,upperdir=$2/up,workdir=$2/work" "$2/root"
+mount --bind "$1" "$2/root/mnt"
+"""
+PROGRAM = """
+import ctypes, os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+{hide}
+print("hidden", flush=True)
+sys.stdin.read()
+"""
+# What it can do for the kernel to show no mount of the volume, which it yet may write to.
+HIDE = {
+    "chroot": 'os.chroot("/etc")',
+    "chroot with a file open": 'log = open("/mnt/log", "w"); os.chroot("/etc")',
+    "lazy unmount with a file open": (
+        'log = open("/mnt/log", "w"); assert ctypes.CDLL(None).umount2(b"/mnt", 2) == 0'
+    ),
+}
 
 OWN_NAMESPACE = ("unshare", "--mount", "--propagation=private", "--")
 
@@ -62,6 +91,27 @@ def holding(
     command = (*OWN_NAMESPACE, "sh", "-c", script, "sh", source, point)
     with ready(command, container=container) as process:
         yield process
+
+
+@contextmanager
+def containing(
+    source: Argument, point: Argument, container: str, hide: str = "", prepare: str = ROOT
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a container of that id, set up by `prepare`, that will `hide` when it is told to."""
+    script = f'{prepare} exec chroot "$2/root" {sys.executable} -c "$3"'
+    command = (*OWN_NAMESPACE, "sh", "-c", script, "sh")
+    program = PROGRAM.format(hide=hide)
+    with ready((*command, source, point, program), container=container) as process:
+        yield process
+
+
+def hide_now(process: subprocess.Popen[str]) -> None:
+    """Have a holder hide that can, and wait until it has."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "hidden\n"
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -9,34 +9,23 @@ from pathlib import Path
 
 import pytest
 from integration.follow import Log, following
-from integration.holder import BIND, OWN_NAMESPACE, dig, holding, kill, new_container_id, ready
+from integration.holder import (
+    BIND,
+    HIDE,
+    OWN_NAMESPACE,
+    ROOT,
+    containing,
+    dig,
+    hide_now,
+    holding,
+    kill,
+    new_container_id,
+    ready,
+)
 from integration.plugin import Plugin, serving
 from support import eventually
 
 CONTAINER = new_container_id()
-# A container has a root file system of its own, here a copy of the host's, and the volume in /mnt.
-ROOT = """
-set -e
-mount -t tmpfs none "$2"
-mkdir "$2/up" "$2/work" "$2/root"
-mount -t overlay none -o "lowerdir=/,upperdir=$2/up,workdir=$2/work" "$2/root"
-mount --bind "$1" "$2/root/mnt"
-"""
-PROGRAM = """
-import ctypes, os, sys
-print("ready", flush=True)
-sys.stdin.readline()
-{hide}
-print("hidden", flush=True)
-sys.stdin.read()
-"""
-HIDE = {
-    "chroot": 'os.chroot("/etc")',
-    "chroot with a file open": 'log = open("/mnt/log", "w"); os.chroot("/etc")',
-    "lazy unmount with a file open": (
-        'log = open("/mnt/log", "w"); assert ctypes.CDLL(None).umount2(b"/mnt", 2) == 0'
-    ),
-}
 
 
 @pytest.fixture
@@ -71,19 +60,8 @@ def mount(plugin: Plugin, mount_id: str) -> str:
 def container(
     root: Path, point: Path, hide: str, prepare: str = ROOT
 ) -> Iterator[subprocess.Popen[str]]:
-    program = PROGRAM.format(hide=hide)
-    script = f'{prepare} exec chroot "$2/root" {sys.executable} -c "$3"'
-    command = (*OWN_NAMESPACE, "sh", "-c", script, "sh")
-    with ready((*command, root / "data", point, program), container=CONTAINER) as process:
+    with containing(root / "data", point, CONTAINER, hide, prepare) as process:
         yield process
-
-
-def hide_now(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "hidden\n"
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["", "mdvp restarted"])
