@@ -165,9 +165,8 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         _passed(options, environ) as passed,
         closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
-        closing(
-            Driver(root, store, kernel := Kernel(root.descriptor), settings.grace, end=_end)
-        ) as driver,
+        closing(Kernel(root.descriptor)) as kernel,
+        closing(Driver(root, store, kernel, settings.grace, end=_end)) as driver,
         _listening(options, passed) as listener,
     ):
         where = options.tcp or options.socket

@@ -16,9 +16,11 @@ So a container is known by its cgroup, once it was seen (`mdvp.core.lease`).
 import logging
 import os
 import re
+import select
 import time
 from collections.abc import Callable, Set
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -27,7 +29,7 @@ from mdvp.core.lease import Engine
 from mdvp.host import proc
 from mdvp.host.census import Census
 from mdvp.host.look import Host, Look, Original
-from mdvp.host.mountinfo import Mount, is_in, located, moved, parse
+from mdvp.host.mountinfo import Mount, Mounts, is_in, located, moved, parse, top
 from mdvp.host.scenes import Gallery, Scenes
 
 log = logging.getLogger(__name__)
@@ -55,13 +57,16 @@ class Kernel:
         if place is None:
             raise StorageError("the directory of volumes is no longer mounted; start mdvp again")
         self._device, self._folder = place
+        self._shown: tuple[bytes, str | None] | None = None
         self.blind = _why_blind()
         self._host = _host()
         of_host = proc.containers(self._host) if self._host else []
         passed_over = {proc.namespace(pid) for pid in ("self", self._host) if pid}
         self._census = Census(of_host, passed_over)
         self._gallery = Gallery()
-        self._originals: Set[Original] = frozenset()
+        self._host_mounts = _HostMounts(self.mounts()) if self._host else None
+        self._seen = Host({}, None, frozenset())
+        self._current: Set[Original] = frozenset()
         if self.blind:
             log.warning(
                 "cannot see which containers have volumes mounted: %s. Until that is mended, a "
@@ -69,12 +74,16 @@ class Kernel:
                 self.blind,
             )
 
+    def close(self) -> None:
+        """Give up what is kept open; the kernel cannot be looked at afterwards."""
+        if self._host_mounts:
+            self._host_mounts.close()
+
     def path(self, name: str, *, removed: bool = False) -> bytes:
         """Return the path, in its file system, of the directory `name` in the root.
 
-        With `removed`, that of one which was there and is no more.
+        It is as at the last look. With `removed`, that of one which was there and is no more.
         """
-        self._find_root()
         path = self._folder.rstrip(b"/") + b"/" + os.fsencode(name)
         return path + _REMOVED if removed else path
 
@@ -91,6 +100,11 @@ class Kernel:
 
     def _find_root(self) -> None:
         """Look where the root is now: it is open, and stays so when somebody renames it."""
+        # What is so little is read at each look; a list of mounts is long where there are many.
+        shown = proc.mount_of(self._root), proc.path_of(self._root)
+        if shown == self._shown:
+            return
+        self._shown = shown
         # Its mount can be taken away, as an engine does that loses a plugin's. The directory is
         # where it was then, and who has it from there has it still.
         self._device, self._folder = _whereabouts(self._root) or (self._device, self._folder)
@@ -136,7 +150,7 @@ class Kernel:
                 now = self._now()
                 places = self._census.take(now, fresh=fresh)
                 scenes = self._gallery.see(places, self._device, now, fresh=fresh)
-                host = self._see_host(scenes)
+                host = self._see_host(scenes, fresh=fresh)
         except PermissionError as error:
             if not self._refused:  # once is enough
                 log.error("cannot see which containers have volumes mounted: %s", error)
@@ -145,14 +159,40 @@ class Kernel:
         self._refused = False
         return Look(places, scenes, self._device, host)
 
-    def _see_host(self, scenes: Scenes) -> Host:
+    def _see_host(self, scenes: Scenes, *, fresh: bool) -> Host:
         # After all others: what was copied from it was there before.
-        mounts = parse(proc.read(str(self.mounts()))) if self._host else {}
-        originals = {(mount.root, place) for mount, place in located(mounts, self._device)}
-        shown = {(m.root, place) for scene in scenes.values() for m, place in scene.mounts}
-        # A copy can outlast its original.
-        self._originals = originals | (self._originals & shown)
-        return Host(mounts, self._originals)
+        mounts = self._host_mounts.read(fresh=fresh) if self._host_mounts else {}
+        if mounts is not self._seen.mounts:
+            originals = {(mount.root, place) for mount, place in located(mounts, self._device)}
+            # A copy can outlast its original.
+            self._seen = Host(mounts, top(mounts), originals | self._seen.originals)
+            self._current = originals
+        if outlasted := self._seen.originals - self._current:
+            shown = {(m.root, place) for scene in scenes.values() for m, place in scene.mounts}
+            self._seen = replace(self._seen, originals=self._current | (outlasted & shown))
+        return self._seen
+
+
+class _HostMounts:
+    """The list of the host's mounts, read when it has changed. Source: proc_pid_mounts(5)."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._changes = select.poll()
+        self._changes.register(self._fd, select.POLLPRI)
+        self._mounts: Mounts | None = None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def read(self, *, fresh: bool) -> Mounts:
+        """Return all mounts; `fresh` has them read whether or not the kernel says they changed."""
+        changed = self._changes.poll(0)  # before it is read, or a change could be missed
+        if self._mounts is None or changed or fresh:
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            with open(self._fd, "rb", buffering=0, closefd=False) as file:
+                self._mounts = parse(file.read())
+        return self._mounts
 
 
 def _whereabouts(fd: int) -> tuple[bytes, bytes] | None:

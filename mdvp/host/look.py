@@ -24,7 +24,7 @@ from typing import TypeAlias
 from mdvp.core.lease import Engine, Holder
 from mdvp.host import proc
 from mdvp.host.census import Place, View
-from mdvp.host.mountinfo import Location, Mount, Mounts, is_in, located, moved, parse, top
+from mdvp.host.mountinfo import Location, Mount, Mounts, is_in, located, moved, parse
 from mdvp.host.proc import Process
 from mdvp.host.scenes import Scene, Scenes, still_there
 
@@ -32,6 +32,9 @@ Member: TypeAlias = tuple[Process, Place]
 Located: TypeAlias = tuple[Mount, Location | None]
 # What tells a mount and its copies: the directory that they show, and where the original is.
 Original: TypeAlias = tuple[bytes, Location | None]
+
+# A view that shows a directory, what else it shows, and the mounts that show the directory.
+Showing: TypeAlias = tuple[View, Scene, list[Located]]
 
 _GONE = (FileNotFoundError, ProcessLookupError)
 _OF_ANY_CONTAINER = (b"/dev", b"/proc", b"/sys")
@@ -43,11 +46,13 @@ class Host:
 
     Attributes:
         mounts: all of it.
+        top: what is at its `/`.
         originals: of the volumes' file system, and of what it had before if there are copies yet.
 
     """
 
     mounts: Mounts
+    top: Location | None
     originals: Set[Original]
 
 
@@ -76,7 +81,8 @@ class Look:
         The `engines` do not count, nor what they start to do their work.
         """
         found: dict[str, Holder] = {}
-        for member, ready in chain(self._mounting(paths), self._using(paths)):
+        showing = self._showing(paths)
+        for member, ready in chain(self._mounting(showing), self._using(showing)):
             if not self._works_for(member, engines):
                 self._add(found, member, ready=ready)
         # A process outside of containers is known by how its namespace was when it was first shown.
@@ -85,23 +91,32 @@ class Look:
                 found[_name(who)] = holder
         return list(found.values())
 
-    def _mounting(self, paths: Collection[bytes]) -> Iterator[tuple[Member, bool]]:
+    def _showing(self, paths: Collection[bytes]) -> list[Showing]:
+        """Return the views that show a directory, each with the mounts that do."""
+        prefixes = _prefixes(paths)
+        return [
+            (view, scene, shown)
+            for view, scene in self._scenes.items()
+            if (shown := [each for each in scene.mounts if _shows(each, paths, prefixes)])
+        ]
+
+    def _mounting(self, showing: Iterable[Showing]) -> Iterator[tuple[Member, bool]]:
         """Yield who has a directory mounted on their own, and whether they are set up."""
-        for view, scene in self._scenes.items():
-            if self._own(scene, paths):
+        for view, scene, shown in showing:
+            if self._own(scene, shown):
                 for member in self._by_view[view]:
                     yield member, self._is_set_up(scene) or member[1].container is None
 
-    def _using(self, paths: Collection[bytes]) -> Iterator[tuple[Member, bool]]:
+    def _using(self, showing: Iterable[Showing]) -> Iterator[tuple[Member, bool]]:
         """Yield who uses a directory through a copy of what the host has mounted."""
-        for view, scene in self._scenes.items():
-            points = _points(scene.mounts, paths)
-            if points and not self._own(scene, paths):
+        for view, scene, shown in showing:
+            if not self._own(scene, shown):
+                points = [mount.point for mount, _ in shown]
                 for member in self._by_view[view]:
                     if _uses(member[1].thread, points):
                         yield member, False
 
-    def _own(self, scene: Scene, paths: Collection[bytes]) -> bool:
+    def _own(self, scene: Scene, shown: Sequence[Located]) -> bool:
         """Say whether a scene has more of a directory than copies of what the host has mounted.
 
         What is mounted in the root file system of a container is its own: for `docker cp` some
@@ -110,17 +125,12 @@ class Look:
         own = scene.top[0] if scene.top and self._is_set_up(scene) else None
         return any(
             place is None or place[0] == own or (mount.root, place) not in self._host.originals
-            for mount, place in scene.mounts
-            if _shows(mount, paths)
+            for mount, place in shown
         )
 
     def _is_set_up(self, scene: Scene) -> bool:
         """Say whether a view is more than a copy of the host's, as a container's is at first."""
-        return scene.top != self._host_top
-
-    @cached_property
-    def _host_top(self) -> Location | None:
-        return top(self._host.mounts)
+        return scene.top != self._host.top
 
     def _works_for(self, member: Member, engines: Collection[Engine]) -> bool:
         """Say whether a process outside of containers runs the program of one of the engines.
@@ -209,7 +219,8 @@ class Look:
         """
         try:
             return self._has_open(str(engine.pid), paths) or any(
-                self._works_for(member, [engine]) for member, _ in self._mounting(paths)
+                self._works_for(member, [engine])
+                for member, _ in self._mounting(self._showing(paths))
             )
         except PermissionError:
             return True
@@ -218,7 +229,9 @@ class Look:
 
     def _has_open(self, pid: str, paths: Collection[bytes]) -> bool:
         mounts = located(parse(proc.read(f"/proc/{pid}/mountinfo")), self._device)
-        if _uses(pid, [*_points(mounts, paths), *_reaching(mounts, paths)]):
+        prefixes = _prefixes(paths)
+        points = [each[0].point for each in mounts if _shows(each, paths, prefixes)]
+        if _uses(pid, [*points, *_reaching(mounts, paths)]):
             return True
         ours = proc.namespace(pid)
         for thread in proc.threads(pid):
@@ -226,7 +239,7 @@ class Look:
                 if proc.namespace(thread) == ours:
                     continue
                 shown = located(parse(proc.read(f"/proc/{thread}/mountinfo")), self._device)
-                if _points(shown, paths):
+                if any(_shows(each, paths, prefixes) for each in shown):
                     return True
         return False
 
@@ -253,13 +266,15 @@ def _name(who: str) -> str:
     return who.partition("@")[0]
 
 
-def _shows(mount: Mount, paths: Collection[bytes]) -> bool:
-    return any(is_in(mount.root, path) for path in paths)
+def _prefixes(paths: Collection[bytes]) -> tuple[bytes, ...]:
+    """Return how the paths begin of what is below a directory."""
+    return tuple(path.rstrip(b"/") + b"/" for path in paths)
 
 
-def _points(mounts: Sequence[Located], paths: Collection[bytes]) -> list[bytes]:
-    """Return where a directory, or what is below it, is mounted."""
-    return [mount.point for mount, _ in mounts if _shows(mount, paths)]
+def _shows(each: Located, paths: Collection[bytes], prefixes: tuple[bytes, ...]) -> bool:
+    """Say whether a mount shows a directory, or what is below it."""
+    root = each[0].root
+    return root in paths or root.startswith(prefixes)
 
 
 def _reaching(mounts: Sequence[Located], paths: Collection[bytes]) -> list[bytes]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,7 +87,8 @@ class Eye:
 def looking(root: Path, now: Callable[[], float] = time.monotonic) -> Iterator[Eye]:
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield Eye(Kernel(descriptor, now), root)
+        with closing(Kernel(descriptor, now)) as kernel:
+            yield Eye(kernel, root)
     finally:
         os.close(descriptor)
 
