@@ -150,8 +150,13 @@ class Custody:
         current = [lease for lease in leases if lease.since.boot == self._started.boot]
         busy = self._note_work(volume.name, current, paths, look)
         engines = {lease.engine for lease in current} | {caller}
-        known = {lease.holder for lease in current if lease.holder}
+        seen = self._store.seen(volume.name, self._started.boot)
+        known = seen | {lease.holder for lease in current if lease.holder}
         holders = look.holders(paths, {engine for engine in engines if engine}, known)
+        # Whoever was set up with it once has it until they end, whatever they show by then.
+        living = {each.who for each in holders if each.ready or each.who in known}
+        if living != seen:
+            self._store.put_seen(volume.name, living, self._started.boot)
         self._check_alone(volume, holders)
         memory = self._memory[volume.name]
         return Sight(holders, memory.gone, memory.worked, busy)
@@ -218,7 +223,7 @@ class Custody:
         Returns whether there are leases that wait for their holders.
         """
         with self.lock:
-            names = self._store.leased()
+            names = self._store.used()
         look = self._kernel.look() if names else None
         if look is None:  # perhaps for now, but where nothing is to be seen
             return bool(names) and self._kernel.blind is None
@@ -289,7 +294,7 @@ class Custody:
 
     def _strangers(self, lease: Lease, look: Look) -> list[Holder]:
         """Return the containers that began since, have something of the host's, and no lease."""
-        held = {each.holder for name in self._store.leased() for each in self._store.leases(name)}
+        held = {each.holder for name in self._store.used() for each in self._store.leases(name)}
         begun = look.begun(lease.since.uptime)
         return [each for each in begun if each.who not in held and look.has_of_host(each)]
 

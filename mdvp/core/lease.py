@@ -4,9 +4,8 @@ Failure model. The engine does not always call Unmount, and when it does, that i
 container and not the container's end. So a lease is a promise on record; who lives is the kernel's
 to say. A lease counts
 
-- while its holder lives: once the kernel has shown a container with the volume that began after the
-  Mount, that container is on the lease, and it counts while any process of it lives, whatever that
-  has done to its root, its mounts or its namespaces;
+- while its holder lives: a container that the kernel has shown with the volume, and that began
+  after the Mount;
 - while it waits for its holder, because the engine that asked for it may still be at work. Between
   the answer to a Mount and the start of the container there may be a long copy, or nothing to be
   seen at all. As long as that engine lives, the lease counts for the grace period after the Mount
@@ -14,8 +13,9 @@ to say. A lease counts
   which the runtime ends what it has begun.
 
 A lease that does not count is dead: whoever asks next gets the volume. And who has the volume
-mounted counts without any lease. Where the kernel cannot be asked, every lease counts until its
-Unmount.
+counts without any lease: whoever has it mounted, and whoever was once shown with it, for as long as
+any process of theirs lives, whatever that has done to its root, its mounts or its namespaces. Where
+the kernel cannot be asked, every lease counts until its Unmount.
 
 What is not seen: work that leaves no trace in the volume for longer than the grace period (another
 volume of the same container that takes minutes to be mounted), and a runtime that goes on later
@@ -110,7 +110,7 @@ class Sight:
     """What one look at the host shows of one volume.
 
     Attributes:
-        holders: who has it mounted, and those on its leases that live.
+        holders: who has it mounted, and who lives of those that were shown with it before.
         gone: since when the engines that no longer live were found so.
         worked: when work of an engine that lives was last seen in the volume, by mount ID.
         busy: whether such work was seen in this look.
@@ -191,7 +191,7 @@ def attributed(claims: Claims, boot: str) -> list[Lease]:
     another, and be dead with it before its own has come.
 
     That leases of a shared volume may have each other's holders does no harm: the volume is in use
-    while any of these lives.
+    while any of these lives, and a Mount of an ID whose holder has ended waits for another.
     """
     if claims.sight is None or claims.sight.busy:
         return []
@@ -234,6 +234,9 @@ def granted(
         )
     if mine is None:
         return Lease(mount_id, 1, now, engine)
+    if mine.holder is not None and claims.sight and not claims.sight.lives(mine.holder):
+        # One of its Mounts has ended with its holder, and this one is for another start.
+        return Lease(mount_id, max(1, mine.mounts), now, engine)
     # What its holder came by counts as one, though the engine may have given that back.
     had = mine.mounts if mine.holder is None else max(1, mine.mounts)
     return replace(mine, mounts=had + 1, engine=engine)

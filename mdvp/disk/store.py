@@ -76,6 +76,12 @@ _MIGRATIONS = (
         SELECT volume, mount_id, mounts, since, boot, uptime FROM leases;
     DROP TABLE leases;
     ALTER TABLE new_leases RENAME TO leases;
+    CREATE TABLE seen (
+        volume TEXT NOT NULL REFERENCES volumes (name),
+        holder TEXT NOT NULL,
+        boot TEXT NOT NULL,
+        PRIMARY KEY (volume, holder)
+    ) STRICT;
     """,
 )
 _VERSION = len(_MIGRATIONS)
@@ -194,9 +200,25 @@ class Store:
         )
         return [_lease(*row) for row in rows]
 
-    def leased(self) -> list[str]:
-        """Return the names of the volumes that have leases."""
-        return [name for (name,) in self._db.execute("SELECT DISTINCT volume FROM leases")]
+    def used(self) -> list[str]:
+        """Return the names of the volumes that have leases, or holders that were seen."""
+        rows = self._db.execute("SELECT volume FROM leases UNION SELECT volume FROM seen")
+        return [name for (name,) in rows]
+
+    def seen(self, name: str, boot: str) -> set[str]:
+        """Return who (`Holder.who`) was seen to have volume `name`; `boot` is the present one."""
+        rows = self._db.execute(
+            "SELECT holder FROM seen WHERE volume = ? AND boot = ?", (name, boot)
+        )
+        return {holder for (holder,) in rows}
+
+    def put_seen(self, name: str, holders: Iterable[str], boot: str) -> None:
+        """Record that these have volume `name`, and that nobody else has it any more."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("DELETE FROM seen WHERE volume = ?", (name,))
+            rows = [(name, holder, boot) for holder in holders]
+            self._db.executemany("INSERT INTO seen VALUES (?, ?, ?)", rows)
 
     def put_leases(self, name: str, leases: Iterable[Lease], ended: Iterable[Lease] = ()) -> None:
         """Record `leases` on volume `name`, for what their mount IDs had, and end those `ended`."""
@@ -310,6 +332,7 @@ def _add(db: sqlite3.Connection, volume: Volume) -> None:
 
 def _delete(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM leases WHERE volume = ?", (name,))
+    db.execute("DELETE FROM seen WHERE volume = ?", (name,))
     db.execute("DELETE FROM volumes WHERE name = ?", (name,))
 
 

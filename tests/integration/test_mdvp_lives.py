@@ -232,6 +232,76 @@ def test_who_passes_by_while_the_engine_is_at_work_is_not_whom_it_works_for(
         assert not log.says("is mounted in")
 
 
+def test_a_container_is_known_that_starts_by_the_id_of_one_that_has_ended(
+    root: Path, point: Path
+) -> None:
+    other = new_container_id()
+    with served(root) as (plugin, log), ExitStack() as stack:
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        first = stack.enter_context(containing(root / "data", point, CONTAINER))
+        eventually(lambda: log.says("data is mounted in container", CONTAINER[:12]), True)
+        # docker cp, and then container and engine are killed; it is started again.
+        assert mount(plugin, "one") == ""
+        kill(first)
+        assert mount(plugin, "one") == ""
+        hide = HIDE["chroot with a file open"]
+        second = stack.enter_context(containing(root / "data", point, other, hide))
+        eventually(lambda: log.says("data is mounted in container", other[:12]), True)
+        assert mount(plugin, "one") == ""  # docker cp
+        hide_now(second)
+        assert f"container {other[:12]} has had it" in mount(plugin, "two")
+
+
+def test_a_container_is_known_though_another_has_taken_its_lease(root: Path, point: Path) -> None:
+    with served(root) as (plugin, log), ExitStack() as stack:
+        plugin.call("Create", Name="data")
+        assert mount(plugin, "one") == ""
+        with holding(root / "data", point) as passing:
+            eventually(lambda: log.says("data is mounted in"), True)
+            hide = HIDE["chroot with a file open"]
+            own = stack.enter_context(containing(root / "data", point, CONTAINER, hide))
+            eventually(lambda: CONTAINER in holders(plugin), True)
+            hide_now(own)
+            kill(passing)
+        assert f"container {CONTAINER[:12]} has had it" in mount(plugin, "two")
+        kill(own)
+        assert mount(plugin, "two") == ""
+
+
+def holders(plugin: Plugin) -> list[str]:
+    shown = plugin.call("Get", Name="data").message["Volume"]["Status"].get("mounted_by", [])
+    assert isinstance(shown, list)
+    return shown
+
+
+def test_a_container_is_known_that_came_by_a_shared_lease_of_another(
+    root: Path, point: Path
+) -> None:
+    with served(root) as (plugin, log), ExitStack() as stack:
+        plugin.call("Create", Name="data", Opts={"access": "shared"})
+        names = [new_container_id() for _ in range(3)]
+        for mount_id in ("a", "b"):
+            assert mount(plugin, mount_id) == ""
+        first, second = (
+            stack.enter_context(containing(root / "data", point, name)) for name in names[:2]
+        )
+        eventually(lambda: log.says("data is mounted in container"), True)
+        kill(first)
+        plugin.call("Unmount", Name="data", ID="a")
+        assert mount(plugin, "a") == ""
+        hide = HIDE["chroot with a file open"]
+        third = stack.enter_context(containing(root / "data", point, names[2], hide))
+        eventually(lambda: names[2] in holders(plugin), True)
+        hide_now(third)
+        kill(second)
+        for mount_id in ("a", "b"):
+            plugin.call("Unmount", Name="data", ID=mount_id)
+        assert f"container {names[2][:12]} has had it" in plugin.call("Remove", Name="data").error
+        kill(third)
+        assert plugin.call("Remove", Name="data").status == 200
+
+
 def test_an_engine_that_is_gone_does_not_make_a_holder_of_what_another_has_started(
     root: Path, point: Path
 ) -> None:

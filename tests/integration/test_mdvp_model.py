@@ -339,18 +339,22 @@ class Volumes(RuleBasedStateMachine):
     def mount_again(self, data: st.DataObject) -> None:
         self.mount(*data.draw(st.sampled_from(self.mounted())))
 
-    @precondition(lambda self: self.given_back())
+    @precondition(lambda self: self.held())
     @rule(data=st.data())
-    def mount_by_one_that_gave_it_back(self, data: st.DataObject) -> None:
-        """As when an engine was stopped, and its container lives on."""
-        self.mount(*data.draw(st.sampled_from(self.given_back())))
+    def given_back_and_mounted_again(self, data: st.DataObject) -> None:
+        """As when an engine was stopped, and started again, and its container has lived on."""
+        name, mount_id = data.draw(st.sampled_from(self.held()))
+        while self.volumes[name].leases[mount_id].mounts:
+            self.unmount(name, mount_id)
+        self.mount(name, mount_id)
 
-    def given_back(self) -> list[tuple[str, str]]:
+    def held(self) -> list[tuple[str, str]]:
+        """Return the leases whose container runs."""
         return [
             (name, mount_id)
             for name, volume in self.volumes.items()
-            for mount_id, lease in volume.living.items()
-            if not lease.mounts
+            for mount_id, lease in volume.leases.items()
+            if lease.holder in volume.containers
         ]
 
     @precondition(lambda self: self.stale())
@@ -385,6 +389,9 @@ class Volumes(RuleBasedStateMachine):
         assert answer.message == {"Mountpoint": str(self.world.root / name)}
         if mine is None:
             mine = Lease(1, self.step)
+        elif mine.holder is not None and mine.holder not in volume.containers:
+            # One of its Mounts has ended with its container, and this one is for another start.
+            mine = Lease(max(1, mine.mounts), self.step)
         else:
             # A container that runs has come by one, though that may have been given back.
             mine.mounts = 1 + max(mine.mounts, 0 if mine.holder is None else 1)
@@ -421,11 +428,12 @@ class Volumes(RuleBasedStateMachine):
             del volume.leases[mount_id]
 
     @precondition(lambda self: self.copyable())
-    @rule(data=st.data(), work=works)
-    def copy_begins(self, data: st.DataObject, work: Work) -> None:
+    @rule(data=st.data(), work=works, way=ways)
+    def copy_begins(self, data: st.DataObject, work: Work, way: str | None) -> None:
         name, mount_id = data.draw(st.sampled_from(self.copyable()))
         directory = self.world.root / name
         self.volumes[name].copies[mount_id] = begun(work, directory, self.world.point)
+        self.pass_by_for_a_moment(name, way)  # which is not whom it is copied for
 
     def copyable(self) -> list[tuple[str, str]]:
         return [
@@ -484,7 +492,9 @@ class Volumes(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting())
     @rule(data=st.data(), way=ways)
     def somebody_passes_by_for_a_moment(self, data: st.DataObject, way: str | None) -> None:
-        name = data.draw(st.sampled_from(self.waiting()))
+        self.pass_by_for_a_moment(data.draw(st.sampled_from(self.waiting())), way)
+
+    def pass_by_for_a_moment(self, name: str, way: str | None) -> None:
         began, volume = self.step, self.volumes[name]
         self.start(name, None, way)
         assert volume.containers[began].name in shown(self.look()[name], "mounted_by")
@@ -499,12 +509,11 @@ class Volumes(RuleBasedStateMachine):
             assert user in shown(self.look()[name], "mounted_by")
 
     def waiting(self) -> list[str]:
-        """Return the volumes that wait for a container, as often as it is copied into them, too."""
+        """Return the volumes that wait for a container."""
         return [
             name
             for name, volume in self.volumes.items()
             if any(lease.holder is None for lease in volume.leases.values())
-            for _ in range(1 + len(volume.copies))
         ]
 
     def passing(self) -> list[int]:
@@ -690,13 +699,16 @@ class Copies(RuleBasedStateMachine):
         passing.end()
 
     @precondition(lambda self: self.copied_for and not (self.container or self.into_running))
-    @rule(way=ways)
-    def container_starts(self, way: str | None) -> None:
+    @rule(way=ways, hides=st.booleans())
+    def container_starts(self, way: str | None, hides: bool) -> None:
         """Not by a Mount by which a running one was copied into: a lease has one holder, ever."""
         container = Container(self.directory, self.world.point, way, self.copied_for)
         self.closing.callback(container.end)
         self.container = container
         self.end_copy()
+        self.it_is_whose_the_model_says()
+        if hides:
+            container.hide()
 
     def end_copy(self) -> None:
         self.copy.close()

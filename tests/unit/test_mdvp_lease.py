@@ -156,6 +156,11 @@ def test_the_same_mount_id_may_mount_again() -> None:
     assert mount(given_back, "held").mounts == 2
 
 
+def test_a_mount_of_an_id_whose_holder_has_ended_is_for_another() -> None:
+    copied = claims(replace(HELD, mounts=2, since=at(990.0)))  # docker cp, which goes on
+    assert mount(copied, "held") == Lease("held", 2, NOW, ENGINE)
+
+
 def test_a_stale_mount_id_is_refused_while_somebody_else_has_the_volume() -> None:
     stranger = [holder(C2, began=50.0)]
     for lease in (YOUNG, OLD, HELD):
