@@ -95,7 +95,7 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 # What finds volumes elsewhere, in so many seconds at most.
-Found: TypeAlias = Callable[[float], Iterable[Volume]]
+Finder: TypeAlias = Callable[[float], Iterable[Volume]]
 
 
 def is_damage(error: BaseException) -> bool:
@@ -111,7 +111,7 @@ class Store:
 
     """
 
-    def __init__(self, path: Path, found: Found = lambda _: ()) -> None:
+    def __init__(self, path: Path, found: Finder = lambda _: ()) -> None:
         """Open the database at `path`; one that may lack volumes gets those that `found` finds.
 
         Raises StorageError if it cannot be used.
@@ -235,7 +235,7 @@ class Store:
             )
 
 
-def _open(path: Path, found: Found) -> tuple[sqlite3.Connection, bool]:
+def _open(path: Path, found: Finder) -> tuple[sqlite3.Connection, bool]:
     """Return the open database, and whether it is new."""
     # SQLite removes this file, with the latest changes, when it closes the database.
     closed = not _wal(path).exists()
