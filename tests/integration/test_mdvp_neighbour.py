@@ -150,7 +150,7 @@ def test_nobody_waits_for_a_file_system_that_a_user_has_mounted_on_their_volume(
         assert second.call("Remove", Name="below").status == 200
         (left,) = (root / ".mdvp" / "trash").iterdir()
         eventually(lambda: os.listdir(left), ["sub"])
-        assert "'sub'; the rest is in .mdvp/trash" in second.stop()
+        assert "'sub'; the rest stays in mdvp's folder" in second.stop()
     with serving(root, socket) as third:
         eventually(lambda: trash(root), [])
         assert third.volumes() == []
