@@ -46,7 +46,7 @@ class Verify:
             "REDIS_URL": self.redis.url,
             **environ,
         }
-        # Tests that run in the background of a shell ignore the signal, and so would their children.
+        # In the background of a shell the tests ignore the signal, and so would what they start.
         command = ("env", "--default-signal=INT", *SYNC, "verify", *options)
         return subprocess.Popen(command, env=complete, stdout=PIPE, stderr=stderr, text=True)
 
