@@ -181,7 +181,7 @@ class Custody:
             memory.lost = True
             log.error(
                 "volume %s: its directory has been moved to where its path is too long to be told; "
-                "who is not on a lease, and has it mounted, is not seen. Move it back to %s",
+                "who was not seen with it before is not seen by now. Move it back to %s",
                 volume.name,
                 self._root.mountpoint(volume.name),
             )
