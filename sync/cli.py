@@ -14,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from sync.errors import RedisAwayError, SettingsError, SyncError
-from sync.figures import counted
+from sync.core.errors import RedisAwayError, SettingsError, SyncError
+from sync.report.figures import counted
+from sync.report.status import StatusFile, health
 from sync.settings import Settings
-from sync.status import StatusFile, health
 
 if TYPE_CHECKING:
-    from sync.verify import Tally
+    from sync.verify.verify import Tally
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 def run(settings: Settings) -> int:
     """Mirror until SIGTERM or SIGINT."""
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
-    from sync.exclude import Excluded  # noqa: PLC0415
-    from sync.files import Directory  # noqa: PLC0415
-    from sync.log import set_up  # noqa: PLC0415
-    from sync.manifest import Entries  # noqa: PLC0415
-    from sync.mirror import Mirror  # noqa: PLC0415
-    from sync.report import Report  # noqa: PLC0415
-    from sync.service import Service  # noqa: PLC0415
-    from sync.session import Board, Rescan  # noqa: PLC0415
-    from sync.target import Target  # noqa: PLC0415
+    from sync.core.exclude import Excluded  # noqa: PLC0415
+    from sync.core.manifest import Entries  # noqa: PLC0415
+    from sync.disk.files import Directory  # noqa: PLC0415
+    from sync.redis.target import Target  # noqa: PLC0415
+    from sync.report.lines import Report  # noqa: PLC0415
+    from sync.report.log import set_up  # noqa: PLC0415
+    from sync.service.mirror import Mirror  # noqa: PLC0415
+    from sync.service.service import Service  # noqa: PLC0415
+    from sync.service.session import Board, Rescan  # noqa: PLC0415
 
     # What a batch is made of is gone when it is done; looking for cycles in it is a tenth of the
     # work, and finds none.
@@ -117,13 +117,13 @@ def status(settings: Settings, *, as_json: bool) -> int:
 
 def verify(settings: Settings, *, repair: bool) -> int:
     """Compare; 0 when all is equal, perhaps by repair, 1 when not, 2 when it could not look."""
-    from sync.exclude import Excluded  # noqa: PLC0415
-    from sync.files import Directory  # noqa: PLC0415
-    from sync.manifest import Entries  # noqa: PLC0415
-    from sync.mirror import Mirror  # noqa: PLC0415
-    from sync.screen import Screen  # noqa: PLC0415
-    from sync.target import Target  # noqa: PLC0415
-    from sync.verify import Comparison, Verification  # noqa: PLC0415
+    from sync.core.exclude import Excluded  # noqa: PLC0415
+    from sync.core.manifest import Entries  # noqa: PLC0415
+    from sync.disk.files import Directory  # noqa: PLC0415
+    from sync.redis.target import Target  # noqa: PLC0415
+    from sync.report.screen import Screen  # noqa: PLC0415
+    from sync.service.mirror import Mirror  # noqa: PLC0415
+    from sync.verify.verify import Comparison, Verification  # noqa: PLC0415
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # names are in any language, terminals in some
         sys.stdout.reconfigure(errors="backslashreplace")

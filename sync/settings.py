@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sync.errors import SettingsError
-from sync.exclude import DEFAULT
+from sync.core.errors import SettingsError
+from sync.core.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 

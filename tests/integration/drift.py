@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 from integration.workload import Workload, is_excluded
 
-from sync.target import MANIFEST
+from sync.redis.target import MANIFEST
 
 _SHOWN = 64  # bytes of a value
 _PAGE = 100

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import eventually
 
-from sync.manifest import Entries
-from sync.target import MANIFEST
+from sync.core.manifest import Entries
+from sync.redis.target import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

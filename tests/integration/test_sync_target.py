@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sync.changes import Arrive, Set, Signature
-from sync.errors import RedisChangedError
-from sync.manifest import Entries
-from sync.target import Target
+from sync.core.changes import Arrive, Set, Signature
+from sync.core.errors import RedisChangedError
+from sync.core.manifest import Entries
+from sync.redis.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,11 +24,12 @@ from unittest import mock
 import hiredis
 import redis
 
-from sync import files, mirror, reconcile, session
-from sync.changes import Change, Changed, Renamed, Signature, Unfinished
-from sync.manifest import Entries
-from sync.target import MANIFEST, Target
-from sync.watch import Watch
+from sync.core.changes import Change, Changed, Renamed, Signature, Unfinished
+from sync.core.manifest import Entries
+from sync.disk import files
+from sync.disk.watch import Watch
+from sync.redis.target import MANIFEST, Target
+from sync.service import mirror, reconcile, session
 
 PIECE = 2  # bytes; what has more is a large file
 VALUE_MAX = 5  # bytes; what has more is too large for Redis
@@ -363,7 +364,7 @@ class Turns:
 
 @dataclass
 class Calls:
-    """The system calls that `sync.files` makes; what is none is Python's own."""
+    """The system calls that `sync.disk.files` makes; what is none is Python's own."""
 
     disk: Disk
     turns: Turns

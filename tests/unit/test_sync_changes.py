@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sync.changes import Signature, shown
+from sync.core.changes import Signature, shown
 
 FILE = Signature(inode=1, size=2, mtime=3, ctime=4)
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from sync.exclude import DEFAULT, Excluded
+from sync.core.exclude import DEFAULT, Excluded
 
 
 @pytest.mark.parametrize(

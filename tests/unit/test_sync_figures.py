@@ -1,6 +1,6 @@
 import pytest
 
-from sync.figures import counted, duration, size
+from sync.report.figures import counted, duration, size
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sync import links
-from sync.exclude import Excluded
-from sync.files import Directory
-from sync.links import Links
+from sync.core.exclude import Excluded
+from sync.disk import links
+from sync.disk.files import Directory
+from sync.disk.links import Links
 
 A, B, C, X = b"a", b"b", b"c", b"x~"
 

@@ -1,7 +1,7 @@
 import logging
 from pathlib import Path
 
-from sync.log import CappedFile
+from sync.report.log import CappedFile
 
 RECORD = logging.makeLogRecord({"msg": "x" * 9})  # 10 bytes with its newline
 

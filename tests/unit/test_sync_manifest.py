@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.changes import NONE, Signature
-from sync.manifest import Entries
+from sync.core.changes import NONE, Signature
+from sync.core.manifest import Entries
 
 WHOLE, TRIMMED = Entries(trimmed=False), Entries(trimmed=True)
 

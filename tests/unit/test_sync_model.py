@@ -31,13 +31,13 @@ from unit.memory import (
     in_memory,
 )
 
-from sync.errors import RedisAwayError
-from sync.exclude import Excluded
-from sync.files import Directory
-from sync.mirror import Mirror
-from sync.report import Report
-from sync.session import Board, Rescan, Session
-from sync.status import StatusFile
+from sync.core.errors import RedisAwayError
+from sync.core.exclude import Excluded
+from sync.disk.files import Directory
+from sync.report.lines import Report
+from sync.report.status import StatusFile
+from sync.service.mirror import Mirror
+from sync.service.session import Board, Rescan, Session
 
 EXAMPLES = 4 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
 

@@ -2,8 +2,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from sync.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
-from sync.plan import SPARE, Pending, Plan, Settled, in_order, settle
+from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
+from sync.core.plan import SPARE, Pending, Plan, Settled, in_order, settle
 
 A, B, C, D, T = b"a", b"b", b"c", b"d", b"t"
 ONE, TWO, THREE = (Signature(inode, size=3, mtime=7, ctime=7) for inode in (1, 2, 3))

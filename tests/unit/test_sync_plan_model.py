@@ -15,8 +15,8 @@ from typing import TypeAlias
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sync.changes import Change, Changed, Renamed, Signature, Unfinished
-from sync.plan import SPARE, Pending, settle
+from sync.core.changes import Change, Changed, Renamed, Signature, Unfinished
+from sync.core.plan import SPARE, Pending, settle
 
 EXAMPLES = 20 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
 

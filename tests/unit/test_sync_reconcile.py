@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from unit.memory import Clock, Connection, Disk, Server, Store, Turns, in_memory
 
-from sync.files import Directory
-from sync.mirror import Mirror
-from sync.reconcile import Reconcile
+from sync.disk.files import Directory
+from sync.service.mirror import Mirror
+from sync.service.reconcile import Reconcile
 
 LARGE = b"7777"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sync.changes import NONE, Arrive, Command, Confirm, Delete, Rename, Set
-from sync.log import LINES_MAX
-from sync.report import Report
+from sync.core.changes import NONE, Arrive, Command, Confirm, Delete, Rename, Set
+from sync.report.lines import Report
+from sync.report.log import LINES_MAX
 
 ROOT = Path("/foo")
 

@@ -2,7 +2,7 @@ from io import StringIO
 
 import pytest
 
-from sync.screen import Screen
+from sync.report.screen import Screen
 
 CLEAR = "\r\x1b[K"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sync.errors import SettingsError
+from sync.core.errors import SettingsError
 from sync.settings import Settings
 
 DEFAULTS = Settings(
@@ -27,7 +27,7 @@ GIVEN = {
     "SYNC_RESCAN": "0.5",
     "SYNC_RESCAN_CPU": "5",
     "SYNC_STATUS": "/run/status.json",
-    "SYNC_LOG_FILE": "/var/log/sync.log",
+    "SYNC_LOG_FILE": "/var/log/sync.report.log",
     "LOG_LEVEL": "warning",
 }
 
@@ -46,7 +46,7 @@ def test_every_variable_sets_its_setting() -> None:
         rescan=0.5,
         rescan_share=0.05,
         status=Path("/run/status.json"),
-        log_file=Path("/var/log/sync.log"),
+        log_file=Path("/var/log/sync.report.log"),
         log_level=logging.WARNING,
     )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sync.errors import SettingsError
-from sync.status import FRESH, LIVE, RECONCILING, WAITING, Status, StatusFile, health
+from sync.core.errors import SettingsError
+from sync.report.status import FRESH, LIVE, RECONCILING, WAITING, Status, StatusFile, health
 
 NOW = 1000.0
 STATUS = Status(

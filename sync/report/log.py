@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from sync.errors import SettingsError
+from sync.core.errors import SettingsError
 
 LINES_MAX = 10  # so many of a kind at once get a line each; more are logged in one line
 _FILE_SIZE_MAX = 10 << 20

@@ -2,8 +2,8 @@
 
 Failure model. A batch is one transaction in Redis: it is done or not done. Whatever interrupts the
 rest, looking at the same names again is always right, so nothing is undone and nothing is retried
-here; `sync.session` decides what to do. What cannot be read yet, because its writer has locked it
-or does not stop writing, is deferred: the caller has it examined again.
+here; `sync.service.session` decides what to do. What cannot be read yet, because its writer has
+locked it or does not stop writing, is deferred: the caller has it examined again.
 """
 
 import logging
@@ -13,12 +13,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from sync.changes import Arrive, Command, Confirm, Delete, Rename, Set, Signature, shown
-from sync.files import Directory, File, Found, LargeFile, Locked, Unfit, can_be_now
-from sync.links import Links
-from sync.log import LINES_MAX
-from sync.plan import Plan, settle
-from sync.target import Target
+from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, Signature, shown
+from sync.core.plan import Plan, settle
+from sync.disk.files import Directory, File, Found, LargeFile, Locked, Unfit, can_be_now
+from sync.disk.links import Links
+from sync.redis.target import Target
+from sync.report.log import LINES_MAX
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from sync.changes import Arrive, Command, Delete, Rename, Set, Signature
-from sync.errors import OUT_OF_MEMORY, RedisAwayError, RedisChangedError, SettingsError
-from sync.manifest import Entries
+from sync.core.changes import Arrive, Command, Delete, Rename, Set, Signature
+from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisChangedError, SettingsError
+from sync.core.manifest import Entries
 
 # No file name has a slash in it.
 MANIFEST = b"/mdvp-sync/manifest"

@@ -10,7 +10,7 @@ elsewhere.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from sync.files import Directory
+from sync.disk.files import Directory
 
 _NAMES_MAX = 100_000  # names remembered, some 30 MB; a rescan makes up for what is forgotten
 

@@ -14,13 +14,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
-from sync.changes import Signature, shown
-from sync.errors import RedisChangedError
-from sync.figures import counted, size
-from sync.files import Directory, File, LargeFile, Locked, Unfit
-from sync.mirror import Mirror
-from sync.screen import Screen
-from sync.target import Target
+from sync.core.changes import Signature, shown
+from sync.core.errors import RedisChangedError
+from sync.disk.files import Directory, File, LargeFile, Locked, Unfit
+from sync.redis.target import Target
+from sync.report.figures import counted, size
+from sync.report.screen import Screen
+from sync.service.mirror import Mirror
 
 _PATIENCE = 2.0  # seconds that a suspect has; a service that follows takes less than one
 _PAUSE = 0.1  # seconds between two looks at suspects

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sync.changes import Arrive, Command, Confirm, Delete, Rename, Set, shown
-from sync.figures import counted, duration, size
-from sync.log import LINES_MAX
+from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, shown
+from sync.report.figures import counted, duration, size
+from sync.report.log import LINES_MAX
 
 _WINDOW = 1.0  # seconds; of what happens in it LINES_MAX changes get a line each
 _PROGRESS = 2.0  # seconds without a word about a reconcile

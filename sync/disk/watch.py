@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pyinotify
 
-from sync.changes import Change, Changed, Renamed, Unfinished
-from sync.errors import DirectoryGoneError
+from sync.core.changes import Change, Changed, Renamed, Unfinished
+from sync.core.errors import DirectoryGoneError
 
 # What it would log, in a format of its own, the service says itself.
 pyinotify.log.setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ new name, and any other name is examined after all.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sync.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
+from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
 
 # Where a value waits while others trade their names; no file name has a slash in it.
 SPARE = b"/mdvp-sync/spare"

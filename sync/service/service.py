@@ -12,14 +12,14 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import NoReturn
 
-from sync.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
-from sync.files import Directory
-from sync.mirror import Mirror
-from sync.report import Report
-from sync.session import Board, Rescan, Session
-from sync.status import WAITING
-from sync.target import Target
-from sync.watch import Watch
+from sync.core.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
+from sync.disk.files import Directory
+from sync.disk.watch import Watch
+from sync.redis.target import Target
+from sync.report.lines import Report
+from sync.report.status import WAITING
+from sync.service.mirror import Mirror
+from sync.service.session import Board, Rescan, Session
 
 log = logging.getLogger(__name__)
 

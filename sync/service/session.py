@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NoReturn
 
-from sync.changes import Command, shown
-from sync.files import Directory, now
-from sync.mirror import NAMES_MAX, Mirror
-from sync.plan import Pending
-from sync.reconcile import Reconcile
-from sync.report import Report
-from sync.status import LIVE, RECONCILING, SKIPPED_MAX, Status, StatusFile
-from sync.target import Target
-from sync.watch import Watch
+from sync.core.changes import Command, shown
+from sync.core.plan import Pending
+from sync.disk.files import Directory, now
+from sync.disk.watch import Watch
+from sync.redis.target import Target
+from sync.report.lines import Report
+from sync.report.status import LIVE, RECONCILING, SKIPPED_MAX, Status, StatusFile
+from sync.service.mirror import NAMES_MAX, Mirror
+from sync.service.reconcile import Reconcile
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ at that moment, whatever was done before, and since the watch is older than the 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import islice
 
-from sync.changes import Arrive, Command, Delete, Set, Signature
-from sync.files import Directory
-from sync.mirror import NAMES_MAX, Mirror
-from sync.target import Target
+from sync.core.changes import Arrive, Command, Delete, Set, Signature
+from sync.disk.files import Directory
+from sync.redis.target import Target
+from sync.service.mirror import NAMES_MAX, Mirror
 
 
 class Reconcile:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sync.errors import SettingsError
-from sync.figures import duration, size
+from sync.core.errors import SettingsError
+from sync.report.figures import duration, size
 
 STARTING = "starting"
 LIVE = "live"

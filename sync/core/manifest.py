@@ -7,7 +7,7 @@ equals no file's: it is transferred again.
 
 import struct
 
-from sync.changes import NONE, Signature
+from sync.core.changes import NONE, Signature
 
 _ENTRY = struct.Struct("<QQqq")
 _TRIMMED = b"\n"

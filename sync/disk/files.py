@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from sync.changes import Signature
-from sync.errors import DirectoryGoneError
-from sync.exclude import Excluded
+from sync.core.changes import Signature
+from sync.core.errors import DirectoryGoneError
+from sync.core.exclude import Excluded
 
 _KINDS = {
     stat.S_IFDIR: "a directory",

@@ -1,0 +1,1 @@
+"""The directory: what happens in it, what is there, and which names one file has."""

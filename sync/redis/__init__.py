@@ -1,0 +1,1 @@
+"""The Redis server: what it holds, and how that is changed."""

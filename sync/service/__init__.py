@@ -1,0 +1,1 @@
+"""The service: joins the directory and Redis, and says when what is done."""

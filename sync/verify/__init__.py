@@ -1,0 +1,1 @@
+"""The command that compares all content, and mends what differs."""
