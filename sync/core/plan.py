@@ -11,7 +11,9 @@ new name, and any other name is examined after all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
 
@@ -25,10 +27,20 @@ class Plan:
 
     `moves` has, for each new name, the name under which Redis had the value so far; all move at
     once, so that a name can be both.
+
+    Of the names in `examine`, those that are `overdue` are to be read as they are, though a writer
+    may be at work: their patience is over. Of these, those that are `pressed` have had writers that
+    followed each other: if it is known that one has the file open, it is for its close to come. Of
+    those that are `vacated` nothing need be wondered
+    about when nothing is found under them: a rename took their file elsewhere, or it vanished after
+    a rename from a name under which Redis could have its value.
     """
 
     moves: Mapping[bytes, bytes]
     examine: tuple[bytes, ...]
+    overdue: frozenset[bytes] = frozenset()
+    pressed: frozenset[bytes] = frozenset()
+    vacated: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
@@ -39,32 +51,144 @@ class Plan:
         return list(dict.fromkeys([*self.moves.values(), *self.moves]))
 
 
-@dataclass(slots=True)
 class _Waiting:
-    """Names that are to be examined some time after the first of them came."""
+    """Names that wait, each until a time of its own. Nothing here goes through all of them."""
 
-    delay: float
-    names: dict[bytes, None] = field(default_factory=dict)  # a set that keeps the order
-    due: float | None = None
+    def __init__(self) -> None:
+        self._due: dict[bytes, float] = {}
+        # Also has what is not so any more: it is known by its time, and left out when it comes up.
+        self._heap: list[tuple[float, bytes]] = []
 
-    def add(self, name: bytes, now: float) -> None:
-        self.names[name] = None
-        if self.due is None:
-            self.due = now + self.delay
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._due
+
+    def due_of(self, name: bytes) -> float | None:
+        return self._due.get(name)
+
+    def put(self, name: bytes, due: float) -> None:
+        if self._due.get(name) == due:
+            return
+        self._due[name] = due
+        heappush(self._heap, (due, name))
+        if len(self._heap) > 2 * len(self._due) + 100:
+            self._heap = [(due, name) for name, due in self._due.items()]
+            heapify(self._heap)
 
     def drop(self, name: bytes) -> bool:
-        if name not in self.names:
-            return False
-        del self.names[name]
-        if not self.names:
-            self.due = None
-        return True
+        return self._due.pop(name, None) is not None
 
-    def take(self, now: float) -> Iterable[bytes]:
-        if self.due is None or now < self.due:
-            return ()
-        taken, self.names, self.due = self.names, {}, None
+    @property
+    def due(self) -> float | None:
+        """When the first of them is due."""
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: float, limit: int) -> list[bytes]:
+        """Return at most `limit` names that are due, the first ones, and forget them."""
+        taken: list[bytes] = []
+        while len(taken) < limit and (due := self.due) is not None and due <= now:
+            name = heappop(self._heap)[1]
+            del self._due[name]
+            taken.append(name)
         return taken
+
+
+class _Ready:
+    """What each name is to get, in an order in which no value is lost before it is moved.
+
+    That is the value that Redis had under another name (its origin), or, if None, what is found on
+    disk. A value has one heir at most, so names are in chains and in rings. A name is free when its
+    own value goes nowhere, or has been taken; the others wait for their heirs. So the order costs
+    no search: what is taken frees the next one. Only rings have no free name.
+    """
+
+    def __init__(self) -> None:
+        self._origins: dict[bytes, bytes | None] = {}
+        self._heirs: dict[bytes, bytes] = {}  # by the origin; but no name is its own heir
+        self._free: dict[bytes, None] = {}  # a set that keeps the order
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._origins
+
+    def origin(self, name: bytes, default: bytes | None = None) -> bytes | None:
+        return self._origins.get(name, default)
+
+    def put(self, name: bytes, origin: bytes | None) -> None:
+        self._disinherit(name)
+        self._origins[name] = origin
+        if origin is not None and origin != name:
+            self._heirs[origin] = name
+            self._free.pop(origin, None)
+        if name not in self._heirs:
+            self._free[name] = None
+
+    def drop(self, name: bytes) -> bytes | None:
+        """Forget a name; return the one that is free now, if that is ready too."""
+        origin = self._disinherit(name)
+        del self._origins[name]
+        self._free.pop(name, None)
+        return origin
+
+    def distrust(self, name: bytes) -> None:
+        """Have the name examined that was to get the value that Redis has under this one."""
+        heir = name if self._origins.get(name) == name else self._heirs.get(name)
+        if heir is not None:
+            self.put(heir, None)
+
+    def take(self, limit: int) -> dict[bytes, bytes | None]:
+        """Return at most `limit` names, each with its origin, and forget them."""
+        taken: dict[bytes, bytes | None] = {}
+        self._take_free(taken, limit)
+        # Whatever is left when no name is free is in rings, all of it.
+        for start in () if self._free else list(islice(self._origins, limit)):
+            if start not in self._origins:
+                continue  # its ring was taken
+            ring = list(islice(self._ring(start), limit + 1))
+            if len(ring) > limit:
+                # One of its names is examined in the end, and the others are a chain.
+                self.put(start, None)
+                self._take_free(taken, limit)
+            elif len(taken) + len(ring) <= limit:
+                for name in ring:
+                    self._take(name, taken)
+            if len(taken) >= limit or self._free or start in self._origins:
+                break
+        return taken
+
+    def _take_free(self, taken: dict[bytes, bytes | None], limit: int) -> None:
+        # A dict finds its first key slowly when many before it are gone: so all at once.
+        for end in list(islice(self._free, limit - len(taken))):
+            name: bytes | None = end
+            while name is not None and len(taken) < limit:
+                name = self._take(name, taken)
+
+    def _take(self, name: bytes, taken: dict[bytes, bytes | None]) -> bytes | None:
+        taken[name] = self._origins[name]
+        return self.drop(name)
+
+    def _ring(self, start: bytes) -> Iterator[bytes]:
+        yield start
+        name = self._heirs[start]
+        while name != start:
+            yield name
+            name = self._heirs[name]
+
+    def _disinherit(self, name: bytes) -> bytes | None:
+        origin = self._origins.get(name)
+        if origin is None or origin == name:
+            return None
+        del self._heirs[origin]
+        if origin not in self._origins:
+            return None
+        self._free[origin] = None
+        return origin
 
 
 class Pending:
@@ -72,20 +196,42 @@ class Pending:
 
     A file is mirrored when its writer closes it. For one that stays open (a log, say) or that is
     never closed (a hard link) the wait ends `patience` seconds after the first such change.
+
+    A name waits in one way only: ready, unfinished or deferred. The one exception is a name that a
+    value is to be moved to: its file can be written to, or deferred, before that is done.
+
+    Attributes:
+        overflowed: set when more than `names_max` names waited together, and all of them were
+            forgotten. The caller unsets it, and then looks at the whole directory.
+
     """
 
-    def __init__(self, patience: float, retry: float) -> None:
-        """Hold unfinished files back for `patience` seconds, and deferred ones for `retry`."""
-        # What each name is to get: the value that Redis had under another name, or, if None, what
-        # is found on disk.
-        self._ready: dict[bytes, bytes | None] = {}
-        self._renames: set[tuple[bytes, bytes]] = set()  # old name, new name
+    def __init__(self, patience: float, retry: float, names_max: int = 100_000) -> None:
+        """Hold unfinished files back for `patience` seconds, and deferred ones for `retry`.
+
+        Of `names_max` names each takes some 400 bytes.
+        """
+        self._patience = patience
+        self._retry = retry
+        self._names_max = names_max
+        self.overflowed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ready = _Ready()
+        self._unfinished = _Waiting()
+        self._deferred = _Waiting()
+        self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
+        self._pressed: set[bytes] = set()  # of these: one writer follows another
+        self._held: dict[bytes, float] = {}  # since when a name is held back, until its release
+        # Since when the next writer kept a change from being taken, until that is taken.
+        self._overtaken: dict[bytes, float] = {}
+        self._left: set[bytes] = set()  # a rename took the file, and nothing came since
+        self._gone: set[bytes] = set()  # a file that a rename had brought changed, or vanished
+        self._last_rename: tuple[bytes, bytes] | None = None  # old name, new name
+        # What follows is of all that is ready together, until the last of it is taken.
         self._has_changes = False  # others than renames
         self._has_exchanges = False
-        self._patience = patience
-        self._unfinished = _Waiting(patience)
-        self._deferred = _Waiting(retry)
-        self._retry = retry
 
     @property
     def is_ready(self) -> bool:
@@ -93,69 +239,213 @@ class Pending:
         return bool(self._ready)
 
     @property
+    def is_quiet(self) -> bool:
+        """Say whether there is no name that has news."""
+        return not self._ready and not self._unfinished
+
+    @property
     def due(self) -> float | None:
         """When something that waits is to be taken; None while nothing waits."""
-        times = [each.due for each in (self._unfinished, self._deferred) if each.due is not None]
-        return min(times, default=None)
+        times = [each.due for each in (self._unfinished, self._deferred)]
+        return min((each for each in times if each is not None), default=None)
 
     def add(self, changes: Iterable[Change], now: float) -> None:
         """Add changes in their order; `now` is in seconds on the caller's clock."""
         for change in changes:
             match change:
                 case Unfinished(name):
-                    self._has_changes = True
-                    if self._ready.get(name, name) is not None:
-                        self._unfinished.add(name, now)
+                    self._write(name, now)
                 case Changed(name):
-                    self._has_changes = True
-                    self._unfinished.drop(name)
-                    self._ready[name] = None
+                    self._change(name)
                 case Renamed(old, new):
                     self._rename(old, new)
+            self._stay_bounded()
 
     def __contains__(self, name: object) -> bool:
         """Say whether a name is to be examined, or its value to be moved."""
-        return any(
-            name in names for names in (self._ready, self._unfinished.names, self._deferred.names)
-        )
+        return any(name in names for names in (self._ready, self._unfinished, self._deferred))
 
-    def defer(self, names: Iterable[bytes], now: float) -> None:
-        """Have names examined again after a while: what is there cannot be read now."""
+    def has_news(self, name: bytes) -> bool:
+        """Say whether something happened under the name that is not taken yet.
+
+        What is only to be looked at again, since it could not be read, is no news.
+        """
+        return name in self._ready or name in self._unfinished
+
+    def hold_back(self, names: Iterable[bytes], now: float) -> None:
+        """Have names wait for their next event: a writer was at work, so they must not be sent.
+
+        Each is taken as overdue `patience` seconds after it was first held back, or became
+        unfinished, at the latest. That it was held back is remembered until its `release`.
+        """
         for name in names:
-            self._deferred.add(name, now)
-        # What cannot be read for long, and is much, must not be all that is looked at.
-        self._deferred.delay = self._retry * (1 + len(self._deferred.names) // 100)
+            self._is_outdated(name)
+            due = self._unfinished.due_of(name)
+            began = now if due is None else min(now, due - self._patience)
+            due = self._held.setdefault(name, began) + self._patience
+            if name not in self._ready:
+                self._deferred.drop(name)
+                self._unfinished.put(name, due)
+            self._stay_bounded()
 
-    def stretch(self, seconds: float) -> None:
-        """Have what waits wait at least so long, from now on: what was taken last took its time."""
-        self._unfinished.delay = max(self._patience, seconds)
-        self._deferred.delay = max(self._deferred.delay, seconds)
+    def is_unfinished(self, name: bytes) -> bool:
+        """Say whether the name waits for the close of its writer."""
+        return name in self._unfinished
 
-    def take(self, now: float) -> Plan:
-        """Return what is to be done by `now`, and forget it."""
-        for waiting in (self._unfinished, self._deferred):
-            self._ready.update(dict.fromkeys(waiting.take(now)))
-        ready, self._ready = self._ready, {}
+    def wait_for_close(self, names: Iterable[bytes], now: float) -> None:
+        """Have names wait for a close: it is known that somebody has the file open for writing.
+
+        Whoever that is has not had it for longer than since the last event, or just now.
+        """
+        for name in names:
+            self._is_outdated(name)
+            self._held.pop(name, None)
+            if name not in self._ready and name not in self._unfinished:
+                self._deferred.drop(name)
+                self._unfinished.put(name, now + self._patience)
+            self._stay_bounded()
+
+    def release(self, names: Iterable[bytes]) -> None:
+        """Forget that names were held back: they are dealt with."""
+        for name in names:
+            self._held.pop(name, None)
+
+    def defer(self, names: Iterable[bytes], now: float, delay: float | None = None) -> None:
+        """Have names examined again after `delay` seconds: what is there cannot be read now.
+
+        Without a delay that is soon, and later the more names are deferred. A name that has news
+        is examined for these; if it is unfinished, not before its `delay` is over.
+        """
+        names = dict.fromkeys(names)
+        if delay is None:
+            # What cannot be read for long, and is much, must not be all that is looked at.
+            count = len(self._deferred) + sum(name not in self._deferred for name in names)
+            seconds = self._retry * (1 + count // 100)
+        else:
+            seconds = delay
+        for name in names:
+            self._is_outdated(name)
+            if (due := self._unfinished.due_of(name)) is not None:
+                self._unfinished.put(name, due if delay is None else max(due, now + delay))
+            elif not self._is_examined_soon(name):
+                self._deferred.put(name, max(now + seconds, self._deferred.due_of(name) or now))
+            self._stay_bounded()
+
+    def take(self, now: float, limit: int = 2000) -> Plan:
+        """Return what is to be done by `now`, at most `limit` names, and forget it.
+
+        What is left is ready, or due. A value is moved before its name is examined, or another
+        value is moved there: in the same plan or in one before. Names that trade places are moved
+        in one plan; if they are more than `limit`, one of them is examined for that.
+        """
+        for name in self._unfinished.take(now, limit):
+            self._overdue.add(name)
+            if name in self._held:
+                self._pressed.add(name)
+            self._ready.put(name, None)
+        for name in self._deferred.take(now, limit):
+            self._ready.put(name, None)
+        taken = self._ready.take(limit)
         if self._has_exchanges and self._has_changes:
-            ready = dict.fromkeys(ready)
-        self._renames.clear()
-        self._has_changes = self._has_exchanges = False
-        return Plan(
-            {name: origin for name, origin in ready.items() if origin is not None},
-            tuple(name for name, origin in ready.items() if origin is None),
+            taken = dict.fromkeys(taken)
+        plan = self._plan(taken, now)
+        for names in (self._overdue, self._pressed, self._left, self._gone):
+            names.difference_update(taken)
+        for name in taken:
+            self._overtaken.pop(name, None)
+        if not self._ready:
+            self._has_changes = self._has_exchanges = False
+        return plan
+
+    def _plan(self, taken: Mapping[bytes, bytes | None], now: float) -> Plan:
+        examine = tuple(name for name, origin in taken.items() if origin is None)
+        pressed = frozenset(
+            name
+            for name in examine
+            if name in self._pressed or self._is_over(self._held.get(name), now)
         )
+        return Plan(
+            {name: origin for name, origin in taken.items() if origin is not None},
+            examine,
+            overdue=pressed | self._overdue.intersection(examine),
+            pressed=pressed,
+            vacated=frozenset(name for name in examine if name in self._left or name in self._gone),
+        )
+
+    def _write(self, name: bytes, now: float) -> None:
+        self._has_changes = True
+        self._left.discard(name)
+        self._gone.discard(name)
+        if self._is_examined_soon(name):
+            # Its new writer has it now. But one writer after the other must not keep it for ever.
+            since = self._overtaken.setdefault(name, now)
+            if self._is_over(since, now) or self._is_over(self._held.get(name), now):
+                self._overdue.add(name)
+                self._pressed.add(name)
+            if name in self._overdue:
+                return
+            self._ready.drop(name)
+        if name not in self._unfinished:
+            due = min(now, self._held.get(name, now)) + self._patience
+            # What was to rest for longer (it is large, and took its time) does so.
+            self._unfinished.put(name, max(due, self._deferred.due_of(name) or due))
+            self._deferred.drop(name)
+
+    def _change(self, name: bytes) -> None:
+        self._has_changes = True
+        # A file that a rename brought, and that nobody wrote to, is what Redis has under the name
+        # that it had.
+        is_brought = self._ready.origin(name) is not None and name not in self._unfinished
+        self._settle_name(name)
+        if is_brought:
+            self._gone.add(name)
+        self._ready.put(name, None)
 
     def _rename(self, old: bytes, new: bytes) -> None:
-        # Of a file that waits Redis does not have the content yet, so there is nothing to move.
-        waits = self._unfinished.drop(old) | self._deferred.drop(old)
-        origin = None if waits else self._ready.get(old, old)
         # When two files take each other's name, the kernel reports two renames. Then the first is
         # over a file that is not gone, and what had come of that one is not where it seems to be.
-        self._has_changes |= waits | self._unfinished.drop(new) | (new in self._deferred.names)
-        self._has_exchanges |= (new, old) in self._renames
-        self._renames.add((old, new))
-        self._ready[old] = None
-        self._ready[new] = origin
+        # The file that had the new name may have others, so a write to it is to be looked at.
+        is_written = self._is_examined_soon(new) and new not in self._left
+        is_written |= self._settle_name(new)
+        # Of a file that waits Redis does not have the content yet, so there is nothing to move.
+        waits = self._settle_name(old)
+        origin = None if waits else self._ready.origin(old, old)
+        self._has_changes |= waits or is_written
+        # The kernel locks the directory for both, so that no other comes between.
+        self._has_exchanges |= (new, old) == self._last_rename
+        self._last_rename = old, new
+        self._ready.put(old, None)
+        self._left.add(old)
+        # After an overflow nobody knows what waited for the old name.
+        self._ready.put(new, None if is_written or self.overflowed else origin)
+
+    def _settle_name(self, name: bytes) -> bool:
+        """Forget what is no more so of a name with news; say whether it waited for something."""
+        self._overdue.discard(name)
+        self._pressed.discard(name)
+        self._left.discard(name)
+        self._gone.discard(name)
+        return self._unfinished.drop(name) | self._deferred.drop(name)
+
+    def _is_outdated(self, name: bytes) -> None:
+        """Take to heart that Redis did not get what was found under this name.
+
+        Its file may have got another name by now.
+        """
+        self._ready.distrust(name)
+        self._has_changes |= bool(self._ready)
+
+    def _is_examined_soon(self, name: bytes) -> bool:
+        return name in self._ready and self._ready.origin(name) is None
+
+    def _is_over(self, since: float | None, now: float) -> bool:
+        return since is not None and now >= since + self._patience
+
+    def _stay_bounded(self) -> None:
+        waiting = len(self._ready) + len(self._unfinished) + len(self._deferred)
+        if waiting > self._names_max or len(self._held) > self._names_max:
+            self._forget()
+            self.overflowed = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Operations on a disk give events; the events are cut into batches anywhere, so that a plan may be
 carried out on a disk that is far ahead of it; what is carried out must make Redis equal to the
 disk. A file keeps its signature whatever is written to it, the worst that a coarse clock can do: so
-it is for the events to tell what a rename may move.
+it is for the events to tell what a rename may move. A plan can be a part of what is pending, and
+what was read is not sent when more events of its name came meanwhile.
 """
 
 import os
@@ -16,12 +17,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync.core.changes import Change, Changed, Renamed, Signature, Unfinished
-from sync.core.plan import SPARE, Pending, settle
+from sync.core.plan import SPARE, Pending, Plan, settle
 
 EXAMPLES = 20 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
 
 PATIENCE, RETRY = 0.5, 0.1
 NAMES = [b"a", b"b", b"c", b"d"]
+ALL = 2000
+CAUGHT_UP = 100  # plans: with all names, and each in all ways, there are fewer
 
 
 @dataclass(eq=False)
@@ -48,6 +51,7 @@ class Model:
     redis: dict[bytes, tuple[Signature, int]] = field(default_factory=dict)
     events: list[Change] = field(default_factory=list)
     pending: Pending = field(default_factory=lambda: Pending(PATIENCE, RETRY))
+    limit: int = ALL  # names in one plan
     now: float = 0.0
     last: int = 0  # what was written last; no two contents are the same
 
@@ -75,6 +79,11 @@ class Model:
             self.disk[name] = Inode(Signature(self.last, 1, 1, 1), self.last)
         self.events.append(Unfinished(name))
 
+    def write_twice(self, name: bytes) -> None:
+        """Have a writer follow another one, and not close."""
+        self.write(name)
+        self.begin(name)
+
     def lock(self, name: bytes) -> None:
         """Write under a lock, and do not close."""
         self.begin(name)
@@ -101,13 +110,16 @@ class Model:
 
     # What the service does.
 
-    def follow(self, count: int, pause: float) -> Done:
-        """Take `count` events after a pause, and carry out what is planned."""
+    def follow(self, count: int, pause: float, late: int = 0) -> Done:
+        """Take `count` events after a pause, and carry out what is planned.
+
+        So many `late` events come when that was planned, and the names are not yet examined.
+        """
         self.now += pause
-        taken, self.events = self.events[:count], self.events[count:]
-        self.pending.add(taken, self.now)
-        plan = self.pending.take(self.now)
+        self._hear(count)
+        plan = self.pending.take(self.now, self.limit)
         names = plan.names()
+        self._check(plan)
         settled = settle(
             plan.moves,
             {name: self.redis[name][0] if name in self.redis else None for name in names},
@@ -119,27 +131,48 @@ class Model:
             self.redis[rename.new] = self.redis.pop(rename.old)
             done.renames += 1
         assert SPARE not in self.redis
+        self._hear(late)
         examined = (*settled.missed, *plan.examine)
         looked_at = [*settled.moved, *examined]
         assert len(looked_at) == len(set(looked_at)), "something is done twice"
-        self._examine(examined, done)
+        self._examine(examined, plan.overdue, done)
         return done
 
-    def _examine(self, names: Iterable[bytes], done: Done) -> None:
+    def _hear(self, count: int) -> None:
+        heard, self.events = self.events[:count], self.events[count:]
+        self.pending.add(heard, self.now)
+
+    def _check(self, plan: Plan) -> None:
+        assert len(plan.moves) + len(plan.examine) <= self.limit
+        assert plan.overdue <= set(plan.examine)
+        assert plan.vacated <= set(plan.examine)
+
+    def _examine(self, names: Iterable[bytes], overdue: frozenset[bytes], done: Done) -> None:
         for name in names:
             inode = self.disk.get(name)
             if inode is None:
                 done.deletes += self.redis.pop(name, None) is not None
             elif inode.locked:
                 self.pending.defer([name], self.now)
+            elif self.pending.has_news(name) and name not in overdue:
+                self.pending.hold_back([name], self.now)
+                continue
             else:
                 self.redis[name] = inode.signature, inode.content
                 done.sets += 1
+            self.pending.release([name])
 
     def catch_up(self) -> None:
         self.follow(len(self.events), 0.0)
-        while (due := self.pending.due) is not None:
-            self.follow(0, due - self.now)
+        for _ in range(CAUGHT_UP):
+            due = self.pending.due
+            if self.pending.is_ready:
+                self.follow(0, 0.0)
+            elif due is not None:
+                self.follow(0, max(0.0, due - self.now))
+            else:
+                return
+        raise AssertionError("there is no end of what is pending")
 
     def differences(self) -> dict[bytes, tuple[int | None, int | None]]:
         """Return what the disk and Redis have under each name, where that is not the same."""
@@ -177,10 +210,12 @@ ANYTHING = [
         (Model.remove, [THREE]),
         (Model.write, [THREE]),
         (Model.begin, [THREE]),
+        (Model.write_twice, [THREE]),
         (Model.lock, [THREE]),
         (Model.unlock, []),
         (Model.exchange, [THREE, THREE]),
         (Model.follow, [[1, 2, 3, 9], [0.0, RETRY, PATIENCE]]),
+        (Model.follow, [[1, 3], [0.0], [2, 4]]),
     ),
 ]
 
@@ -189,6 +224,7 @@ ANYTHING = [
 @given(
     st.lists(st.sampled_from(ANYTHING), max_size=25),
     st.integers(min_value=0, max_value=len(THREE)),
+    st.sampled_from([1, 2, 3, ALL]),
 )
 # What is behind the lock is no value that Redis has, whatever the file's name is by then.
 @example(
@@ -201,6 +237,7 @@ ANYTHING = [
         (Model.follow, (9, 0.0)),
     ],
     0,
+    ALL,
 )
 # An exchange reports a rename over a file that is not gone.
 @example(
@@ -212,6 +249,7 @@ ANYTHING = [
         (Model.follow, (9, 0.0)),
     ],
     0,
+    ALL,
 )
 # What was written between two of them is the first file's again.
 @example(
@@ -221,6 +259,7 @@ ANYTHING = [
         (Model.exchange, (b"a", b"b")),
     ],
     2,
+    ALL,
 )
 # Three take each other's names by twos.
 @example(
@@ -231,11 +270,13 @@ ANYTHING = [
         (Model.exchange, (b"b", b"a")),
     ],
     3,
+    ALL,
 )
 def test_redis_ends_equal_to_the_disk_however_its_events_are_cut_into_batches(
-    script: list[Step], files: int
+    script: list[Step], files: int, limit: int
 ) -> None:
     model = Model.mirrored(NAMES[:files])
+    model.limit = limit
     for method, arguments in script:
         method(model, *arguments)
     model.unlock()
