@@ -5,6 +5,9 @@ lead to a link that points out of the directory or to a FIFO that blocks its rea
 resolved against an open descriptor of the directory, no link is followed, and only what is a
 regular file, both before and after it was opened, is read. A file that changes while it is read is
 read again; one that never stops changing is taken as it was read, and looked at again later.
+
+That a file is gone, or cannot be a value, is said only when it is known. A disk that fails, or a
+right that is missing, tells nothing of the file: it is unreadable then, and no more.
 """
 
 import errno
@@ -12,8 +15,8 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -32,8 +35,14 @@ _KINDS = {
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 _TRIES = 3  # reads of a file that changes meanwhile
+_TRIES_OVERDUE = 20  # looks for a moment in which nobody writes to a file, with a pause after each
+_PAUSE = 50e-6  # seconds; the kernel makes some 0.1 ms of it, so that all tries take 2 ms
+_SMALL = 16 << 10  # bytes that are read in about the time that it takes to ask for a lock
 _PIECE = 1 << 20  # bytes; larger files are read in pieces of this size
+_COARSEST = 2_000_000_000  # ns; no file system keeps times in larger steps
 _CLOCK_REALTIME_COARSE = 5  # <linux/time.h>; the time module has no name for it
+_new = tuple.__new__
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what others give back after a while
 
 
 class File(NamedTuple):
@@ -41,7 +50,8 @@ class File(NamedTuple):
 
     `links` is how many names it has, here or elsewhere. It is not `steady` when it was changing,
     and it is `racy` when a write after the read might not show in its signature: the kernel's clock
-    was still at the file's last change.
+    was still at the file's last change. It is `closed` when it is known that nobody had it open for
+    writing just then; otherwise nobody has asked, or the kernel does not tell.
     """
 
     signature: Signature
@@ -49,76 +59,91 @@ class File(NamedTuple):
     links: int
     steady: bool
     racy: bool
+    closed: bool = False
 
 
 class LargeFile:
-    """A regular file that is read in pieces. Whoever gets it closes it."""
+    """A regular file that is read in pieces, in whichever thread. Whoever gets it closes it.
+
+    All that it tells is of the file that was opened, whatever its name leads to by now, and as it
+    was at the last look, the first of which is its construction. It never holds a lock: a writer
+    must not be kept out for as long as it may take. What asks the file raises OSError when it
+    cannot be read any more.
+
+    Attributes:
+        signature: from before it is read.
+        size: how many bytes it has.
+        links: how many names it has, here or elsewhere.
+        racy: whether a write after the look might not show in the signature.
+
+    """
 
     def __init__(self, fd: int) -> None:
         """Read what is open as `fd`."""
         self._fd = fd
-        self._held = False
-        self._began = now()
-        self._status = os.fstat(fd)
-        # A writer must not be kept out for as long as this may take.
-        _unlock(fd)
+        self.look()
 
-    @property
-    def links(self) -> int:
-        """How many names it has, here or elsewhere."""
-        return self._status.st_nlink
-
-    @property
-    def signature(self) -> Signature:
-        """The signature from before it was read."""
-        return Signature.of(self._status)
-
-    @property
-    def racy(self) -> bool:
-        """Say whether a write after the read might not show in the signature."""
-        return can_be_now(self._status.st_ctime_ns, self._began)
+    def look(self) -> None:
+        """Take what the file is now for what is to be read."""
+        began = now()
+        self._status = os.fstat(self._fd)
+        self.signature = Signature.of(self._status)
+        self.size = self._status.st_size
+        self.links = self._status.st_nlink
+        self.racy = can_be_now(self._status.st_ctime_ns, began)
 
     def is_to_be_brought(self, size_max: int) -> bool:
         """Say whether it still takes pieces, and together they are not more than `size_max`."""
-        return _PIECE < self._status.st_size <= size_max
+        return _PIECE < self.size <= size_max
 
     def ends_with(self, end: bytes) -> bool:
         """Say whether these are its last bytes."""
-        return os.pread(self._fd, len(end), self._status.st_size - len(end)) == end
+        at = self.size - len(end)
+        return at >= 0 and os.pread(self._fd, len(end), at) == end
 
-    def pieces(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the content, each piece with where it begins; less when the file became shorter."""
-        at, size = 0, self._status.st_size
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the content from its start on; less when the file became shorter."""
+        at, size = 0, self.size
         while at < size and (piece := os.pread(self._fd, min(_PIECE, size - at), at)):
-            yield at, piece
+            yield piece
             at += len(piece)
 
     def is_locked(self) -> bool:
         """Say whether a writer wants nobody to read it now: flock(2), LOCK_EX."""
-        if not _lock(self._fd):
-            return True
-        if not self._held:
-            _unlock(self._fd)
-        return False
+        return _is_locked(self._fd)
 
     def is_unchanged(self) -> bool:
-        """Say whether the file is still what it was before it was read."""
+        """Say whether the file is still what it was at the last look."""
         return _is_unchanged(self._status, os.fstat(self._fd))
 
-    def again(self, *, hold: bool) -> None:
-        """Take what the file is now for what is to be read; `hold` its lock meanwhile, if free."""
-        self._held = hold and _lock(self._fd)
-        self._began = now()
-        self._status = os.fstat(self._fd)
-
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Close the file; a second time does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            _close(fd)
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
     """A regular file that cannot be read just now: its writer has locked it, flock(2) LOCK_EX."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A regular file that was just written to, and whose writer has not closed it yet.
+
+    What it holds may be neither what it was nor what it will be. The close is told by an event.
+    When nobody knows whether it `is_open`, it is empty, as one is that is about to be written to.
+    """
+
+    is_open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Nobody knows what is there; `why` completes a sentence that begins with its name."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +153,8 @@ class Unfit:
     why: str
 
 
-Found: TypeAlias = File | LargeFile | Locked | Unfit | None  # None: nothing is there
+# None: there is nothing of this name.
+Found: TypeAlias = File | LargeFile | Locked | Busy | Unreadable | Unfit | None
 
 
 class Directory:
@@ -177,38 +203,51 @@ class Directory:
         self._identity = identity
 
     def names(self) -> Iterator[tuple[bytes, bool]]:
-        """Yield all names, and of each whether it is a regular file's."""
-        with self._scan() as entries:
-            for entry in entries:
-                name = os.fsencode(entry.name)
-                if not self._excluded(name):
-                    yield name, entry.is_file(follow_symlinks=False)
+        """Yield all names, and of each whether it is known to be a regular file's.
 
-    def files(self) -> Iterator[tuple[bytes, Signature | None, int]]:
-        """Yield all names, each with the signature of its regular file and how many names that has.
-
-        What is no regular file has None and 0.
+        Raises DirectoryGoneError.
         """
         with self._scan() as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
                 if self._excluded(name):
                     continue
-                if not entry.is_file(follow_symlinks=False):
-                    yield name, None, 0
-                    continue
                 try:
-                    status = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue  # gone
-                yield name, Signature.of(status), status.st_nlink
+                    is_file = entry.is_file(follow_symlinks=False)
+                except OSError:  # one bad entry says nothing of the others
+                    is_file = False
+                yield name, is_file
 
-    def names_of(self, inodes: Container[int]) -> Iterator[tuple[bytes, int]]:
-        """Yield each name of these files, and its inode; names that are excluded too."""
+    def files(self) -> Iterator[tuple[bytes, Signature | None, int]]:
+        """Yield all names, each with the signature of its regular file and how many names that has.
+
+        What is no regular file, or is not known to be one, has None and 0. Raises
+        DirectoryGoneError.
+        """
         with self._scan() as entries:
             for entry in entries:
-                if (inode := entry.inode()) in inodes:
-                    yield os.fsencode(entry.name), inode
+                name = os.fsencode(entry.name)
+                if self._excluded(name):
+                    continue
+                signature, links = None, 0
+                try:
+                    if entry.is_file(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        signature, links = Signature.of(status), status.st_nlink
+                except FileNotFoundError:
+                    continue
+                except OSError:  # one bad entry says nothing of the others
+                    signature, links = None, 0
+                yield name, signature, links
+
+    def inodes(self) -> Iterator[tuple[bytes, int]]:
+        """Yield all names, excluded or not, each with its inode; nothing of them is looked at.
+
+        Raises DirectoryGoneError.
+        """
+        with self._scan() as entries:
+            for entry in entries:
+                yield os.fsencode(entry.name), entry.inode()
 
     def has(self, name: bytes) -> bool:
         """Say whether there is anything of this name, excluded or not."""
@@ -243,20 +282,45 @@ class Directory:
             raise DirectoryGoneError(f"cannot list {self.path}: {error.strerror}") from error
 
     def signature(self, name: bytes) -> Signature | None:
-        """Return the signature of the regular file `name`, None when there is none."""
+        """Return the signature of the regular file `name`, None when none can be seen."""
+        return self.look(name)[0]
+
+    def look(self, name: bytes) -> tuple[Signature | None, int]:
+        """Return the signature of the regular file `name`, and how many names it has.
+
+        When none can be seen, which may be for a failure of the disk, that is None and 0.
+        """
         if self._excluded(name):
-            return None
+            return None, 0
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except OSError:
-            return None
-        return Signature.of(status) if stat.S_ISREG(status.st_mode) else None
+            return None, 0
+        if not stat.S_ISREG(status.st_mode):
+            return None, 0
+        return Signature.of(status), status.st_nlink
 
-    def read(self, name: bytes, size_max: int, *, seen: bool = False) -> Found:
+    def read(
+        self,
+        name: bytes,
+        size_max: int,
+        *,
+        seen: bool = False,
+        overdue: bool = False,
+        pressed: bool = False,
+    ) -> Found:
         """Read what is there under `name`, if it is a regular file of at most `size_max` bytes.
 
         A file that was `seen` to be a regular one just now is not looked at before it is opened:
         to open a FIFO or a device can have effects on others.
+
+        One that was written to just now is not read while somebody has it open for writing, as
+        far as the kernel tells: it is Busy. When it is `overdue` a moment is awaited, for up to
+        2 ms, in which nobody has it open; then it is read all the same, but not if it is `pressed`
+        too and somebody surely has it open.
+
+        The process must ignore SIGIO: the kernel sends it to who asks, when a writer comes just
+        then.
         """
         try:
             if not seen:
@@ -265,46 +329,87 @@ class Directory:
                 status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
                 if not stat.S_ISREG(status.st_mode):
                     return self._wrong_kind(status)
-            fd = os.open(name, _OPEN_FLAGS, dir_fd=self._fd)
         except FileNotFoundError:
             return None
-        except BlockingIOError:
-            return Locked()  # by a lease, fcntl(2)
         except OSError as error:
-            return _unreadable(error)
+            return _failed(error)
+        try:
+            fd = os.open(name, _OPEN_FLAGS, dir_fd=self._fd)
+        except OSError as error:
+            return _not_opened(error)
         found: Found = None
         try:
-            found = self._read_open(fd, size_max)
+            found = self._read_open(fd, size_max, overdue=overdue, pressed=pressed)
         except OSError as error:
-            found = _unreadable(error)
+            found = _failed(error)
         finally:
             if not isinstance(found, LargeFile):
-                os.close(fd)
+                _close(fd)
         return found
 
-    def _read_open(self, fd: int, size_max: int) -> Found:
+    def _read_open(self, fd: int, size_max: int, *, overdue: bool, pressed: bool) -> Found:
+        found = _read_ordinary(fd, size_max) or self._read_once(fd, size_max)
+        if isinstance(found, File):
+            if found.racy or not found.steady:
+                return self._read_anew(fd, size_max, found, overdue=overdue, pressed=pressed)
+        elif isinstance(found, LargeFile) and found.racy and (pressed or not overdue):
+            return Busy() if _has_writer(fd) else found
+        return found
+
+    def _read_once(self, fd: int, size_max: int) -> File | LargeFile | Locked | Unfit:
+        """Read the file once, a small one with its lock, which is left to be given back."""
         if not _lock(fd):
             return Locked()
-        for _ in range(_TRIES):
-            began = now()
-            status = os.fstat(fd)
-            size = status.st_size
-            if not stat.S_ISREG(status.st_mode):
-                return self._wrong_kind(status)
-            if size > size_max:
-                return Unfit(
-                    f"is larger than the {size_max} bytes that Redis takes as a value: not "
-                    "mirrored; raise proto-max-bulk-len in Redis' configuration"
-                )
-            if size > _PIECE:
-                return LargeFile(fd)
-            content = os.pread(fd, size, 0)
-            steady = len(content) == size and _is_unchanged(status, os.fstat(fd))
-            if steady:
-                break
-        signature = Signature.of(status)
-        racy = can_be_now(signature.ctime, began)
-        return File(signature, content, status.st_nlink, steady, racy)
+        began = now()
+        before = os.fstat(fd)
+        size = before.st_size
+        if size > _SMALL:
+            _unlock(fd)
+        if not stat.S_ISREG(before.st_mode):
+            return self._wrong_kind(before)
+        if size > size_max:
+            return _too_large(size_max)
+        if size > _PIECE:
+            return LargeFile(fd)
+        content = os.pread(fd, size, 0)
+        steady = len(content) == size and _is_unchanged(before, os.fstat(fd))
+        if size > _SMALL and _is_locked(fd):
+            return Locked()
+        racy = can_be_now(before.st_ctime_ns, began)
+        return File(Signature.of(before), content, before.st_nlink, steady, racy)
+
+    def _read_anew(
+        self, fd: int, size_max: int, found: File, *, overdue: bool, pressed: bool
+    ) -> Found:
+        """Return what to make of a file that may be being written to, and was `found` like this.
+
+        To ask for writers after the read is not enough: one may have closed the file in between,
+        and what was read is then from before its last write. So it is read once more when there
+        are none, and believed when it is the same.
+        """
+        has_writer: bool | None = None
+        for _ in range(_TRIES_OVERDUE if overdue else _TRIES):
+            _unlock(fd)
+            has_writer = _has_writer(fd)
+            # Nobody knows: who has just emptied a file is likely to be about to write to it.
+            may_be_truncated = has_writer is None and not found.content
+            if not overdue and (has_writer or may_be_truncated):
+                return Busy(is_open=bool(has_writer))
+            if has_writer:
+                time.sleep(_PAUSE)
+                continue
+            if has_writer is None and found.steady:
+                return found
+            before, again = found, self._read_once(fd, size_max)
+            if not isinstance(again, File):
+                return again
+            found = again
+            if has_writer is False and found.steady and found[:2] == before[:2]:
+                return found._replace(closed=True)
+        if overdue and not (pressed and has_writer):
+            _unlock(fd)
+            return self._read_once(fd, size_max)
+        return found if has_writer is None else Busy()
 
     def _wrong_kind(self, status: os.stat_result) -> Unfit:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
@@ -314,6 +419,36 @@ class Directory:
         """Close the directory."""
         if self._fd >= 0:
             self.rest()
+
+
+def _read_ordinary(fd: int, size_max: int) -> File | None:
+    """Read a file as nearly all are: small, and last changed some time ago; None if it is not.
+
+    This is done for each of very many files, so it is spelled out. To make named tuples in the
+    usual way would take as long as two of the system calls.
+    """
+    if not _lock(fd):
+        return None
+    began = now()
+    before = os.fstat(fd)
+    size, mtime, ctime = before.st_size, before.st_mtime_ns, before.st_ctime_ns
+    if not (
+        size <= _SMALL
+        and size <= size_max
+        and 0 < ctime < began - _COARSEST
+        and stat.S_ISREG(before.st_mode)
+    ):
+        return None
+    content = os.pread(fd, size, 0)
+    after = os.fstat(fd)
+    if (
+        len(content) == size == after.st_size
+        and ctime == after.st_ctime_ns
+        and mtime == after.st_mtime_ns
+    ):
+        signature = _new(Signature, (before.st_ino, size, mtime, ctime))
+        return _new(File, (signature, content, before.st_nlink, True, False, False))
+    return None
 
 
 def _lock(fd: int) -> bool:
@@ -328,8 +463,43 @@ def _lock(fd: int) -> bool:
 
 
 def _unlock(fd: int) -> None:
-    with suppress(OSError):  # there are no locks on this file system
+    try:
         fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        return  # there are no locks on this file system
+
+
+def _is_locked(fd: int) -> bool:
+    """Say whether a writer has locked it, without keeping any out for longer than this takes."""
+    if not _lock(fd):
+        return True
+    _unlock(fd)
+    return False
+
+
+def _has_writer(fd: int) -> bool | None:
+    """Say whether anybody has the file open for writing; None when the kernel does not tell.
+
+    It gives a read lease only when nobody has. That would make writers wait: it is given back.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None  # another user's file, or there are no leases on this file system
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False  # a writer had to wait for so long that the kernel has taken it back
+    return False
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        return  # it is closed; some file systems tell only now what went wrong with others' writes
 
 
 def now() -> int:
@@ -347,7 +517,7 @@ def can_be_now(time_of_file: int, clock: int) -> bool:
     """
     if time_of_file % 1_000_000_000:
         return time_of_file >= clock
-    return time_of_file >= clock - 2_000_000_000
+    return time_of_file >= clock - _COARSEST
 
 
 def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
@@ -358,11 +528,24 @@ def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def _unreadable(error: OSError) -> Unfit | Locked:
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
-        return Locked()  # for a while
+def _too_large(size_max: int) -> Unfit:
+    return Unfit(
+        f"is larger than the {size_max} bytes that Redis takes as a value: not mirrored; raise "
+        "proto-max-bulk-len in Redis' configuration"
+    )
+
+
+def _not_opened(error: OSError) -> Locked | Unreadable | Unfit | None:
+    if error.errno == errno.ENOENT:
+        return None
+    if error.errno == errno.EAGAIN:
+        return Locked()  # by a lease, fcntl(2)
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return Unfit("is no longer a regular file: not mirrored")
-    return Unfit(
-        f"cannot be read ({error.strerror}): not mirrored; mend that, and the next rescan finds it"
-    )
+    return _failed(error)
+
+
+def _failed(error: OSError) -> Locked | Unreadable:
+    if error.errno in _SCARCE:
+        return Locked()
+    return Unreadable(f"cannot be read ({error.strerror}): its key stays as it is; tried again")

@@ -1,66 +1,85 @@
 """Which names one file has: a write through one of them changes the values of all.
 
 The kernel tells of a write only the name that it was made through, and by the time of a look that
-name may be gone. So of each file that has several names the ones in the directory are remembered,
-those that are left out of the mirror too. They are found by a scan of the directory, again when
-the numbers no longer agree: how many names the file has, how many are known, how many of them are
-elsewhere.
+name may be gone. So of each file that has several names those in the directory are remembered that
+were found, also those that are left out of the mirror. Nothing is computed from how many names a
+file has: scans of the directory find them all, and events tell of those that come and go.
+
+Memory is bounded. What it cannot hold is not remembered, and that there is such is told: a look at
+all files then finds what has changed under names that nobody knew of.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
+from sync.core.errors import DirectoryGoneError
 from sync.disk.files import Directory
 
-_NAMES_MAX = 100_000  # names remembered, some 30 MB; a rescan makes up for what is forgotten
-
-
-@dataclass(slots=True)
-class _File:
-    """A file with several names.
-
-    links      how many it had when it was last seen, here and elsewhere
-    names      those that are known
-    elsewhere  how many are not in the directory; None until they have been looked for
-    """
-
-    links: int = 0
-    names: set[bytes] = field(default_factory=set)
-    elsewhere: int | None = None
+# What is remembered; together at most some 30 MB. With more names a dict would be twice as large.
+_NAMES_MAX = 174_000  # names; one of several that a file has here counts as two
+_BYTES_MAX = 8 << 20  # their length
 
 
 class Links:
-    """The names of the files in one directory that have several.
+    """The names of the files in one directory that have several, here or elsewhere.
 
     Attributes:
-        inodes: the file that has, or had, a name; to be read only.
+        inodes: the file, by name, of names whose file has, or had, others here; to be read only.
+        single: the file, by name, of names whose file's others are not here as far as is known;
+            to be read only.
+        doubt: set when memory was not enough to know all names: only a look at all files finds
+            what was written to the others. Whoever sees to that unsets it, and does so after the
+            look, which comes across the same names again.
 
     """
 
     def __init__(self, directory: Directory) -> None:
         """Know of no names in `directory` yet."""
         self._directory = directory
-        self._files: dict[int, _File] = {}  # by inode
+        self._names: dict[int, bytes | set[bytes]] = {}  # by inode; only a set has several
+        self._bytes = 0  # of all names
         self._lost: set[int] = set()  # files that have lost a name
-        self.inodes: dict[bytes, int] = {}  # by name
+        self._wanted: set[int] = set()  # files whose names the next scan is to find
+        self._sought: set[int] = set()  # files whose names the scan that is under way finds
+        self._scan: Iterator[tuple[bytes, int]] | None = None
+        self.inodes: dict[bytes, int] = {}
+        self.single: dict[bytes, int] = {}
+        self.doubt = False
 
-    def note(self, name: bytes, inode: int, links: int) -> None:
-        """Note that a file that has so many names has this one."""
-        if self.inodes.get(name) != inode:
-            self.forget(name)
-            if len(self.inodes) >= _NAMES_MAX:
-                self.inodes.clear()
-                self._files.clear()
-            self.inodes[name] = inode
-        file = self._files.setdefault(inode, _File())
-        file.links = links
-        file.names.add(name)
+    def note(self, name: bytes, inode: int, *, search: bool = False) -> None:
+        """Note that a name was found to be of this file, which has several names.
+
+        With `search` it was found because something happened to it: its other names, which may
+        have been there all the while, are looked for if nothing was known of the file.
+        """
+        if self._inode(name) == inode:
+            return
+        self.forget(name)
+        if self._is_full():
+            self.doubt = True
+            return
+        if search and inode not in self._names:
+            self._wanted.add(inode)
+        self._add(name, inode)
 
     def forget(self, name: bytes) -> None:
-        """Forget a name: it is nobody's any more, or another file's."""
-        inode = self._drop(name)
+        """Forget a name: it is nobody's any more, another file's, or its file's only one.
+
+        Cheap when nothing is known of it.
+        """
+        inode = self._remove(name)
         if inode is not None:
             self._lost.add(inode)
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """Note that what had one name has another; what had that one before has lost it."""
+        if old == new:
+            return
+        self.forget(new)
+        inode = self._inode(old)
+        if inode is not None:
+            self._add(new, inode)
+            self._remove(old)
 
     def take_lost(self) -> set[bytes]:
         """Return the names of files that lost another name since the last call.
@@ -70,49 +89,92 @@ class Links:
         lost, self._lost = self._lost, set()
         return self.names(lost)
 
-    def _drop(self, name: bytes) -> int | None:
-        inode = self.inodes.pop(name, None)
-        if inode in self._files:
-            self._files[inode].names.discard(name)
-            if not self._files[inode].names:
-                del self._files[inode]
-        return inode
-
-    def rename(self, old: bytes, new: bytes) -> None:
-        """Note that what had one name has another; what had that one before has lost it."""
-        self.forget(new)
-        inode = self.inodes.get(old)
-        if inode is not None:
-            self.note(new, inode, self._files[inode].links)
-            self._drop(old)
+    def known(self, inode: int) -> bool:
+        """Say whether any name of this file is known."""
+        return inode in self._names
 
     def names(self, inodes: Iterable[int]) -> set[bytes]:
         """Return the known names of these files, which may be others' by now."""
-        files = (self._files[inode] for inode in inodes if inode in self._files)
-        return set[bytes]().union(*(file.names for file in files))
-
-    def look_for(self, inodes: Collection[int]) -> None:
-        """See to it that all names of these files are known."""
+        found: set[bytes] = set()
         for inode in inodes:
-            for name in tuple(self.names([inode])):
-                if self._directory.links(name)[0] != inode:
-                    self.forget(name)
-        self._scan({inode for inode in inodes if self._lacks_names(inode)})
+            names = self._names.get(inode)
+            if isinstance(names, set):
+                found |= names
+            elif names is not None:
+                found.add(names)
+        return found
 
-    def complete(self) -> None:
-        """See to it that all names of all files are known that were noted."""
-        self._scan({inode for inode, file in self._files.items() if file.elsewhere is None})
+    @property
+    def is_searching(self) -> bool:
+        """Whether there are files whose names are to be found by `search`."""
+        return bool(self._wanted or self._sought)
 
-    def _lacks_names(self, inode: int) -> bool:
-        file = self._files.get(inode)
-        return file is not None and file.links - len(file.names) != file.elsewhere
+    def search(self, at_once: int) -> set[bytes]:
+        """Look at so many entries of the directory, and return names that were looked for.
 
-    def _scan(self, inodes: Collection[int]) -> None:
-        if not inodes:
+        They are to be examined: their file was written to, perhaps under another name. Files that
+        are to be looked for since a scan began are found by the next, which begins when that one
+        has ended. Raises DirectoryGoneError, after which a scan begins anew.
+        """
+        if self._scan is None:
+            if not self._wanted:
+                return set()
+            self._sought, self._wanted = self._wanted, set()
+            self._scan = self._directory.inodes()
+        try:
+            entries = list(islice(self._scan, at_once))
+        except DirectoryGoneError:
+            self._scan = None
+            self._wanted |= self._sought
+            self._sought = set()
+            raise
+        found = {name: inode for name, inode in entries if inode in self._sought}
+        if len(entries) < at_once:
+            self._scan, self._sought = None, set()
+        for name, inode in found.items():
+            self.note(name, inode)
+        return set(found)
+
+    def _is_full(self) -> bool:
+        count = len(self.single) + 2 * len(self.inodes) + len(self._wanted) + len(self._sought)
+        return count >= _NAMES_MAX or self._bytes >= _BYTES_MAX
+
+    def _inode(self, name: bytes) -> int | None:
+        inode = self.single.get(name)
+        return self.inodes.get(name) if inode is None else inode
+
+    def _add(self, name: bytes, inode: int) -> None:
+        self._bytes += len(name)
+        names = self._names.get(inode)
+        if names is None:
+            self._names[inode] = name
+            self.single[name] = inode
             return
-        links = {inode: self._files[inode].links for inode in inodes}
-        for name, inode in self._directory.names_of(inodes):
-            self.note(name, inode, links[inode])
-        for inode in inodes:
-            if file := self._files.get(inode):
-                file.elsewhere = file.links - len(file.names)
+        if not isinstance(names, set):
+            self.inodes[names] = self.single.pop(names)
+            names = self._names[inode] = {names}
+        names.add(name)
+        self.inodes[name] = inode
+
+    def _remove(self, name: bytes) -> int | None:
+        inode = self.single.pop(name, None)
+        if inode is not None:
+            del self._names[inode]
+        else:
+            inode = self.inodes.pop(name, None)
+            if inode is None:
+                return None
+            self._leave(name, inode)
+        self._bytes -= len(name)
+        return inode
+
+    def _leave(self, name: bytes, inode: int) -> None:
+        """Take one name from several of a file; the last that is left is its single one."""
+        names = self._names[inode]
+        assert isinstance(names, set)  # noqa: S101  # its names are in `inodes`
+        names.discard(name)
+        if len(names) == 1:
+            (last,) = names
+            del self.inodes[last]
+            self._names[inode] = last
+            self.single[last] = inode

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import pyinotify
 
@@ -38,7 +39,7 @@ _MASK = (
 _HALF_WAIT = 0.01  # seconds
 _HEADER = struct.Struct("iIII")  # struct inotify_event without its name: inotify(7)
 _READ_SIZE = 1 << 18
-_READS_MAX = 4  # and no more: there may be no end of events
+_READS_MAX = 2  # about what the kernel queues; and no more: there may be no end of events
 
 
 class Watch:
@@ -63,6 +64,9 @@ class Watch:
         os.set_blocking(manager.get_fd(), False)
         self._poll = select.poll()
         self._poll.register(manager.get_fd(), select.POLLIN)
+        self._lock = Lock()
+        self._wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wakes, select.POLLIN)
         self.lost = False
         try:
             manager.add_watch(str(directory), _MASK, quiet=False)
@@ -71,8 +75,21 @@ class Watch:
             raise DirectoryGoneError(f"cannot watch {directory}: {error}") from error
 
     def wait(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for something to happen; say whether it did."""
-        return bool(self._poll.poll(max(0.0, timeout) * 1000))
+        """Wait at most `timeout` seconds for something to happen; say whether it did.
+
+        It ends sooner when `wake` was called.
+        """
+        ready = {fd for fd, _ in self._poll.poll(max(0.0, timeout) * 1000)}
+        if self._wakes in ready:
+            os.eventfd_read(self._wakes)
+            ready.remove(self._wakes)
+        return bool(ready)
+
+    def wake(self) -> None:
+        """End a wait; may be called from another thread, and when the watch has ended."""
+        with self._lock:
+            if self._wakes >= 0:
+                os.eventfd_write(self._wakes, 1)
 
     def read(self) -> list[Change]:
         """Return what has happened since the last call, in its order; wait for nothing.
@@ -95,6 +112,9 @@ class Watch:
     def close(self) -> None:
         """End the watch."""
         self._notifier.stop()
+        with self._lock:  # its number will soon be that of another file
+            os.close(self._wakes)
+            self._wakes = -1
 
 
 @dataclass(slots=True)
@@ -160,7 +180,7 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         self.halves: dict[int, bytes] = {}  # cookie → old name, until the other half comes
         self.lost = False
         self._changes: list[Change] = []
-        self._unfinished = b""  # the name of the last change, if it was of that kind
+        self._unfinished: set[bytes] = set()  # names whose last change was of that kind
         self._gone = False
 
     def take(self) -> list[Change]:
@@ -168,28 +188,28 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         if self._gone:
             raise DirectoryGoneError("the watched directory was deleted, moved or unmounted")
         changes = [*self._changes, *map(Changed, self.halves.values())]
-        self._changes, self.halves, self._unfinished = [], {}, b""
+        self._changes, self.halves, self._unfinished = [], {}, set()
         return changes
 
-    def _add(self, change: Change) -> None:
-        self._unfinished = b""
-        self._changes.append(change)
+    def _changed(self, name: bytes) -> None:
+        self._unfinished.discard(name)
+        self._changes.append(Changed(name))
 
     def process_IN_CREATE(self, event: _Event) -> None:
         # A directory has no writer whose close to wait for.
         if event.mask & pyinotify.IN_ISDIR:
-            self._add(Changed(event.name))
+            self._changed(event.name)
         else:
             self.process_IN_MODIFY(event)
 
     def process_IN_MODIFY(self, event: _Event) -> None:
-        # Most come in a row: of the creation of a file and of each write to it.
-        if event.name != self._unfinished:
-            self._unfinished = event.name
+        # Most tell nothing new: one comes for the creation of a file and for each write to it.
+        if event.name not in self._unfinished:
+            self._unfinished.add(event.name)
             self._changes.append(Unfinished(event.name))
 
     def process_IN_CLOSE_WRITE(self, event: _Event) -> None:
-        self._add(Changed(event.name))
+        self._changed(event.name)
 
     process_IN_DELETE = process_IN_CLOSE_WRITE
 
@@ -199,12 +219,13 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
     def process_IN_MOVED_TO(self, event: _Event) -> None:
         old = self.halves.pop(event.cookie, None)
         if old is None:
-            self._add(Changed(event.name))
+            self._changed(event.name)
         elif event.mask & pyinotify.IN_ISDIR:  # a directory is no key to rename
-            self._add(Changed(old))
-            self._add(Changed(event.name))
+            self._changed(old)
+            self._changed(event.name)
         else:
-            self._add(Renamed(old, event.name))
+            self._unfinished -= {old, event.name}
+            self._changes.append(Renamed(old, event.name))
 
     def process_IN_Q_OVERFLOW(self, _event: _Event) -> None:
         self.lost = True
