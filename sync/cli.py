@@ -20,7 +20,7 @@ from sync.report.status import StatusFile, health
 from sync.settings import Settings
 
 if TYPE_CHECKING:
-    from sync.verify.verify import Tally
+    from sync.verify.verification import Tally
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,17 @@ def run(settings: Settings) -> int:
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
+    from sync.core.schedule import Rescan  # noqa: PLC0415
     from sync.disk.files import Directory  # noqa: PLC0415
+    from sync.redis.connection import Address  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
+    from sync.report.board import Board  # noqa: PLC0415
     from sync.report.lines import Report  # noqa: PLC0415
     from sync.report.log import set_up  # noqa: PLC0415
     from sync.service.mirror import Mirror  # noqa: PLC0415
     from sync.service.service import Service  # noqa: PLC0415
-    from sync.service.session import Board, Rescan  # noqa: PLC0415
+    from sync.service.skipped import Skipped  # noqa: PLC0415
+    from sync.service.streams import Streams, in_thread  # noqa: PLC0415
 
     # What a batch is made of is gone when it is done; looking for cycles in it is a tenth of the
     # work, and finds none.
@@ -73,20 +77,25 @@ def run(settings: Settings) -> int:
     report = Report(log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    # When a file is opened of which it was asked whether anybody writes to it, the kernel says so.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         set_up(settings.log_level, settings.log_file)
-        entries = Entries(trimmed=settings.trim)
-        excluded = Excluded(settings.exclude)
-        with closing(Target(settings.redis_url, settings.password, entries)) as target:
-            board = Board(StatusFile(settings.status), target)
-            log.info("mirroring %s to Redis at %s", settings.root, target)
+        address = Address(settings.redis_url, settings.password)
+        target = Target(address.dial, Entries(trimmed=settings.trim))
+        excluded, skipped = Excluded(settings.exclude), Skipped(log)
+        with closing(target):
+            board = Board(StatusFile(settings.status), target, str(address), skipped)
+            log.info("mirroring %s to Redis at %s", settings.root, address)
             Service(
                 lambda: Directory(settings.root, excluded),
                 target,
-                lambda directory, sparing: Mirror(
+                lambda directory, news, wake, sparing: Mirror(
                     directory,
                     target,
-                    board.skipped,
+                    Streams(in_thread, wake, trim_newline=settings.trim),
+                    news,
+                    skipped,
                     trim_newline=settings.trim,
                     sparing=sparing,
                 ),
@@ -120,22 +129,32 @@ def verify(settings: Settings, *, repair: bool) -> int:
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.disk.files import Directory  # noqa: PLC0415
+    from sync.redis.connection import Address  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
     from sync.report.screen import Screen  # noqa: PLC0415
     from sync.service.mirror import Mirror  # noqa: PLC0415
-    from sync.verify.verify import Comparison, Verification  # noqa: PLC0415
+    from sync.service.news import NoNews  # noqa: PLC0415
+    from sync.service.skipped import Skipped  # noqa: PLC0415
+    from sync.service.streams import Streams, at_once  # noqa: PLC0415
+    from sync.verify.comparison import Comparison  # noqa: PLC0415
+    from sync.verify.verification import Verification  # noqa: PLC0415
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # names are in any language, terminals in some
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger("sync").addHandler(logging.NullHandler())  # what there is to say is printed
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # as in `run`
     entries = Entries(trimmed=settings.trim)
     try:
+        address = Address(settings.redis_url, settings.password)
         with (
             closing(Screen(sys.stdout, sys.stderr)) as screen,
-            closing(Target(settings.redis_url, settings.password, entries)) as target,
+            closing(Target(address.dial, entries)) as target,
             closing(Directory(settings.root, Excluded(settings.exclude))) as directory,
         ):
-            mirror = Mirror(directory, target, {}, trim_newline=settings.trim)
+            streams = Streams(at_once, lambda: None, trim_newline=settings.trim)
+            mirror = Mirror(
+                directory, target, streams, NoNews(), Skipped(log), trim_newline=settings.trim
+            )
             comparison = Comparison(directory, target, trim_newline=settings.trim)
             verification = Verification(
                 directory, target, comparison, screen, mirror if repair else None
@@ -144,14 +163,14 @@ def verify(settings: Settings, *, repair: bool) -> int:
                 target.join()
                 found = verification.run()
             except RedisAwayError as error:
-                return _cannot(f"Redis at {target}: {error}; see REDIS_URL and REDIS_PASSWORD")
+                return _cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")
     except SyncError as error:
         return _cannot(str(error))
     except KeyboardInterrupt:
         return _cannot("stopped before all was compared")
     except OSError as error:  # nobody reads what it prints, say
         return _cannot(f"stopped before all was compared: {error}")
-    return _tell(found, f"Redis at {target}", settings.root, repair=repair)
+    return _tell(found, f"Redis at {address}", settings.root, repair=repair)
 
 
 def _tell(found: "Tally", redis: str, root: Path, *, repair: bool) -> int:

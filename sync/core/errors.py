@@ -28,3 +28,12 @@ class RedisChangedError(RedisAwayError):
     """Redis no longer holds what was put there: it was flushed, or another mirror writes to it."""
 
     cause = "Redis was changed"
+
+
+class RedisRefusedError(SyncError):
+    """Redis has refused a transaction and done nothing of it: perhaps for one of its names."""
+
+    def __init__(self, words: str, *, out_of_memory: bool = False) -> None:
+        """Say why, in the server's words; whether it is short of memory."""
+        super().__init__(words)
+        self.out_of_memory = out_of_memory

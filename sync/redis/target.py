@@ -1,116 +1,88 @@
-"""Redis' edge: carries commands out, and knows which keys are ours.
+"""What Redis holds of the directory: carries commands out, and knows which keys are ours.
 
 Failure model. Beside the values Redis keeps a manifest, the hash `MANIFEST`: for each mirrored name
 the signature of the file whose content its key holds. A value and its entry change in one MULTI, so
-they agree however the connection or the service ends, and a key that is not in it was put there by
-somebody else and is left alone.
+they agree however the connection or the service ends. The same names are in a second hash, `NAMES`,
+so that they are still known when one of the two is deleted or evicted. A key that is in neither was
+put there by somebody else, and is left alone.
 
 Only `connect` opens a connection: a server that was away may have come back empty. Each connection
 begins an epoch, a number in Redis that every transaction WATCHes. What an earlier connection has
 sent and a server that hung carries out late is thereby void, and so is what another mirror sends.
 
-A value that is too large for one command arrives in pieces under a key of its own, which ends by
-itself when the pieces stop coming, and is renamed when it is complete.
+A transaction that the server refuses is not carried out, and the connection goes on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from secrets import token_hex
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 import redis
-from hiredis import pack_command
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from sync.core.changes import Arrive, Command, Delete, Rename, Set, Signature
-from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisChangedError, SettingsError
+from sync.core.errors import RedisChangedError
 from sync.core.manifest import Entries
+from sync.redis.connection import Connection, Request, refused
+from sync.redis.upload import Upload
 
 # No file name has a slash in it.
 MANIFEST = b"/mdvp-sync/manifest"
+NAMES = b"/mdvp-sync/names"
 EPOCH = b"/mdvp-sync/epoch"
-_INCOMING = b"/mdvp-sync/incoming/"
-_INCOMING_LIFE = b"60000"  # ms without another piece
+_PROBE = b"/mdvp-sync/probe"
 
 # What a Redis server takes as one value unless it is configured otherwise.
 _VALUE_MAX = 512 << 20
-_TIMEOUT = 10.0  # seconds; no command is so large that it takes one
-
-# What a reconcile after a refusal is for, and the way out of it.
-_CAUSES: dict[type[Exception], str] = {
-    redis.OutOfMemoryError: OUT_OF_MEMORY,
-    redis.ReadOnlyError: "Redis was read-only",
-}
-_WAYS_OUT: dict[type[Exception], str] = {
-    redis.AuthenticationError: " REDIS_PASSWORD must be the server's",
-    redis.OutOfMemoryError: " Raise its maxmemory, or remove files",
-    redis.ReadOnlyError: " It is a replica: name its master in REDIS_URL",
-}
-# What a request says of a key of ours that somebody has put something else under.
-_FOREIGN = ("WRONGTYPE", "value is not an integer")
-
-_Request: TypeAlias = tuple[Any, ...]  # of bytes and int
 
 
 class _Begun(NamedTuple):
-    """A transaction that was sent and not answered yet.
-
-    `signs` has for each of its requests 1 if the answer is how many names were added to the
-    manifest, -1 if how many were removed, else 0.
-    """
+    """A transaction that was sent: its commands, their names, and the requests in it."""
 
     commands: Sequence[Command]
     names: Sequence[bytes]
-    signs: Sequence[int]
-    requests: int
+    requests: Sequence[Request]
 
 
 class Target:
     """The Redis server that mirrors the directory.
 
     Attributes:
-        files: how many names it holds content of.
-        bytes: how large their files are together, as far as that is known.
-        commands: how many commands it was sent.
+        bytes: how large the files are together that it holds content of, as far as that is known.
         format: how it keeps the signatures of files.
         value_max: how many bytes it takes as one value.
 
     """
 
-    def __init__(self, url: str, password: str | None, entries: Entries) -> None:
-        """Talk to the server at `url`, with `password` if the URL has none; connects when told to.
-
-        Raises SettingsError.
-        """
-        try:
-            self._pool = redis.ConnectionPool.from_url(
-                url,
-                password=password,
-                socket_timeout=_TIMEOUT,
-                socket_connect_timeout=_TIMEOUT,
-                retry=Retry(NoBackoff(), 0),
-            )
-            # Its methods have no types. It connects nowhere yet.
-            self._connection: Any = self._pool.make_connection()
-        except (ValueError, TypeError) as error:
-            raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
-        if self._pool.connection_kwargs.get("decode_responses"):
-            raise SettingsError("REDIS_URL cannot be used: take decode_responses out of it")
+    def __init__(self, dial: Callable[[], Any], entries: Entries) -> None:
+        """Talk to the server to which `dial` makes connections of redis-py's; to none yet."""
+        self._dial = dial
+        self._connection = Connection(dial)
+        self._large: Connection | None = None
+        self._sent = 0  # over connections that have ended
         self.format = entries
-        self._connected = False
         self._begun: _Begun | None = None
+        self._answers: list[object] = []  # to what was begun, as far as they are there
         self._watched: tuple[bytes, ...] = (EPOCH,)
         self._epoch = 0
-        self._incoming = _INCOMING
-        self.files = self.bytes = self.commands = 0
+        # How many names each of the two has.
+        self._counts = {MANIFEST: 0, NAMES: 0}
+        self.bytes = 0
         self.value_max = _VALUE_MAX
 
-    def __str__(self) -> str:
-        """Say where the server is, without a password."""
-        at = self._pool.connection_kwargs
-        return str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
+    @property
+    def count(self) -> int:
+        """How many names it holds content of."""
+        return self._counts[MANIFEST]
+
+    @property
+    def commands(self) -> int:
+        """How many commands it was sent."""
+        return self._sent + self._connection.sent + (self._large.sent if self._large else 0)
+
+    @property
+    def has_both_records(self) -> bool:
+        """Say whether both records have as many names."""
+        return self._counts[MANIFEST] == self._counts[NAMES]
 
     def connect(self) -> None:
         """Connect anew and begin an epoch; learn what the server holds and takes.
@@ -118,12 +90,9 @@ class Target:
         Raises RedisAwayError.
         """
         self._open()
-        begun, _, latest, files = self._converse(
-            (b"INCR", EPOCH), (b"WATCH", EPOCH), (b"GET", EPOCH), (b"HLEN", MANIFEST)
-        )
+        begun, _, *rest = self._converse((b"INCR", EPOCH), (b"WATCH", EPOCH), *_LEARN)
         # A server without memory lets no number grow, but what it holds can still be removed.
-        self._learn(latest if isinstance(begun, redis.OutOfMemoryError) else begun, latest, files)
-        self._incoming = _INCOMING + token_hex(8).encode()
+        self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
 
     def join(self) -> None:
         """Connect anew beside a service that mirrors to the server, and do not disturb its epoch.
@@ -132,17 +101,13 @@ class Target:
         """
         self._watched = (EPOCH, MANIFEST)
         self._open()
-        _, latest, files = self._converse(
-            (b"WATCH", *self._watched), (b"GET", EPOCH), (b"HLEN", MANIFEST)
-        )
-        self._learn(latest, latest, files)
-        self._incoming = _INCOMING + token_hex(8).encode()  # not the service's
+        _, *rest = self._converse((b"WATCH", *self._watched), *_LEARN)
+        self._learn(rest[0], *rest)
 
     def _open(self) -> None:
-        self._disconnect()
-        with self._away():
-            self._connection.connect()
-            self._connected = True
+        self._begun, self._answers = None, []
+        self._forget_large()
+        self._connection.open()
         self.learn_value_max()
 
     def learn_value_max(self) -> None:
@@ -153,11 +118,10 @@ class Target:
             case [_, bytes(value)] | {b"proto-max-bulk-len": bytes(value)}:
                 self.value_max = int(value)
 
-    def _learn(self, begun: object, latest: object, files: object) -> None:
-        for answer in (begun, latest, files):
-            if isinstance(answer, Exception):
-                raise self._refused(answer)
-        self._epoch, self.files, self.bytes = _number(begun), _number(files), 0
+    def _learn(self, begun: object, latest: object, held: object, known: object) -> None:
+        self._connection.accepted([begun, latest, held, known])
+        self._epoch, self.bytes = _number(begun), 0
+        self._counts = {MANIFEST: _number(held), NAMES: _number(known)}
         self._check_epoch(latest)
 
     def check(self) -> None:
@@ -165,13 +129,16 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
-        epoch, files = self._ask((b"GET", EPOCH), (b"HLEN", MANIFEST))
+        epoch, *counts = self._ask(*_LEARN)
         self._check_epoch(epoch)
-        if files != self.files:
-            raise RedisChangedError(
-                f"it holds {files} mirrored keys, not {self.files}: somebody has changed, or "
-                "mended, what mdvp-sync keeps there"
-            )
+        if self._begun:
+            return  # what it does to the counts is not taken note of yet
+        for count, known in zip(counts, self._counts.values(), strict=True):
+            if count != known:
+                raise RedisChangedError(
+                    f"it holds {count} mirrored keys, not {known}: somebody has changed, or "
+                    "mended, what mdvp-sync keeps there"
+                )
 
     def _check_epoch(self, epoch: object) -> None:
         if epoch is None and self._epoch:
@@ -189,6 +156,13 @@ class Target:
         (entries,) = self._ask((b"HMGET", MANIFEST, *names))
         return cast("Sequence[bytes | None]", entries)
 
+    def are_ours(self, names: Sequence[bytes]) -> list[bool]:
+        """Say of each name whether its key is the mirror's."""
+        if not names:
+            return []
+        records = self._ask(*((b"HMGET", key, *names) for key in (MANIFEST, NAMES)))
+        return [one is not None or other is not None for one, other in zip(*records, strict=True)]
+
     def held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
         """Return the signature of the file whose content each name holds, None if none."""
         return dict(zip(names, map(self.format.decode, self.entries(names)), strict=True))
@@ -198,13 +172,26 @@ class Target:
 
         A name may come more than once.
         """
+        return self._pages(MANIFEST, page_size)
+
+    def names(self, page_size: int = 1000) -> Iterator[list[bytes]]:
+        """Yield the names in the second record, in pages of about a size."""
+        return map(list, self._pages(NAMES, page_size))
+
+    def _pages(self, key: bytes, size: int) -> Iterator[dict[bytes, bytes]]:
         cursor = b"0"
         while True:
-            (answer,) = self._ask((b"HSCAN", MANIFEST, cursor, b"COUNT", page_size))
+            (answer,) = self._ask((b"HSCAN", key, cursor, b"COUNT", size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
             yield dict(zip(page[::2], page[1::2], strict=True))
             if int(cursor) == 0:
                 return
+
+    def add_names(self, names: Sequence[bytes]) -> None:
+        """See to it that these names, which are in the manifest, are in the second record."""
+        if names:
+            (added,) = self._ask(_marks(names))
+            self._counts[NAMES] += cast("int", added)
 
     def lengths(self, names: Sequence[bytes]) -> list[int]:
         """Return how many bytes each key holds: 0 for no key, -1 for what is no string."""
@@ -227,64 +214,88 @@ class Target:
         (answer,) = self._converse((b"GETRANGE", name, at, at + size - 1))
         return answer if isinstance(answer, bytes) else b""
 
-    def reserve(self, size: int) -> None:
-        """Begin a value of `size` bytes that comes in pieces; void one that was begun before."""
-        key = self._incoming
-        # The last byte comes first: the server need not move what it has to make room for more.
-        self._ask((b"DEL", key), (b"SETRANGE", key, size - 1, b"\0"), _expire(key))
+    def has_room(self, size: int) -> bool:
+        """Say whether the server has memory for another `size` bytes, as far as it tells us."""
+        (answer,) = self._converse((b"INFO", b"memory"))
+        text = answer.decode() if isinstance(answer, bytes) else ""  # not everyone may ask
+        told = dict(line.split(":", 1) for line in text.split() if ":" in line)
+        most = int(told.get("maxmemory", 0))
+        # Where it may evict others' keys, it makes room.
+        used = int(told["used_memory"]) if told.get("maxmemory_policy") == "noeviction" else 0
+        return not most or used + size <= most
 
-    def bring(self, at: int, piece: bytes) -> None:
-        """Bring a piece of the value that comes in pieces, the one that begins at byte `at`.
+    def probe(self) -> None:
+        """Make sure that the server takes what the service sends, if it is not for a name.
 
-        Raises RedisAwayError, or RedisChangedError when the pieces before are there no longer.
+        Raises RedisAwayError.
         """
-        key = self._incoming
-        there, _ = self._ask(_expire(key), (b"SETRANGE", key, at, piece))
-        if not there:
-            # Expired, or evicted. What is there now has zeros for all that came before.
-            self._ask((b"DEL", key))
-            raise RedisChangedError("it lost a value that came in pieces")
+        self._ask(
+            (b"MSET", _PROBE, b""),
+            (b"DEL", _PROBE),
+            (b"HSET", _PROBE, b"", b""),
+            (b"DEL", _PROBE),
+        )
+
+    def is_full(self) -> bool:
+        """Say whether the server refuses for want of memory whatever it is sent."""
+        (answer,) = self._converse((b"SET", _PROBE, b"", b"PX", b"1"))
+        return isinstance(answer, redis.OutOfMemoryError)
 
     def apply(self, commands: Sequence[Command]) -> None:
         """Carry out commands in their order, in one transaction.
 
-        Raises RedisAwayError, or RedisChangedError when the server held something else.
+        Raises RedisAwayError, RedisChangedError when the server held something else, or
+        RedisRefusedError when nothing of it was done.
         """
         self.begin(commands)
         self.finish()
 
     def begin(self, commands: Sequence[Command]) -> None:
-        """Send commands as one transaction; what was begun before is finished first.
+        """Send commands as one transaction; what was begun before has to be finished.
 
-        So the server works while its next transaction is being prepared. Raises as `apply` does.
+        So the server works while its next transaction is being prepared. Raises RedisAwayError.
         """
         names = list(dict.fromkeys(_names(commands)))
-        requests: list[_Request] = [(b"MULTI",), (b"HMGET", MANIFEST, *names)]
-        signs: list[int] = []
+        requests: list[Request] = [(b"HMGET", MANIFEST, *names)]
         for kind, run in groupby(commands, type):
-            for sign, request in self._requests(kind, list(run)):
-                requests.append(request)
-                signs.append(sign)
-        requests += (b"EXEC",), (b"WATCH", *self._watched)
-        self.finish()
-        self._send(requests)
-        self._begun = _Begun(commands, names, signs, len(requests))
+            requests += self._requests(kind, list(run))
+        self._connection.send(
+            [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
+        )
+        self._begun = _Begun(commands, names, requests)
+        if len(self._watched) > 1:
+            # What is read next must be read when the server watches again: others change it too.
+            self._collect()
 
     def finish(self) -> None:
         """Wait until what was begun is done. Raises as `apply` does."""
         if not self._begun:
             return
+        self._collect()
         begun, self._begun = self._begun, None
-        *_, done, _ = self._accepted(self._receive(begun.requests))
+        answers, self._answers = self._answers, []
+        if error := refused(answers):
+            raise error
+        self._account(begun, answers[-2])
+
+    def _collect(self) -> None:
+        if self._begun and not self._answers:
+            self._answers = self._connection.receive(len(self._begun.requests) + 3)
+
+    def _account(self, begun: _Begun, done: object) -> None:
+        """Take note of what a transaction has done. Raises RedisChangedError."""
         if done is None:
             self.check()
             raise RedisChangedError("something changed its keys meanwhile")
         entries, *answers = cast("list[Any]", done)
-        for answer in answers:
+        for request, answer in zip(begun.requests[1:], answers, strict=True):
             if isinstance(answer, Exception):
                 # What a rename could not do, its entry in the manifest says nothing sure of.
                 raise RedisChangedError(f"it no longer holds what it was given: {answer}")
-        self.files += sum(sign * answers[at] for at, sign in enumerate(begun.signs) if sign)
+            if request[0] == b"HSET":
+                self._counts[request[1]] += answer
+            elif request[0] == b"HDEL":
+                self._counts[request[1]] -= answer
         before = {
             name: self.format.decode(entry)
             for name, entry in zip(begun.names, entries, strict=True)
@@ -292,102 +303,87 @@ class Target:
         }
         self.bytes += _growth(begun.commands, before)
 
-    def _requests(self, kind: type, commands: list[Any]) -> Iterator[tuple[int, _Request]]:
-        """Yield what commands of one kind are to Redis, the least that does it.
-
-        Each has its sign before it, as in `_Begun`.
-        """
+    def _requests(self, kind: type, commands: list[Any]) -> Iterator[Request]:
+        """Yield what commands of one kind are to Redis, the least that does it."""
         if kind is Rename:
             for each in commands:
                 # Should the server not have the value, this must not say that it has.
                 entry = self.format.encode(each.signature.unsure())
-                yield 0, (b"RENAME", each.old, each.new)
-                yield 1, (b"HSET", MANIFEST, each.new, entry)
-                yield -1, (b"HDEL", MANIFEST, each.old)
+                yield b"RENAME", each.old, each.new
+                yield b"HSET", MANIFEST, each.new, entry
+                yield b"HDEL", MANIFEST, each.old
+                yield b"HSET", NAMES, each.new, b""
+                yield b"HDEL", NAMES, each.old
             return
+        names = [each.name for each in commands]
         if kind is Delete:
-            names = [each.name for each in commands]
-            yield 0, (b"DEL", *names)
-            yield -1, (b"HDEL", MANIFEST, *names)
+            yield b"DEL", *names
+            yield b"HDEL", MANIFEST, *names
+            yield b"HDEL", NAMES, *names
             return
         if kind is Set:
             pairs = ((each.name, each.content) for each in commands)
-            yield 0, (b"MSET", *chain.from_iterable(pairs))
-        elif kind is Arrive:
-            for each in commands:
-                yield 0, (b"RENAME", self._incoming, each.name)
-                yield 0, (b"PERSIST", each.name)
-        entries = ((each.name, self.format.encode(each.signature)) for each in commands)
-        yield 1, (b"HSET", MANIFEST, *chain.from_iterable(entries))
+            yield b"MSET", *chain.from_iterable(pairs)
+        yield from self._entries(commands)
 
-    def _ask(self, *requests: _Request) -> list[object]:
+    def _entries(self, commands: list[Any]) -> Iterator[Request]:
+        encode = self.format.encode
+        entries = ((each.name, encode(each.signature)) for each in commands)
+        yield b"HSET", MANIFEST, *chain.from_iterable(entries)
+        yield _marks([each.name for each in commands])
+
+    def upload(self, name: bytes) -> Upload:
+        """Return what brings a value that is large; only one at a time."""
+        if self._large is None or not self._large.is_open:
+            self._forget_large()
+            self._large = Connection(self._dial)
+        first = (
+            (b"WATCH", *self._watched),
+            (b"GET", EPOCH),
+            (b"MULTI",),
+            (b"HMGET", MANIFEST, name),
+        )
+        return Upload(self._large, first, b"%d" % self._epoch, name)
+
+    def arrive(self, upload: Upload, signature: Signature) -> Arrive:
+        """Give a key the value that was brought, the content of the file of this signature.
+
+        Raises as `apply` does.
+        """
+        self._collect()  # so that what was begun before is done before
+        command = Arrive(upload.name, signature)
+        requests = list(self._entries([command]))
+        done = upload.commit(requests)
+        all_of_it = [(b"HMGET",), (b"SET",), *requests]
+        self._account(_Begun([command], [upload.name], all_of_it), done)
+        return command
+
+    def _forget_large(self) -> None:
+        """Let a connection be, whose thread may still be at work: it closes it."""
+        if self._large:
+            self._sent += self._large.sent
+            self._large = None
+
+    def _ask(self, *requests: Request) -> list[Any]:
         """Return the answers to requests; raise RedisAwayError if one was refused."""
-        return self._accepted(self._converse(*requests))
+        return list(self._connection.accepted(self._converse(*requests)))
 
-    def _accepted(self, answers: list[object]) -> list[object]:
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise self._refused(answer)
-        return answers
-
-    def _refused(self, answer: Exception) -> RedisAwayError:
-        self._disconnect()  # in the middle of a transaction, maybe
-        error = _away_error(answer)
-        error.cause = _CAUSES.get(type(answer), error.cause)
-        return error
-
-    def _converse(self, *requests: _Request) -> list[object]:
+    def _converse(self, *requests: Request) -> list[object]:
         """Return the answers to requests, refusals too; raise RedisAwayError if there is none."""
-        self.finish()
-        self._send(requests)
-        return self._receive(len(requests))
-
-    def _send(self, requests: Sequence[_Request]) -> None:
-        # By itself the connection would connect again, to a server that may be empty.
-        if not self._connected:
-            raise RedisAwayError("the connection was lost")
-        self.commands += len(requests)
-        with self._away():
-            packed = b"".join([pack_command(request) for request in requests])
-            self._connection.send_packed_command([packed], check_health=False)
-
-    def _receive(self, count: int) -> list[object]:
-        with self._away():
-            return [self._answer() for _ in range(count)]
-
-    def _answer(self) -> object:
-        try:
-            return self._connection.read_response()
-        except redis.ResponseError as error:
-            return error
-
-    @contextmanager
-    def _away(self) -> Iterator[None]:
-        try:
-            yield
-        except (redis.RedisError, OSError) as error:
-            self._disconnect()
-            raise _away_error(error) from error
-
-    def _disconnect(self) -> None:
-        self._connected = False
-        self._begun = None
-        self._connection.disconnect()
+        self._connection.send(requests)
+        self._collect()
+        return self._connection.receive(len(requests))
 
     def close(self) -> None:
         """Close the connection."""
-        self._disconnect()
+        self._connection.close()
 
 
-def _away_error(error: Exception) -> RedisAwayError:
-    words = str(error) or type(error).__name__
-    if any(each in words for each in _FOREIGN):
-        words += "; delete the keys /mdvp-sync/epoch and /mdvp-sync/manifest"
-    return RedisAwayError(words + _WAYS_OUT.get(type(error), ""))
+_LEARN: tuple[Request, ...] = ((b"GET", EPOCH), (b"HLEN", MANIFEST), (b"HLEN", NAMES))
 
 
-def _expire(key: bytes) -> _Request:
-    return (b"PEXPIRE", key, _INCOMING_LIFE)
+def _marks(names: Sequence[bytes]) -> Request:
+    return (b"HSET", NAMES, *chain.from_iterable((name, b"") for name in names))
 
 
 def _number(answer: object) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sync.core.errors import SettingsError
-from sync.report.figures import duration, size
+from sync.report.figures import counted, duration, size
 
 STARTING = "starting"
 LIVE = "live"
@@ -37,6 +37,7 @@ class Status:
     commands        how many commands were sent to Redis
     lag             seconds from the arrival of the oldest change of the last batch to its being
                     in Redis; None before the first
+    arriving        how many large files are on their way to Redis, or wait for their turn
     reconciles      cause -> how many
     skipped         a name, as `changes.shown` writes it -> why; at most SKIPPED_MAX of them
     skipped_count   how many there are altogether
@@ -48,6 +49,7 @@ class Status:
     bytes: int = 0
     commands: int = 0
     lag: float | None = None
+    arriving: int = 0
     reconciles: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     skipped_count: int = 0
@@ -120,6 +122,8 @@ class Health:
         yield f"files       {status.files:,} ({size(status.bytes)})"
         yield f"commands    {status.commands:,} sent to Redis"
         yield f"lag         {lag}"
+        if status.arriving:
+            yield f"arriving    {counted(status.arriving, 'large file', 'large files')}"
         yield f"reconciles  {', '.join(causes) or 'none yet'}"
         yield f"skipped     {status.skipped_count:,}"
         for name, why in status.skipped.items():
@@ -167,6 +171,7 @@ def _figures(status: Status) -> dict[str, object]:
         "bytes": status.bytes,
         "commands": status.commands,
         "lag_ms": None if status.lag is None else round(status.lag * 1e3, 3),
+        "arriving": status.arriving,
         "reconciles": dict(status.reconciles),
         "skipped": dict(status.skipped),
         "skipped_count": status.skipped_count,
@@ -182,6 +187,7 @@ def _status(said: Mapping[str, Any]) -> Status:
         bytes=int(said["bytes"]),
         commands=int(said["commands"]),
         lag=None if lag_ms is None else float(lag_ms) / 1e3,
+        arriving=int(said["arriving"]),
         reconciles={str(cause): int(number) for cause, number in said["reconciles"].items()},
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
         skipped_count=int(said["skipped_count"]),

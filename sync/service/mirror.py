@@ -1,26 +1,37 @@
 """Brings names in Redis in line with the disk: the plan meets the two edges here.
 
 Failure model. A batch is one transaction in Redis: it is done or not done. Whatever interrupts the
-rest, looking at the same names again is always right, so nothing is undone and nothing is retried
-here; `sync.service.session` decides what to do. What cannot be read yet, because its writer has
-locked it or does not stop writing, is deferred: the caller has it examined again.
+rest, looking at the same names again is always right, so nothing is undone here, and what became of
+a batch is said in an `Outcome`: the caller has looked at again what could not be read yet, or was
+being written to. What Redis refuses of one name is that name's alone: a batch that is refused goes
+in parts. What it refuses of all ends the session.
 """
 
-import logging
 import time
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import NamedTuple
 
-from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, Signature, shown
+from sync.core.changes import Command, Confirm, Delete, Rename, Set, Signature
+from sync.core.errors import RedisAwayError, RedisRefusedError
 from sync.core.plan import Plan, settle
-from sync.disk.files import Directory, File, Found, LargeFile, Locked, Unfit, can_be_now
+from sync.disk.files import (
+    Busy,
+    Directory,
+    File,
+    Found,
+    LargeFile,
+    Locked,
+    Unfit,
+    Unreadable,
+    can_be_now,
+)
 from sync.disk.links import Links
 from sync.redis.target import Target
-from sync.report.log import LINES_MAX
-
-log = logging.getLogger(__name__)
+from sync.service.news import News
+from sync.service.skipped import Skipped
+from sync.service.streams import End, Stream, Streams
 
 # One transaction has at most so many names, and about so many bytes: it is held in memory, and
 # other clients of Redis wait while it runs.
@@ -29,12 +40,39 @@ _BYTES_MAX = 8 << 20
 _BYTES_MAX_SPARING = 1 << 17
 
 _CONFIRMED = 100  # names at once: what happens meanwhile waits
-_TRIES = 2  # reads of a large file that changes meanwhile
 _UNSURE_MAX = 50_000  # names remembered, some 15 MB
-_SKIPPED_MAX = 10_000  # names remembered; the others are not mirrored either, but not listed
+_SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
+_REST = 3.0  # times as long as it took, before a large file that changes is brought again
+_REST_MIN = 0.1  # seconds
+_CHANGING_MAX = 1000  # names remembered
+_ROOM = 1.0  # seconds that the server has to give memory back
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Outcome:
+    """What became of names.
+
+    done       what Redis has carried out
+    deferred   names to be examined again, and after how many seconds (None: the usual)
+    held_back  names that a writer may have been at work under: they wait for its close
+    open       names that a writer surely is at work under
+    is_doubtful  whether something happened under a name that is nobody's, and that Redis holds
+               nothing under. It may have been one more name of a file, for a moment; then what
+               was written under it has changed a value, and only a look at all files tells which.
+    """
+
+    done: list[Command] = field(default_factory=list)
+    deferred: dict[bytes, float | None] = field(default_factory=dict)
+    held_back: list[bytes] = field(default_factory=list)
+    open: list[bytes] = field(default_factory=list)
+    is_doubtful: bool = False
+
+    def names(self) -> Iterator[bytes]:
+        """Yield the names under which something was done."""
+        return (_name(command) for command in self.done)
+
+
+@dataclass(slots=True)
 class _Shared:
     """Files that have several names: which were found, and under which names."""
 
@@ -42,97 +80,157 @@ class _Shared:
     names: set[bytes] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What was found under some names, until it is in Redis.
+
+    racy      names whose entries are to be made sure later, with the signatures they are to have
+    unsteady  names of files that were changing
+    closed    names of files of which it is known that nobody had them open for writing
+    """
+
+    sets: list[Set] = field(default_factory=list)
+    absent: list[bytes] = field(default_factory=list)
+    racy: dict[bytes, Signature] = field(default_factory=dict)
+    unsteady: list[bytes] = field(default_factory=list)
+    closed: set[bytes] = field(default_factory=set)
+    size: int = 0
+    commands: list[Command] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+
+
+_NONE: frozenset[bytes] = frozenset()
+
+
+class _Terms(NamedTuple):
+    """How some of the names are looked at; what each means is said of a `Plan`."""
+
+    overdue: Collection[bytes] = _NONE
+    pressed: Collection[bytes] = _NONE
+    vacated: Collection[bytes] = _NONE
+
+
+_ORDINARY = _Terms()
+
+
 class Mirror:
     """The files of one directory as the keys of one Redis server.
 
     Attributes:
         links: the names of files that have several.
+        streams: the large files on their way.
         skipped: why a name is not mirrored, by name.
-        is_streaming: whether a large file is on its way. Nothing else must be followed then: what
-            was found under its name must not arrive after what is found there later.
-        streamed: seconds that large files have taken.
-        saw_unknown: set when something happened under a name that is nobody's, and that Redis
-            holds nothing under. It may have been one more name of a file, for a moment; then what
-            was written under it has changed a value, and only a look at all files tells which.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part that it puts to use
         self,
         directory: Directory,
         target: Target,
-        skipped: dict[bytes, str],
+        streams: Streams,
+        news: News,
+        skipped: Skipped,
         *,
         trim_newline: bool = False,
         sparing: bool = False,
     ) -> None:
         """Mirror `directory` to `target`; drop one final newline from each value if asked to.
 
-        What is `skipped` already is known, and not said again. A `sparing` mirror sends little at
+        What `news` has of a file that was read just now decides whether it counts. What is
+        `skipped` already is known, and not said again. A `sparing` mirror sends little at
         once, to a server that is short of memory: what it is sent needs memory too.
         """
         self._bytes_max = _BYTES_MAX_SPARING if sparing else _BYTES_MAX
         self._directory = directory
         self._target = target
+        self._news = news
         self._trim_newline = trim_newline
         self.links = Links(directory)
-        self._deferred: list[bytes] = []
+        self.streams = streams
+        self.skipped = skipped
+        self._begun: _Batch | None = None
+        self._changing: set[bytes] = set()  # large files that changed while they were brought
         # Names whose entries in Redis are unsure, with the signatures that they are to have.
         self._unsure: dict[bytes, Signature] = {}
-        self.skipped = skipped
-        self._complaints, self._complaints_end = 0, 0.0  # in this second, and when it ends
-        self.is_streaming = False
-        self.saw_unknown = False
-        self.streamed = 0.0
 
-    def follow(self, plan: Plan) -> Iterator[Sequence[Command]]:
-        """Do in Redis what was done on disk; yield each batch of commands when it is done."""
+    def follow(self, plan: Plan) -> Iterator[Outcome]:
+        """Do in Redis what was done on disk; yield what became of each batch."""
+        yield self.flush()
         renamed = plan.names()
-        on_disk = {name: self._directory.signature(name) for name in renamed}
-        settled = settle(plan.moves, self._target.held(renamed), on_disk)
+        found = {name: self._directory.look(name) for name in renamed}
+        on_disk = {name: signature for name, (signature, _) in found.items()}
+        settled = settle(plan.moves, self._held(renamed), on_disk)
+        missed = list(settled.missed)
         for renames in _in_batches(settled.renames):
-            self._target.apply(renames)
-            for rename in renames:
-                self._unsure.pop(rename.old, None)
-                self.links.rename(rename.old, rename.new)
-            yield renames
+            outcome = self._rename(renames)
+            if not outcome.done:
+                missed += {
+                    name for each in renames for name in (each.old, each.new)
+                } & on_disk.keys()
+            yield outcome
         for name in settled.moved:
-            if signature := on_disk[name]:
-                self._remember(name, signature)
-        yield from self.examine(chain(settled.missed, plan.examine))
+            signature, names = found[name]
+            if signature and names > 1:
+                self.links.note(name, signature.inode, search=True)
+        terms = _Terms(plan.overdue, plan.pressed, plan.vacated)
+        yield from self.examine(dict.fromkeys(chain(missed, plan.examine)), terms)
 
-    def examine(self, names: Iterable[bytes]) -> Iterator[Sequence[Command]]:
-        """Make Redis hold under each of these names what is on disk; yield each batch when done.
+    def examine(self, names: Iterable[bytes], terms: _Terms = _ORDINARY) -> Iterator[Outcome]:
+        """Make Redis hold under each of these names what is on disk.
 
         The other names are examined too of a file that has several, or had when it still had one
-        of these. Yields an empty batch now and then while a large file is on its way.
+        of these.
         """
         shared = _Shared()
-        yield from self._batches(names, shared)
-        self.links.look_for(shared.found)
+        yield from self._batches(names, shared, terms)
         others = self.links.names(shared.found) - shared.names
         # One of these may have been examined before the file was written to by a name that it lost.
         while others := others | self.links.take_lost():
-            yield from self._batches(others, _Shared())
+            yield from self._batches(others, _Shared(), _ORDINARY)
             others = set()
+        yield self.flush()
 
-    def examine_files(self, names: Iterable[bytes]) -> Iterator[Sequence[Command]]:
-        """Examine these names alone, each of which was found to be a regular file's just now."""
-        yield from self._batches(names, _Shared(), seen=True)
-        yield from self.examine_lost()
+    def examine_files(self, names: Iterable[bytes]) -> Iterator[Outcome]:
+        """Examine these names alone, each of which was found to be a regular file's just now.
 
-    def examine_lost(self) -> Iterator[Sequence[Command]]:
-        """Examine the other names of files that have lost one."""
-        yield from self.examine(self.links.take_lost())
+        What became of the last batch is told by what is done next, or by `flush`.
+        """
+        yield from self._batches(names, _Shared(), _ORDINARY, seen=True)
 
-    def examine_skipped(self) -> Iterator[Sequence[Command]]:
+    def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
         yield from self.examine(tuple(self.skipped))
 
-    def take_deferred(self) -> Sequence[bytes]:
-        """Return the names that must be examined again, and forget them."""
-        deferred, self._deferred = self._deferred, []
-        return deferred
+    def arrive(self) -> Iterator[Outcome]:
+        """Have a large file take effect that has come, and begin with the next."""
+        if stream := self.streams.take():
+            yield self.flush()
+            yield self._arrived(stream)
+        if turn := self.streams.next():
+            name, is_overdue = turn
+            yield from self.examine([name], _Terms(overdue={name} if is_overdue else _NONE))
+
+    def keep_room(self) -> None:
+        """See to it that a large file on its way does not take the memory that the server has."""
+        stream = self.streams.current
+        if stream and not stream.end and self._target.is_full():
+            self.streams.void(stream.name)
+            self.streams.wait(stream.name, overdue=False)
+
+    def flush(self) -> Outcome:
+        """Wait for what was sent last, and say what became of it."""
+        batch, self._begun = self._begun, None
+        if batch is None:
+            return Outcome()
+        try:
+            self._target.finish()
+        except RedisRefusedError as error:
+            self._make_room(error, batch.outcome)
+            self._apply_in_parts(batch.commands, error, batch.outcome)
+        else:
+            batch.outcome.done = batch.commands
+        self._conclude(batch)
+        return batch.outcome
 
     def confirm(self, before: int, pending: Container[bytes]) -> bool:
         """Make sure entries of some names that are unsure; say whether that was all.
@@ -156,160 +254,292 @@ class Mirror:
             if self._directory.signature(name) == signature:
                 commands.append(Confirm(name, signature))
         if commands:
-            self._target.apply(commands)
+            try:
+                self._target.apply(commands)
+            except RedisRefusedError:
+                self._target.probe()  # if it is for one of the names, a restart reads those files
         return len(ready) < _CONFIRMED
 
+    def _held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
+        """Return the signature of the file whose content each name surely holds, None if none.
+
+        An entry that an earlier session has left unsure may be that of a rename which was not done.
+        """
+        return {
+            name: signature if signature and (signature.is_sure or name in self._unsure) else None
+            for name, signature in self._target.held(names).items()
+        }
+
+    def _rename(self, renames: list[Rename]) -> Outcome:
+        try:
+            self._target.apply(renames)
+        except RedisRefusedError as error:
+            outcome = Outcome()
+            self._make_room(error, outcome)
+            return outcome
+        for old, new, signature in renames:
+            self._unsure.pop(old, None)
+            self._remember(new, signature)
+            self.links.rename(old, new)
+            self.streams.void(old)
+            self.streams.void(new)
+        self.skipped.clear_of(each.old for each in renames)
+        return Outcome(done=list(renames))
+
     def _batches(
-        self, names: Iterable[bytes], shared: _Shared, *, seen: bool = False
-    ) -> Iterator[Sequence[Command]]:
+        self, names: Iterable[bytes], shared: _Shared, terms: _Terms, *, seen: bool = False
+    ) -> Iterator[Outcome]:
         """Carry out what follows from what is found; note in `shared` what has other names.
 
         Redis carries out one batch while files are read for the next.
         """
         read, size_max = self._directory.read, self._target.value_max
-        several = self.links.inodes
-        begun: Sequence[Command] = ()
-        sets: list[Command] = []
-        absent: list[bytes] = []
-        size = 0
-        for number, name in enumerate(names, 1):
-            found = read(name, size_max, seen=seen)
-            if isinstance(found, Unfit) or name in self.skipped:
-                self._note(name, found)
-            if not isinstance(found, File) or found.links > 1 or name in several:
-                self._note_links(name, found, shared)
-            if isinstance(found, File):
-                sets.append(self._set(name, found))
-                size += len(found.content)
-            elif isinstance(found, LargeFile):
-                with self._streaming(found):
-                    if sets or absent:
-                        done, begun = begun, self._begin(sets, absent)
-                        sets, absent, size = [], [], 0
-                        yield done
-                    yield from self._stream(name, found)
-            elif isinstance(found, Locked):
-                self._deferred.append(name)
-            else:
-                self._unsure.pop(name, None)
-                absent.append(name)
-            if number % NAMES_MAX == 0 or size >= self._bytes_max:
-                done, begun = begun, self._begin(sets, absent)
-                sets, absent, size = [], [], 0
-                yield done
-        if sets or absent:
-            done, begun = begun, self._begin(sets, absent)
-            yield done
-        self._target.finish()
-        yield begun
+        several, single, skipped = self.links.inodes, self.links.single, self.skipped
+        overdue, pressed, _ = terms
+        batch = _Batch()
+        for name in names:
+            found = read(
+                name, size_max, seen=seen, overdue=name in overdue, pressed=name in pressed
+            )
+            if type(found) is not File or found.links > 1 or name in several or name in single:
+                self._note_links(name, found, shared, search=not seen)
+            if type(found) is not File:
+                self._sort_in(batch, name, found, is_overdue=name in overdue)
+            elif name not in skipped:
+                self._add(batch, name, found)
+            else:  # what was refused must not have others refused with it
+                alone = _Batch()
+                self._add(alone, name, found)
+                yield self._send(alone, terms)
+            count = len(batch.sets) + len(batch.absent)
+            if count >= NAMES_MAX or batch.size >= self._bytes_max:
+                yield self._send(batch, terms)
+                batch = _Batch()
+        yield self._send(batch, terms)
 
-    def _note_links(self, name: bytes, found: Found, shared: _Shared) -> None:
+    def _add(self, batch: _Batch, name: bytes, file: File) -> None:
+        signature, content, _, steady, racy, closed = file
+        if closed:
+            batch.closed.add(name)
+        if racy or not steady:
+            if steady:
+                batch.racy[name] = signature
+            else:
+                batch.unsteady.append(name)
+            signature = signature.unsure()
+        batch.size += len(content)
+        if self._trim_newline:
+            content = content.removesuffix(b"\n")
+        batch.sets.append(Set(name, content, signature))
+
+    def _sort_in(self, batch: _Batch, name: bytes, found: Found, *, is_overdue: bool) -> None:
+        """Add to a batch what was found under a name, if that is no file of ordinary size."""
+        outcome = batch.outcome
+        match found:
+            case LargeFile():
+                self._offer(name, found, outcome, is_overdue=is_overdue)
+            case Locked():
+                outcome.deferred[name] = None
+            case Busy(is_open):
+                (outcome.open if is_open else outcome.held_back).append(name)
+            case Unreadable(why):
+                self.skipped.note(name, why)
+                outcome.deferred[name] = _SELDOM
+            case Unfit(why):
+                self.skipped.note(name, why)
+                batch.absent.append(name)
+            case None:
+                self.skipped.clear_of([name])
+                batch.absent.append(name)
+
+    def _note_links(self, name: bytes, found: Found, shared: _Shared, *, search: bool) -> None:
         if isinstance(found, File | LargeFile):
             inode, links = found.signature.inode, found.links
         else:  # a name that is left out can be one of a file that is not
             inode, links = self._directory.links(name)
-        had = self.links.inodes.get(name)
-        if had is None and links <= 1:
+        if links <= 1:
+            self.links.forget(name)
             return
         shared.names.add(name)
-        if had not in {None, inode}:
-            self.links.forget(name)
-        if links > 1:
-            shared.found.add(inode)
-            self.links.note(name, inode, links)
+        shared.found.add(inode)
+        self.links.note(name, inode, search=search)
 
-    def _begin(self, sets: Sequence[Command], absent: Sequence[bytes]) -> Sequence[Command]:
-        held = self._target.entries(absent)
-        # A key that we did not put there is not ours to delete.
-        deletes = [Delete(name) for name, entry in zip(absent, held, strict=True) if entry]
-        self.saw_unknown = self.saw_unknown or any(
-            entry is None and not self._directory.has(name)
-            for name, entry in zip(absent, held, strict=True)
-        )
-        commands = [*sets, *deletes]
-        if commands:
-            self._target.begin(commands)
+    def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
+        """Send what follows from a batch; return what became of the one before."""
+        if batch.sets or batch.absent:
+            self._leave_out_what_has_news(batch, terms.overdue)
+        outcome = self.flush()
+        batch.commands = [*batch.sets, *self._deletes(batch, terms.vacated)]
+        if self.streams.count:
+            for name in chain((each.name for each in batch.sets), batch.absent):
+                self.streams.void(name)
+        if batch.commands:
+            self._target.begin(batch.commands)
+            self._begun = batch
         else:
-            self._target.finish()
-        return commands
+            outcome.deferred |= batch.outcome.deferred
+            outcome.held_back += batch.outcome.held_back
+            outcome.open += batch.outcome.open
+            outcome.is_doubtful |= batch.outcome.is_doubtful
+        return outcome
 
-    def _set(self, name: bytes, file: File) -> Set:
-        content = file.content.removesuffix(b"\n") if self._trim_newline else file.content
-        return Set(name, content, self._signature(name, file, steady=file.steady))
+    def _leave_out_what_has_news(self, batch: _Batch, overdue: Collection[bytes]) -> None:
+        """Leave out what a writer may have been at work on when it was read.
 
-    @contextmanager
-    def _streaming(self, file: LargeFile) -> Iterator[None]:
-        self.is_streaming = True
-        began = time.monotonic()
+        That it has closed the file was heard before; if there is news by now, another has begun.
+        """
+        names = chain((each.name for each in batch.sets), batch.absent)
+        news = self._news.of(names)
+        news.difference_update(overdue, batch.closed)
+        if news:
+            batch.sets = [each for each in batch.sets if each.name not in news]
+            batch.absent = [name for name in batch.absent if name not in news]
+            batch.unsteady = [name for name in batch.unsteady if name not in news]
+            for name in news:
+                batch.racy.pop(name, None)
+            batch.outcome.held_back += news
+
+    def _deletes(self, batch: _Batch, vacated: Collection[bytes]) -> Iterator[Delete]:
+        for name, ours in zip(batch.absent, self._target.are_ours(batch.absent), strict=True):
+            self._unsure.pop(name, None)
+            if ours:
+                yield Delete(name)
+            # A key that we did not put there is not ours to delete.
+            elif name not in vacated and not self._directory.has(name):
+                batch.outcome.is_doubtful = True
+
+    def _conclude(self, batch: _Batch) -> None:
+        """Take note of what was done of a batch."""
+        outcome = batch.outcome
+        refused = outcome.deferred.keys() if len(outcome.done) < len(batch.commands) else _NONE
+        if self._unsure:
+            for each in batch.sets:
+                self._unsure.pop(each.name, None)
+        for name, signature in batch.racy.items():
+            if name not in refused:
+                self._remember(name, signature)
+        for name in batch.unsteady:
+            outcome.deferred.setdefault(name, None)
+        if self.skipped:
+            self.skipped.clear_of(each.name for each in outcome.done if isinstance(each, Set))
+
+    def _make_room(self, error: RedisRefusedError, outcome: Outcome) -> None:
+        """See to it that what was refused is not refused for a large file that is on its way.
+
+        Raises RedisAwayError when the server refuses whatever it is sent.
+        """
+        stream = self.streams.current
+        if error.out_of_memory and stream:
+            self.streams.void(stream.name)
+            self._refuse(stream.name, error, outcome)
+            end = time.monotonic() + _ROOM
+            while self._target.is_full() and time.monotonic() < end:
+                time.sleep(0.005)  # its thread lets go after the piece that it sends
+        self._target.probe()
+
+    def _apply_in_parts(
+        self, commands: Sequence[Command], error: RedisRefusedError, outcome: Outcome
+    ) -> None:
+        """Carry out commands that were refused together, as far as they are not refused alone."""
+        if len(commands) == 1:
+            self._refuse(_name(commands[0]), error, outcome)
+            return
+        middle = len(commands) // 2
+        for part in (commands[:middle], commands[middle:]):
+            try:
+                self._target.apply(part)
+                outcome.done += part
+            except RedisRefusedError as refusal:
+                self._apply_in_parts(part, refusal, outcome)
+
+    def _refuse(self, name: bytes, error: Exception, outcome: Outcome) -> None:
+        self.skipped.note(
+            name, f"is refused by Redis ({error}): its key stays as it is, and it is tried again"
+        )
+        outcome.deferred[name] = _SELDOM
+
+    def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, *, is_overdue: bool) -> None:
+        """Have a large file brought, now or later."""
+        current = self.streams.current
+        if current:
+            if current.name == name and current.could_be(file.signature):
+                current.overdue |= is_overdue
+            else:
+                self.streams.void(name)
+                self.streams.wait(name, overdue=is_overdue)
+        elif not is_overdue and self._news.of([name]):
+            outcome.held_back.append(name)
+        elif not self._target.has_room(file.size):
+            error = RedisRefusedError("its maxmemory has no room for it")
+            self._refuse(name, error, outcome)
+        else:
+            upload = self._target.upload(name)
+            self.streams.start(name, file, upload, overdue=is_overdue)
+            return
+        file.close()
+
+    def _arrived(self, stream: Stream) -> Outcome:
+        """Do what follows from how a large file came."""
+        outcome, name = Outcome(), stream.name
+        if stream.is_void:
+            stream.upload.void()
+        elif stream.end is End.WHOLE:
+            if not stream.overdue and self._news.has_writer(name):
+                stream.upload.void()
+                outcome.held_back.append(name)
+            else:
+                self._take_effect(stream, outcome)
+        elif stream.end is End.REFUSED and stream.error:
+            self._refuse(name, stream.error, outcome)
+        elif stream.end is End.UNREADABLE:
+            self.skipped.note(name, f"cannot be read ({stream.error}): its key stays as it is")
+            outcome.deferred[name] = _SELDOM
+        elif isinstance(stream.error, RedisAwayError):
+            # If the server is away, so is the other connection.
+            self._refuse(name, stream.error, outcome)
+        elif stream.error:
+            raise stream.error
+        else:
+            self._rest(stream, outcome)
+        return outcome
+
+    def _take_effect(self, stream: Stream, outcome: Outcome) -> None:
+        name, signature = stream.name, stream.signature
+        is_sure = stream.steady and not stream.racy
         try:
-            with closing(file):
-                yield
-        finally:
-            self.is_streaming = False
-            self.streamed += time.monotonic() - began
-
-    def _stream(self, name: bytes, file: LargeFile) -> Iterator[Sequence[Command]]:
-        """Bring a large file; if it does not stop changing, as it was found in the last try."""
-        for tries_left in reversed(range(_TRIES)):
-            whole = yield from self._bring(file)
-            if file.is_locked():
-                break
-            steady = whole and file.is_unchanged()
-            if steady or (whole and not tries_left):
-                arrive = Arrive(name, self._signature(name, file, steady=steady))
-                self._target.apply([arrive])
-                yield [arrive]
-                return
-            # Writers that lock the file are kept out of the last try.
-            file.again(hold=tries_left == 1)
-            if not file.is_to_be_brought(self._target.value_max):
-                break
-        self._deferred.append(name)
-
-    def _bring(self, file: LargeFile) -> Generator[Sequence[Command], None, bool]:
-        """Bring the content of a large file; return whether it was as long as it should be."""
-        size = file.signature.size
-        if self._trim_newline and file.ends_with(b"\n"):
-            size -= 1
-        self._target.reserve(size)
-        brought = 0
-        for at, piece in file.pieces():
-            self._target.bring(at, piece[: size - at])
-            brought += len(piece)
-            yield ()
-        return brought >= size
-
-    def _signature(self, name: bytes, file: File | LargeFile, *, steady: bool) -> Signature:
-        """Return the signature to remember for content that was read."""
+            arrive = self._target.arrive(
+                stream.upload, signature if is_sure else signature.unsure()
+            )
+        except RedisRefusedError as error:
+            self._refuse(name, error, outcome)
+            return
+        outcome.done.append(arrive)
+        self.skipped.clear_of([name])
         self._unsure.pop(name, None)
-        if not steady:
-            self._deferred.append(name)
-            return file.signature.unsure()
-        if file.racy:
-            self._remember(name, file.signature)
-            return file.signature.unsure()
-        return file.signature
+        if not stream.steady:
+            self._rest(stream, outcome)
+            return
+        self._changing.discard(name)
+        if not is_sure:
+            self._remember(name, signature)
+
+    def _rest(self, stream: Stream, outcome: Outcome) -> None:
+        """Have a file that changed looked at again: soon, and then when its next turn is fair."""
+        rest = _REST_MIN
+        if stream.name in self._changing:
+            rest = max(rest, _REST * (time.monotonic() - stream.began))
+        if len(self._changing) >= _CHANGING_MAX:
+            self._changing.clear()
+        self._changing.add(stream.name)
+        outcome.deferred[stream.name] = rest
 
     def _remember(self, name: bytes, signature: Signature) -> None:
         if len(self._unsure) < _UNSURE_MAX:
             self._unsure[name] = signature
 
-    def _note(self, name: bytes, found: Found) -> None:
-        if not isinstance(found, Unfit):
-            self.skipped.pop(name, None)
-        elif self.skipped.get(name) != found.why and len(self.skipped) < _SKIPPED_MAX:
-            self.skipped[name] = found.why
-            self._complain(f"{shown(name)} {found.why}")
 
-    def _complain(self, words: str) -> None:
-        """Log an error, but not more than LINES_MAX a second."""
-        if time.monotonic() >= self._complaints_end:
-            self._complaints_end, self._complaints = time.monotonic() + 1, 0
-        self._complaints += 1
-        if self._complaints <= LINES_MAX:
-            log.error("%s", words)
-        elif self._complaints == LINES_MAX + 1:
-            log.error("other names are not mirrored either: `mdvp-sync status` says which and why")
+def _name(command: Command) -> bytes:
+    return command.new if isinstance(command, Rename) else command.name
 
 
 def _in_batches(groups: Iterable[Sequence[Rename]]) -> Iterator[list[Rename]]:

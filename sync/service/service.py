@@ -13,13 +13,16 @@ from contextlib import closing
 from typing import NoReturn
 
 from sync.core.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
+from sync.core.schedule import Rescan
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
 from sync.redis.target import Target
+from sync.report.board import Board
 from sync.report.lines import Report
 from sync.report.status import WAITING
 from sync.service.mirror import Mirror
-from sync.service.session import Board, Rescan, Session
+from sync.service.news import News
+from sync.service.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +38,15 @@ class Service:
         self,
         open_directory: Callable[[], Directory],
         target: Target,
-        make_mirror: Callable[[Directory, bool], Mirror],
+        make_mirror: Callable[[Directory, News, Callable[[], None], bool], Mirror],
         report: Report,
         board: Board,
         rescan: Rescan,
     ) -> None:
         """Keep `target` equal to the directory that `open_directory` opens.
 
-        `make_mirror` is told whether the server is short of memory.
+        `make_mirror` is told what to call to wake the session, and whether the server is short of
+        memory.
         """
         self._open_directory = open_directory
         self._target = target
@@ -94,14 +98,15 @@ class Service:
             time.sleep(min(left, _BEAT))
 
     def _make_session(self, directory: Directory, watch: Watch) -> Session:
-        mirror = self._make_mirror(directory, self._out_of_memory)
+        news = News(watch)
+        mirror = self._make_mirror(directory, news, watch.wake, self._out_of_memory)
         return Session(
-            directory, watch, self._target, mirror, self._report, self._board, self._rescan
+            directory, watch, news, self._target, mirror, self._report, self._board, self._rescan
         )
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)
-        return f"Redis at {self._target}" if redis_away else "the directory"
+        return f"Redis at {self._board.where}" if redis_away else "the directory"
 
     def _say(self, what: str) -> None:
         """Log what the service waits for, once."""

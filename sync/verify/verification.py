@@ -9,147 +9,25 @@ are very many suspects they are dealt with before others are looked for.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from sync.core.changes import Signature, shown
 from sync.core.errors import RedisChangedError
-from sync.disk.files import Directory, File, LargeFile, Locked, Unfit
+from sync.disk.files import Directory
 from sync.redis.target import Target
 from sync.report.figures import counted, size
 from sync.report.screen import Screen
 from sync.service.mirror import Mirror
+from sync.verify.comparison import BUSY, Comparison, Differs, Look, Skipped, Unsure
 
 _PATIENCE = 2.0  # seconds that a suspect has; a service that follows takes less than one
 _PAUSE = 0.1  # seconds between two looks at suspects
 _SUSPECTS_MAX = 50_000  # some 30 MB of them, if their names are as long as can be
 _NAMES_MAX = 1000  # looked at together
-_BYTES_MAX = 8 << 20  # compared together
 _LINES_MAX = 1000  # of each kind
 _FILE = 16 << 10  # bytes that are compared in about the time that it takes to open a file
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was found under a name that is not equal; `why` completes a sentence about it."""
-
-    why: str
-
-
-class Differs(Look):
-    """Redis does not hold what is on disk."""
-
-
-class Unsure(Look):
-    """The file cannot be compared now; perhaps it can be when one looks again."""
-
-
-class Skipped(Look):
-    """What is on disk is not to be in Redis."""
-
-
-_LOCKED = Unsure("is locked by its writer")
-_BUSY = Unsure("is written to all the time")
-
-
-class Comparison:
-    """Compares files, by name, with what Redis holds."""
-
-    def __init__(self, directory: Directory, target: Target, *, trim_newline: bool = False) -> None:
-        """Compare names in `directory` with keys of `target`.
-
-        With `trim_newline`, Redis is to have a file without its final newline.
-        """
-        self._directory = directory
-        self._target = target
-        self._newline = b"\n" if trim_newline else b""
-
-    def look(
-        self, names: Sequence[bytes], tick: Callable[[int], object] = lambda _: None
-    ) -> dict[bytes, Look]:
-        """Return what was found under those of some names that are not equal.
-
-        Calls `tick` with how many bytes were compared since the last time.
-        """
-        looks: dict[bytes, Look] = {}
-        contents: dict[bytes, bytes] = {}
-        waiting = 0
-        for name, entry in zip(names, self._target.entries(names), strict=True):
-            match self._directory.read(name, self._target.value_max):
-                case File(content=content):
-                    contents[name] = content.removesuffix(self._newline)
-                    waiting += len(content)
-                case LargeFile() as file:
-                    with closing(file):
-                        if look := self._compare_large(name, file, tick):
-                            looks[name] = look
-                case Locked():
-                    looks[name] = _LOCKED
-                case Unfit(why) if entry is None:
-                    looks[name] = Skipped(why)
-                case Unfit(why):
-                    looks[name] = Differs(f"is stale in Redis: it {why}")
-                case None if entry is not None:
-                    looks[name] = Differs("is stale in Redis: there is no such file")
-            if waiting >= _BYTES_MAX:
-                looks.update(self._compare(contents))
-                tick(waiting)
-                contents, waiting = {}, 0
-        looks.update(self._compare(contents))
-        tick(waiting)
-        return looks
-
-    def _compare(self, contents: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, Look]]:
-        """Yield the names under which Redis does not hold these contents."""
-        if not contents:
-            return
-        lengths = dict(zip(contents, self._target.lengths(tuple(contents)), strict=True))
-        # Of a value that somebody else put there only the length is known to be bearable.
-        asked = [name for name, content in contents.items() if lengths[name] in {0, len(content)}]
-        values = dict(zip(asked, self._target.values(asked), strict=True))
-        for name, content in contents.items():
-            if name not in values:
-                yield name, _other_length(len(content), lengths[name])
-            elif (value := values[name]) is None:
-                yield name, Differs("is missing in Redis")
-            elif value != content:
-                yield name, _other_content(content, value)
-
-    def _compare_large(
-        self, name: bytes, file: LargeFile, tick: Callable[[int], object]
-    ) -> Look | None:
-        size = file.signature.size
-        if self._newline and file.ends_with(self._newline):
-            size -= 1
-        (length,) = self._target.lengths([name])
-        if length != size:
-            missing = length == 0 and self._target.values([name])[0] is None
-            return Differs("is missing in Redis") if missing else _other_length(size, length)
-        compared = 0
-        for at, whole in file.pieces():
-            piece = whole[: size - at]
-            value = self._target.piece(name, at, len(piece)) if piece else b""
-            if value != piece:
-                return _other_content(piece, value, at)
-            compared += len(piece)
-            tick(len(piece))
-        return None if compared == size and file.is_unchanged() else _BUSY
-
-
-def _other_length(on_disk: int, in_redis: int) -> Differs:
-    if in_redis < 0:
-        return Differs("is no string in Redis")
-    return Differs(f"has {counted(on_disk, 'byte', 'bytes')} on disk, {in_redis:,} in Redis")
-
-
-def _other_content(on_disk: bytes, in_redis: bytes, at: int = 0) -> Differs:
-    same = (one == other for one, other in zip(on_disk, in_redis, strict=False))
-    first = next((number for number, equal in enumerate(same, 1) if not equal), None)
-    if first is None:
-        return _other_length(at + len(on_disk), at + len(in_redis))
-    return Differs(f"differs from byte {at + first:,} on")
 
 
 def mend(names: Sequence[bytes], mirror: Mirror) -> None:
@@ -164,6 +42,9 @@ def mend(names: Sequence[bytes], mirror: Mirror) -> None:
         try:
             for _ in mirror.examine(part):
                 pass
+            while mirror.streams.count:
+                for _ in mirror.arrive():
+                    pass
             deadline = time.monotonic() + _PATIENCE
         except RedisChangedError:
             # The service was faster; with fewer names at once it is less likely to be.
@@ -287,7 +168,7 @@ class Verification:
         if isinstance(look, Differs) and self._directory.signature(name) != before.signature:
             (entry,) = self._target.entries([name])
             if entry not in {None, before.entry}:
-                return _BUSY  # it is followed, but has not stopped changing
+                return BUSY  # it is followed, but has not stopped changing
         return look
 
     def _conclude(self, looks: Mapping[bytes, Look]) -> None:

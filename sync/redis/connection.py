@@ -1,0 +1,167 @@
+"""A connection to a Redis server: requests out, answers in, and what a refusal means in words.
+
+Failure model. A connection that was lost is not opened again by itself: a server that was away may
+have come back empty. An answer that is an error is an answer; whoever asked decides.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import redis
+from hiredis import pack_command
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from sync.core.errors import (
+    OUT_OF_MEMORY,
+    RedisAwayError,
+    RedisRefusedError,
+    SettingsError,
+)
+
+Request: TypeAlias = tuple[Any, ...]  # of bytes and int
+
+_TIMEOUT = 10.0  # seconds; no command is so large that it takes one
+
+# What a reconcile after a refusal is for, and the way out of it.
+_CAUSES: dict[type[Exception], str] = {
+    redis.OutOfMemoryError: OUT_OF_MEMORY,
+    redis.ReadOnlyError: "Redis was read-only",
+}
+_WAYS_OUT: dict[type[Exception], str] = {
+    redis.AuthenticationError: " REDIS_PASSWORD must be the server's",
+    redis.OutOfMemoryError: " Raise its maxmemory, or remove files",
+    redis.ReadOnlyError: " It is a replica: name its master in REDIS_URL",
+}
+# What a request says of a key of ours that somebody has put something else under.
+_FOREIGN = ("WRONGTYPE", "value is not an integer")
+
+
+class Address:
+    """Where a Redis server is, and how one connects to it."""
+
+    def __init__(self, url: str, password: str | None) -> None:
+        """Take the server at `url`, with `password` if the URL has none; connect nowhere yet.
+
+        Raises SettingsError.
+        """
+        try:
+            self._pool = redis.ConnectionPool.from_url(
+                url,
+                password=password,
+                socket_timeout=_TIMEOUT,
+                socket_connect_timeout=_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+            )
+            self.dial()
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
+        if self._pool.connection_kwargs.get("decode_responses"):
+            raise SettingsError("REDIS_URL cannot be used: take decode_responses out of it")
+
+    def __str__(self) -> str:
+        """Say where the server is, without a password."""
+        at = self._pool.connection_kwargs
+        return str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
+
+    def dial(self) -> Any:  # noqa: ANN401  # redis-py's connections have no types
+        """Return a new connection of redis-py's, which is not connected yet."""
+        return self._pool.make_connection()
+
+
+class Connection:
+    """One connection.
+
+    Attributes:
+        sent: how many requests were sent over it.
+
+    """
+
+    def __init__(self, dial: Callable[[], Any]) -> None:
+        """Talk over what `dial` returns; it is opened when told to."""
+        self._connection: Any = dial()
+        self._is_open = False
+        self.sent = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether it was opened, and not lost."""
+        return self._is_open
+
+    def open(self) -> None:
+        """Connect anew. Raises RedisAwayError, as all that follows."""
+        self.close()
+        with self._away():
+            self._connection.connect()
+            self._is_open = True
+
+    def send(self, requests: Sequence[Request]) -> None:
+        """Send requests, whose answers are to be received."""
+        self.sent += len(requests)
+        self.send_raw(b"".join([pack_command(request) for request in requests]))
+
+    def send_raw(self, data: bytes | memoryview) -> None:
+        """Send bytes of the protocol."""
+        # By itself redis-py would connect again.
+        if not self._is_open:
+            raise RedisAwayError("the connection was lost")
+        with self._away():
+            self._connection.send_packed_command([data], check_health=False)
+
+    def receive(self, count: int) -> list[object]:
+        """Return so many answers in their order, refusals too."""
+        with self._away():
+            return [self._answer() for _ in range(count)]
+
+    def converse(self, *requests: Request) -> list[object]:
+        """Return the answers to requests, refusals too."""
+        self.send(requests)
+        return self.receive(len(requests))
+
+    def accepted(self, answers: Sequence[object]) -> Sequence[object]:
+        """Return these answers; end the connection and raise RedisAwayError if one is a refusal."""
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self.close()  # in the middle of a transaction, maybe
+                raise away(answer)
+        return answers
+
+    def close(self) -> None:
+        """End the connection."""
+        self._is_open = False
+        self._connection.disconnect()
+
+    def _answer(self) -> object:
+        try:
+            return self._connection.read_response()
+        except redis.ResponseError as error:
+            return error
+
+    @contextmanager
+    def _away(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            self.close()
+            raise away(error) from error
+
+
+def away(error: Exception) -> RedisAwayError:
+    """Say what an error of the server, or of the connection, means for all that is to be done."""
+    words = str(error) or type(error).__name__
+    if any(each in words for each in _FOREIGN):
+        words += "; delete the keys that begin with /mdvp-sync/"
+    found = RedisAwayError(words + _WAYS_OUT.get(type(error), ""))
+    found.cause = _CAUSES.get(type(error), found.cause)
+    return found
+
+
+def refused(answers: Sequence[object]) -> RedisRefusedError | None:
+    """Return the first refusal among the answers to a transaction, None if there is none."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            return RedisRefusedError(
+                str(answer).rstrip("."), out_of_memory=isinstance(answer, redis.OutOfMemoryError)
+            )
+    return None

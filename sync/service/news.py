@@ -1,0 +1,73 @@
+"""What has happened in the directory and is not followed yet."""
+
+import time
+from collections.abc import Iterable
+
+from sync.core.plan import Pending
+from sync.disk.files import now
+from sync.disk.watch import Watch
+
+_PATIENCE = 0.5  # seconds that a file may stay open before it is mirrored all the same
+_RETRY = 0.1  # seconds before another look at a file that could not be read
+
+
+class News:
+    """The events of one watch, from the kernel's queue to the plan.
+
+    Attributes:
+        pending: the changes that wait for their turn.
+        arrived: when the first of them came that was not taken yet (s); None when there is none.
+        drained: until when what had happened was known then, by `files.now`.
+        is_new: whether something has come since this was unset.
+
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        """Take up what `watch` tells."""
+        self._watch = watch
+        self.pending = Pending(_PATIENCE, _RETRY)
+        self.arrived: float | None = None
+        self.drained = 0
+        self.is_new = False
+
+    def drain(self) -> None:
+        """Take up what has happened; the kernel's queue of events must not fill up."""
+        self.drained = now()
+        changes = self._watch.read()
+        if not changes:
+            return
+        at = time.monotonic()
+        self.pending.add(changes, at)
+        self.arrived = self.arrived or at
+        self.is_new = True
+        if self.pending.overflowed:
+            # More than is remembered: as if the kernel had dropped it.
+            self.pending.overflowed = False
+            self._watch.lost = True
+
+    def of(self, names: Iterable[bytes]) -> set[bytes]:
+        """Return those of some names under which something has happened by now."""
+        self.drain()
+        if self.pending.is_quiet:
+            return set()
+        return {name for name in names if self.pending.has_news(name)}
+
+    def has_writer(self, name: bytes) -> bool:
+        """Say whether somebody is writing to a file by now, and has not closed it."""
+        self.drain()
+        return self.pending.is_unfinished(name)
+
+
+class NoNews(News):
+    """For whoever has no watch."""
+
+    def __init__(self) -> None:
+        """Know of nothing."""
+
+    def of(self, names: Iterable[bytes]) -> set[bytes]:  # noqa: ARG002  # as above
+        """Return no name."""
+        return set()
+
+    def has_writer(self, name: bytes) -> bool:  # noqa: ARG002  # as above
+        """Say no."""
+        return False
