@@ -47,8 +47,10 @@ class RedisServer:
         ]
         self._running = ExitStack()
 
-    def start(self) -> None:
-        self.process = self._running.enter_context(running(self._command, os.environ))
+    def start(self, *options: str) -> None:
+        """Start it with `options` of its command line beside the usual ones."""
+        command = [*self._command, *options]
+        self.process = self._running.enter_context(running(command, os.environ))
         eventually(self._answers, True)
 
     def kill(self) -> None:
@@ -123,7 +125,8 @@ class Service:
         eventually(lambda: self.get(marker.name), b"here")
         marker.unlink()
         eventually(lambda: self.get(marker.name), None)
-        assert self.redis.keys() == self.files()
+        # What is small does not wait for what is large.
+        eventually(lambda: self.redis.keys() == self.files(), True)
 
     def health(self) -> tuple[int, str]:
         """Return exit status and first line of `mdvp-sync status`."""

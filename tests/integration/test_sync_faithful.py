@@ -32,7 +32,7 @@ MIB = 1 << 20
 def is_sure(redis: RedisServer, name: str) -> bool:
     """Say whether a restart need not read the file again."""
     held = Entries(trimmed=False).decode(redis.client.hget(MANIFEST, name))  # type: ignore[arg-type]
-    return held is not None and held.ctime != 0
+    return held is not None and held.is_sure
 
 
 def status(service: Service) -> dict[str, Any]:
@@ -169,14 +169,15 @@ class TestRedis:
         for number in range(20):
             (service.root / f"small-{number}").write_bytes(b"s" * 100_000)
         service.catches_up()
-        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + MIB)
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - MIB)
         for number in range(40):
             (service.root / f"more-{number}").write_bytes(b"m" * 100_000)
         eventually(lambda: service.says("ERROR", "waiting for Redis", "maxmemory"), True)
         assert service.health()[0] == 1
         for number in range(40):
             (service.root / f"more-{number}").unlink()
-        (service.root / "small-0").unlink()
+        for number in range(15):
+            (service.root / f"small-{number}").unlink()
         eventually(lambda: service.redis.keys() == service.files(), True)
         eventually(lambda: service.health()[0], 0)
 
