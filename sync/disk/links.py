@@ -27,9 +27,9 @@ class Links:
         inodes: the file, by name, of names whose file has, or had, others here; to be read only.
         single: the file, by name, of names whose file's others are not here as far as is known;
             to be read only.
-        doubt: set when memory was not enough to know all names: only a look at all files finds
-            what was written to the others. Whoever sees to that unsets it, and does so after the
-            look, which comes across the same names again.
+        doubt: set when something happened to a file whose other names cannot be known, for want
+            of memory: only a look at all files finds what was written to them. Whoever sees to
+            that unsets it.
 
     """
 
@@ -56,7 +56,7 @@ class Links:
             return
         self.forget(name)
         if self._is_full():
-            self.doubt = True
+            self.doubt = self.doubt or search
             return
         if search and inode not in self._names:
             self._wanted.add(inode)

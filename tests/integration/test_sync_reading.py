@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import eventually
 
 from sync.core.changes import Signature
 from sync.core.errors import DirectoryGoneError
@@ -208,6 +209,7 @@ class TestWhatIsKnown:
         (root / "a").symlink_to("/etc/passwd")
         assert isinstance(directory.read(b"a", MAX, seen=seen), Unfit)
 
+    @pytest.mark.usefixtures("old")
     @pytest.mark.parametrize("seen", [True, False])
     def test_a_fifo_is_unfit(self, directory: Directory, root: Path, *, seen: bool) -> None:
         os.mkfifo(root / "a")
@@ -354,6 +356,26 @@ class TestOrdinaryFile:
         assert isinstance(found, File)
         assert (found.content, found.steady, found.racy) == (whole, True, False)
         assert "fcntl" not in locks.calls
+
+    @pytest.mark.usefixtures("old")
+    def test_is_read_again_when_only_its_ctime_tells_of_a_change(
+        self, directory: Directory, system: Module
+    ) -> None:
+        path = directory.path / "a"
+
+        def write(content: bytes) -> int:
+            path.write_bytes(content)
+            os.utime(path, ns=(1, 1))
+            return path.stat().st_ctime_ns
+
+        def change(*_: object) -> None:
+            del system.after["pread"]
+            # Until the kernel's clock has gone on.
+            eventually(lambda: write(b"two") > before, True)
+
+        before = write(b"one")
+        system.after["pread"] = change
+        assert content(directory.read(b"a", MAX)) == b"two"
 
     @pytest.mark.usefixtures("old")
     @pytest.mark.parametrize("change", ["content", "mtime", "length"])

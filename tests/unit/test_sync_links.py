@@ -297,7 +297,8 @@ class TestMemory:
         tracemalloc.start()
         try:
             for number in range(200_000):
-                known.note(b"%0*d" % (length, number), (1 << 40) + number // per_file)
+                name, inode = b"%0*d" % (length, number), (1 << 40) + number // per_file
+                known.note(name, inode, search=True)
                 if known.doubt:
                     break
             held, _ = tracemalloc.get_traced_memory()
@@ -310,9 +311,9 @@ class TestMemory:
         self, known: Links, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(links, "_NAMES_MAX", 2)
-        noted(known, a=1, b=2)
-        assert not known.doubt
-        noted(known, c=1)
+        noted(known, a=1, b=2, c=1)
+        assert not known.doubt  # nothing has happened to it
+        known.note(C, 1, search=True)
         assert known.doubt
         assert known.single == {A: 1, B: 2}
 
