@@ -99,7 +99,11 @@ class Health:
 
     def __str__(self) -> str:
         """Write it for people: first whether the service is well, then its figures."""
-        return "\n".join([self.problem or "live: Redis equals the directory", *self._lines()])
+        well = "live: Redis equals the directory"
+        if self.status and self.status.arriving:
+            arriving = counted(self.status.arriving, "large file", "large files")
+            well += f", but for {arriving} still on the way"
+        return "\n".join([self.problem or well, *self._lines()])
 
     def json(self) -> str:
         """Write it for programs: an object that always has the same keys.
@@ -122,8 +126,6 @@ class Health:
         yield f"files       {status.files:,} ({size(status.bytes)})"
         yield f"commands    {status.commands:,} sent to Redis"
         yield f"lag         {lag}"
-        if status.arriving:
-            yield f"arriving    {counted(status.arriving, 'large file', 'large files')}"
         yield f"reconciles  {', '.join(causes) or 'none yet'}"
         yield f"skipped     {status.skipped_count:,}"
         for name, why in status.skipped.items():

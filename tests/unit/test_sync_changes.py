@@ -1,9 +1,11 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from sync.core.changes import Signature, shown
+from sync.core.changes import UNSURE, Signature, shown
 
 FILE = Signature(inode=1, size=2, mtime=3, ctime=4)
 
@@ -31,8 +33,15 @@ class TestSignature:
 
     def test_that_is_unsure_is_no_files_but_still_of_the_same_content(self) -> None:
         assert FILE.unsure() != FILE
-        assert FILE.unsure().ctime == 0
+        assert (FILE.is_sure, FILE.unsure().is_sure) == (True, False)
         assert FILE.unsure().is_content_of(FILE)
+
+    @pytest.mark.parametrize("ctime", [0, UNSURE])
+    def test_of_a_file_is_sure_whatever_its_file_system_says(self, ctime: int) -> None:
+        status = SimpleNamespace(st_ino=1, st_size=2, st_mtime_ns=3, st_ctime_ns=ctime)
+        signature = Signature.of(cast("os.stat_result", status))
+        assert signature.is_sure
+        assert signature != signature.unsure()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ STATUS = Status(
 )
 KEYS = {
     *("healthy", "problem", "state", "detail", "files", "bytes", "commands", "lag_ms"),
-    *("reconciles", "skipped", "skipped_count"),
+    *("arriving", "reconciles", "skipped", "skipped_count"),
 }
 
 
@@ -183,6 +183,13 @@ def test_people_read_first_whether_all_is_well_and_then_the_figures(path: Path) 
     ]
 
 
+def test_people_read_that_large_files_are_on_their_way(path: Path) -> None:
+    written(path, Status(state=LIVE, arriving=2))
+    assert str(health(path, NOW)).splitlines()[0] == (
+        "live: Redis equals the directory, but for 2 large files still on the way"
+    )
+
+
 def test_figures_that_there_are_not_yet_are_said_in_words(path: Path) -> None:
     written(path, Status(state=LIVE))
     assert str(health(path, NOW)).splitlines()[3:] == [
@@ -203,6 +210,7 @@ def test_programs_read_the_same(path: Path) -> None:
         "bytes": 1234567,
         "commands": 17,
         "lag_ms": 0.6,
+        "arriving": 0,
         "reconciles": {"start": 1, "Redis was away": 2},
         "skipped": {"X": "is a directory"},
         "skipped_count": 2,
