@@ -6,6 +6,7 @@ equals no file's: it is transferred again.
 """
 
 import struct
+from collections.abc import Sequence
 
 from sync.core.changes import NONE, Signature
 
@@ -26,6 +27,14 @@ class Entries:
             return _ENTRY.pack(*signature) + self._mark
         except struct.error:
             return _ENTRY.pack(*signature[:2], *map(_wrapped, signature[2:])) + self._mark
+
+    def encode_all(self, signatures: Sequence[Signature]) -> list[bytes]:
+        """Return the entries for contents with these signatures."""
+        pack, mark = _ENTRY.pack, self._mark
+        try:
+            return [pack(*signature) + mark for signature in signatures]
+        except struct.error:
+            return [self.encode(signature) for signature in signatures]
 
     def decode(self, entry: bytes | None) -> Signature | None:
         """Return the signature in an entry, None when there is no entry."""

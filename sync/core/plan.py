@@ -307,8 +307,9 @@ class Pending:
 
     def release(self, names: Iterable[bytes]) -> None:
         """Forget that names were held back: they are dealt with."""
-        for name in names:
-            self._held.pop(name, None)
+        if self._held:
+            for name in names:
+                self._held.pop(name, None)
 
     def defer(self, names: Iterable[bytes], now: float, delay: float | None = None) -> None:
         """Have names examined again after `delay` seconds: what is there cannot be read now.

@@ -13,13 +13,13 @@ sent and a server that hung carries out late is thereby void, and so is what ano
 A transaction that the server refuses is not carried out, and the connection goes on.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any, NamedTuple, cast
 
 import redis
 
-from sync.core.changes import Arrive, Command, Delete, Rename, Set, Signature
+from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, Signature
 from sync.core.errors import RedisChangedError
 from sync.core.manifest import Entries
 from sync.redis.connection import Connection, Request, refused
@@ -255,10 +255,11 @@ class Target:
 
         So the server works while its next transaction is being prepared. Raises RedisAwayError.
         """
-        names = list(dict.fromkeys(_names(commands)))
+        runs = [(kind, list(run)) for kind, run in groupby(commands, type)]
+        names = _names(commands, [kind for kind, _ in runs])
         requests: list[Request] = [(b"HMGET", MANIFEST, *names)]
-        for kind, run in groupby(commands, type):
-            requests += self._requests(kind, list(run))
+        for kind, run in runs:
+            requests += self._requests(kind, run)
         self._connection.send(
             [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
         )
@@ -322,15 +323,14 @@ class Target:
             yield b"HDEL", NAMES, *names
             return
         if kind is Set:
-            pairs = ((each.name, each.content) for each in commands)
-            yield b"MSET", *chain.from_iterable(pairs)
+            yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
         yield from self._entries(commands)
 
-    def _entries(self, commands: list[Any]) -> Iterator[Request]:
-        encode = self.format.encode
-        entries = ((each.name, encode(each.signature)) for each in commands)
-        yield b"HSET", MANIFEST, *chain.from_iterable(entries)
-        yield _marks([each.name for each in commands])
+    def _entries(self, commands: Sequence[Set | Arrive | Confirm]) -> Iterator[Request]:
+        names = [each.name for each in commands]
+        entries = self.format.encode_all([each.signature for each in commands])
+        yield b"HSET", MANIFEST, *chain.from_iterable(zip(names, entries, strict=True))
+        yield _marks(names)
 
     def upload(self, name: bytes) -> Upload:
         """Return what brings a value that is large; only one at a time."""
@@ -394,13 +394,13 @@ def _number(answer: object) -> int:
         return -1
 
 
-def _names(commands: Sequence[Command]) -> Iterator[bytes]:
-    for command in commands:
-        if isinstance(command, Rename):
-            yield command.old
-            yield command.new
-        else:
-            yield command.name
+# Of the commands there are very many, and nearly all are Sets: what is done with each is little.
+def _names(commands: Sequence[Command], kinds: Collection[type]) -> list[bytes]:
+    """Return each name once that some commands of these kinds are about."""
+    if Rename not in kinds:
+        return list(dict.fromkeys([command[0] for command in commands]))
+    names = (c[:2] if isinstance(c, Rename) else c[:1] for c in commands)
+    return list(dict.fromkeys(chain.from_iterable(names)))
 
 
 def _growth(commands: Sequence[Command], held: Mapping[bytes, Signature | None]) -> int:
@@ -408,7 +408,9 @@ def _growth(commands: Sequence[Command], held: Mapping[bytes, Signature | None])
     before = {name: signature.size for name, signature in held.items() if signature}
     after = before.copy()
     for command in commands:
-        if isinstance(command, Delete):
+        if isinstance(command, Set):
+            after[command.name] = command.signature.size
+        elif isinstance(command, Delete):
             after[command.name] = 0
         elif isinstance(command, Rename):
             after[command.new] = after.pop(command.old, 0)

@@ -69,7 +69,7 @@ class Outcome:
 
     def names(self) -> Iterator[bytes]:
         """Yield the names under which something was done."""
-        return (_name(command) for command in self.done)
+        return map(_name, self.done)
 
 
 @dataclass(slots=True)
@@ -149,7 +149,8 @@ class Mirror:
         self.streams = streams
         self.skipped = skipped
         self._begun: _Batch | None = None
-        self._changing: set[bytes] = set()  # large files that changed while they were brought
+        # Large files that changed while they were brought, or for which the connection was lost.
+        self._changing: set[bytes] = set()
         # Names whose entries in Redis are unsure, with the signatures that they are to have.
         self._unsure: dict[bytes, Signature] = {}
 
@@ -208,7 +209,10 @@ class Mirror:
             yield self._arrived(stream)
         if turn := self.streams.next():
             name, is_overdue = turn
-            yield from self.examine([name], _Terms(overdue={name} if is_overdue else _NONE))
+            terms = _Terms(overdue={name} if is_overdue else _NONE)
+            # Its file's other names, if there are any, have turns of their own.
+            yield from self._batches([name], _Shared(), terms)
+            yield from self.examine(self.links.take_lost())
 
     def keep_room(self) -> None:
         """See to it that a large file on its way does not take the memory that the server has."""
@@ -293,29 +297,39 @@ class Mirror:
 
         Redis carries out one batch while files are read for the next.
         """
-        read, size_max = self._directory.read, self._target.value_max
+        size_max = self._target.value_max
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
-        overdue, pressed, _ = terms
         batch = _Batch()
-        for name in names:
-            found = read(
-                name, size_max, seen=seen, overdue=name in overdue, pressed=name in pressed
-            )
-            if type(found) is not File or found.links > 1 or name in several or name in single:
+        for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
+            if (
+                ordinary
+                and ordinary.links <= 1
+                and not (name in several or name in single or name in skipped)
+            ):
+                self._add(batch, name, ordinary)
+            else:
+                found = ordinary or self._read(name, terms, seen=seen)
                 self._note_links(name, found, shared, search=not seen)
-            if type(found) is not File:
-                self._sort_in(batch, name, found, is_overdue=name in overdue)
-            elif name not in skipped:
-                self._add(batch, name, found)
-            else:  # what was refused must not have others refused with it
-                alone = _Batch()
-                self._add(alone, name, found)
-                yield self._send(alone, terms)
-            count = len(batch.sets) + len(batch.absent)
-            if count >= NAMES_MAX or batch.size >= self._bytes_max:
+                if name in skipped and isinstance(found, File):
+                    # What was refused must not have others refused with it.
+                    alone = _Batch()
+                    self._add(alone, name, found)
+                    yield self._send(alone, terms)
+                else:
+                    self._sort_in(batch, name, found, is_overdue=name in terms.overdue)
+            if batch.size >= self._bytes_max or len(batch.sets) + len(batch.absent) >= NAMES_MAX:
                 yield self._send(batch, terms)
                 batch = _Batch()
         yield self._send(batch, terms)
+
+    def _read(self, name: bytes, terms: _Terms, *, seen: bool) -> Found:
+        return self._directory.read(
+            name,
+            self._target.value_max,
+            seen=seen,
+            overdue=name in terms.overdue,
+            pressed=name in terms.pressed,
+        )
 
     def _add(self, batch: _Batch, name: bytes, file: File) -> None:
         signature, content, _, steady, racy, closed = file
@@ -333,9 +347,11 @@ class Mirror:
         batch.sets.append(Set(name, content, signature))
 
     def _sort_in(self, batch: _Batch, name: bytes, found: Found, *, is_overdue: bool) -> None:
-        """Add to a batch what was found under a name, if that is no file of ordinary size."""
+        """Add to a batch what was found under a name."""
         outcome = batch.outcome
         match found:
+            case File():
+                self._add(batch, name, found)
             case LargeFile():
                 self._offer(name, found, outcome, is_overdue=is_overdue)
             case Locked():
@@ -495,13 +511,21 @@ class Mirror:
             self.skipped.note(name, f"cannot be read ({stream.error}): its key stays as it is")
             outcome.deferred[name] = _SELDOM
         elif isinstance(stream.error, RedisAwayError):
-            # If the server is away, so is the other connection.
-            self._refuse(name, stream.error, outcome)
+            self._lose(stream, outcome)
         elif stream.error:
             raise stream.error
         else:
             self._rest(stream, outcome)
         return outcome
+
+    def _lose(self, stream: Stream, outcome: Outcome) -> None:
+        """Do what follows from the loss of the connection over which a large file came.
+
+        If the server is away, the other connection tells. Servers close what is idle, too.
+        """
+        if stream.name in self._changing and stream.error:
+            self._refuse(stream.name, stream.error, outcome)
+        self._rest(stream, outcome)
 
     def _take_effect(self, stream: Stream, outcome: Outcome) -> None:
         name, signature = stream.name, stream.signature
@@ -524,7 +548,7 @@ class Mirror:
             self._remember(name, signature)
 
     def _rest(self, stream: Stream, outcome: Outcome) -> None:
-        """Have a file that changed looked at again: soon, and then when its next turn is fair."""
+        """Have a large file looked at again: soon, and after that when its next turn is fair."""
         rest = _REST_MIN
         if stream.name in self._changing:
             rest = max(rest, _REST * (time.monotonic() - stream.began))

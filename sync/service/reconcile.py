@@ -5,6 +5,7 @@ follows what happens meanwhile. That is safe, since each step makes names equal 
 at that moment, whatever was done before, and since the watch is older than the scan.
 """
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -75,8 +76,9 @@ class Reconcile:
 
     def count(self, outcome: Outcome) -> None:
         """Take note of what was done in it, or for it."""
-        self.sets += sum(isinstance(command, Set | Arrive) for command in outcome.done)
-        self.deletes += sum(isinstance(command, Delete) for command in outcome.done)
+        kinds = Counter(map(type, outcome.done))
+        self.sets += kinds[Set] + kinds[Arrive]
+        self.deletes += kinds[Delete]
 
     def _all(self) -> Iterator[Outcome]:
         self._news.is_new = False

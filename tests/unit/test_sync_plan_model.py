@@ -272,6 +272,28 @@ ANYTHING = [
     3,
     ALL,
 )
+# So they do when what came of that is taken name by name.
+@example(
+    [
+        (Model.exchange, (b"b", b"c")),
+        (Model.write, (b"c",)),
+        (Model.exchange, (b"c", b"a")),
+        (Model.exchange, (b"b", b"a")),
+    ],
+    3,
+    1,
+)
+# What was not sent, since its name had news, is no value that Redis has: nor under the next name.
+@example(
+    [
+        (Model.write, (b"a",)),
+        (Model.rename, (b"a", b"b")),
+        (Model.rename, (b"c", b"a")),
+        (Model.follow, (2, 0.0, 1)),
+    ],
+    3,
+    ALL,
+)
 def test_redis_ends_equal_to_the_disk_however_its_events_are_cut_into_batches(
     script: list[Step], files: int, limit: int
 ) -> None:
