@@ -165,3 +165,11 @@ def refused(answers: Sequence[object]) -> RedisRefusedError | None:
                 str(answer).rstrip("."), out_of_memory=isinstance(answer, redis.OutOfMemoryError)
             )
     return None
+
+
+def number(answer: object) -> int:
+    """Return the number that the server has given; 0 for none, -1 for what is none."""
+    try:
+        return int(answer) if isinstance(answer, bytes | int) else 0
+    except ValueError:
+        return -1

@@ -22,7 +22,7 @@ import redis
 from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, Signature
 from sync.core.errors import RedisChangedError
 from sync.core.manifest import Entries
-from sync.redis.connection import Connection, Request, refused
+from sync.redis.connection import Connection, Request, number, refused
 from sync.redis.upload import Upload
 
 # No file name has a slash in it.
@@ -120,8 +120,8 @@ class Target:
 
     def _learn(self, begun: object, latest: object, held: object, known: object) -> None:
         self._connection.accepted([begun, latest, held, known])
-        self._epoch, self.bytes = _number(begun), 0
-        self._counts = {MANIFEST: _number(held), NAMES: _number(known)}
+        self._epoch, self.bytes = number(begun), 0
+        self._counts = {MANIFEST: number(held), NAMES: number(known)}
         self._check_epoch(latest)
 
     def check(self) -> None:
@@ -143,7 +143,7 @@ class Target:
     def _check_epoch(self, epoch: object) -> None:
         if epoch is None and self._epoch:
             raise RedisChangedError("its keys were removed (FLUSHALL or the like)")
-        if _number(epoch) != self._epoch:
+        if number(epoch) != self._epoch:
             raise RedisChangedError(
                 "another mdvp-sync began to mirror to it; give each a database of its own in "
                 "REDIS_URL"
@@ -250,6 +250,18 @@ class Target:
         self.begin(commands)
         self.finish()
 
+    def remove(self, names: Sequence[bytes]) -> None:
+        """Delete keys where the server has no memory: then it takes no transaction, but takes this.
+
+        The second record goes last: if this ends half-way, what is left to be done is known by it.
+        Raises RedisAwayError.
+        """
+        held, _, known = self._ask(
+            (b"HDEL", MANIFEST, *names), (b"DEL", *names), (b"HDEL", NAMES, *names)
+        )
+        self._counts[MANIFEST] -= held
+        self._counts[NAMES] -= known
+
     def begin(self, commands: Sequence[Command]) -> None:
         """Send commands as one transaction; what was begun before has to be finished.
 
@@ -343,7 +355,7 @@ class Target:
             (b"MULTI",),
             (b"HMGET", MANIFEST, name),
         )
-        return Upload(self._large, first, b"%d" % self._epoch, name)
+        return Upload(self._large, first, self._epoch, name)
 
     def arrive(self, upload: Upload, signature: Signature) -> Arrive:
         """Give a key the value that was brought, the content of the file of this signature.
@@ -384,14 +396,6 @@ _LEARN: tuple[Request, ...] = ((b"GET", EPOCH), (b"HLEN", MANIFEST), (b"HLEN", N
 
 def _marks(names: Sequence[bytes]) -> Request:
     return (b"HSET", NAMES, *chain.from_iterable((name, b"") for name in names))
-
-
-def _number(answer: object) -> int:
-    """Return the number that the server has given; 0 for none, -1 for what is none."""
-    try:
-        return int(answer) if isinstance(answer, bytes | int) else 0
-    except ValueError:
-        return -1
 
 
 # Of the commands there are very many, and nearly all are Sets: what is done with each is little.

@@ -9,14 +9,14 @@ server forgets what has come, and the memory that it took.
 from collections.abc import Sequence
 
 from sync.core.errors import RedisChangedError
-from sync.redis.connection import Connection, Request, refused
+from sync.redis.connection import Connection, Request, number, refused
 
 
 class Upload:
     """One value on its way, as the service's thread for large files sends it."""
 
     def __init__(
-        self, connection: Connection, first: Sequence[Request], epoch: bytes, name: bytes
+        self, connection: Connection, first: Sequence[Request], epoch: int, name: bytes
     ) -> None:
         """Send it over `connection`, which is used for nothing else.
 
@@ -54,7 +54,7 @@ class Upload:
         if error := refused(answers):
             self.void()
             raise error
-        if answers[1] != self._epoch:
+        if number(answers[1]) != self._epoch:
             self.void()
             raise RedisChangedError("its keys were removed, or another mdvp-sync began")
 

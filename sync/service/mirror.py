@@ -229,8 +229,10 @@ class Mirror:
         try:
             self._target.finish()
         except RedisRefusedError as error:
-            self._make_room(error, batch.outcome)
-            self._apply_in_parts(batch.commands, error, batch.outcome)
+            commands = self._remove_first(batch, error)
+            if commands:
+                self._make_room(error, batch.outcome)
+                self._apply_in_parts(commands, error, batch.outcome)
         else:
             batch.outcome.done = batch.commands
         self._conclude(batch)
@@ -438,6 +440,15 @@ class Mirror:
             outcome.deferred.setdefault(name, None)
         if self.skipped:
             self.skipped.clear_of(each.name for each in outcome.done if isinstance(each, Set))
+
+    def _remove_first(self, batch: _Batch, error: RedisRefusedError) -> list[Command]:
+        """Delete what can go when the server has no memory; return the other commands."""
+        deletes = [each for each in batch.commands if isinstance(each, Delete)]
+        if not error.out_of_memory or not deletes:
+            return batch.commands
+        self._target.remove([each.name for each in deletes])
+        batch.outcome.done += deletes
+        return [*batch.sets]
 
     def _make_room(self, error: RedisRefusedError, outcome: Outcome) -> None:
         """See to it that what was refused is not refused for a large file that is on its way.

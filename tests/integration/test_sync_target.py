@@ -147,6 +147,17 @@ class TestRefusals:
         assert target.has_room(50 << 20)
         assert not target.has_room(100 << 20)
 
+    def test_for_want_of_memory_do_not_keep_keys_from_being_removed(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply([Set(name, b"one", SIGNATURE) for name in (b"a", b"b")])
+        redis_server.client.config_set("maxmemory", 1)
+        with pytest.raises(RedisRefusedError):  # as anything in a transaction
+            target.apply([Delete(b"a")])
+        target.remove([b"a"])
+        target.check()
+        assert redis_server.keys() == {b"b": b"one"}
+
 
 class TestRecords:
     def test_one_tells_what_is_ours_when_the_other_is_gone(
