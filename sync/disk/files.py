@@ -41,6 +41,9 @@ _PAUSE = 50e-6  # seconds; the kernel makes some 0.1 ms of it, so that all tries
 _SMALL = 16 << 10  # bytes that are read in about the time that it takes to ask for a lock
 _PIECE = 1 << 20  # bytes; larger files are read in pieces of this size
 _AT_ONE_TIME = 50  # files that are read before the clock is looked at again
+# ns; a writer that has a file open for longer is not waited for. Of one that was at work before the
+# watch began nothing was heard.
+_PATIENCE = 500_000_000
 _COARSEST = 2_000_000_000  # ns; no file system keeps times in larger steps
 _CLOCK_REALTIME_COARSE = 5  # <linux/time.h>; the time module has no name for it
 _new = tuple.__new__
@@ -154,6 +157,14 @@ class Unfit:
     """What is there cannot be a value; `why` completes a sentence that begins with its name."""
 
     why: str
+
+
+class _Haste(NamedTuple):
+    """How a writer is waited for: see `Directory.read`."""
+
+    unheard: bool
+    overdue: bool
+    pressed: bool
 
 
 # None: there is nothing of this name.
@@ -310,7 +321,8 @@ class Directory:
         """Read files, each with its name, that are as nearly all are: small, and not just changed.
 
         What is not, or cannot be read, has None: it takes a closer look, by `read`. Files that were
-        `seen` to be regular ones just now are not looked at before they are opened.
+        `seen` to be regular ones just now are not looked at before they are opened, and are not
+        ordinary if they have changed in the last half second: perhaps nobody heard of that.
         """
         began = now()  # an earlier time than that of the read makes more files racy, and not fewer
         for number, name in enumerate(names, 1):
@@ -325,7 +337,7 @@ class Directory:
                 yield name, None
                 continue
             try:
-                found = _read_ordinary(fd, size_max, began)
+                found = _read_ordinary(fd, size_max, began - _PATIENCE if seen else began)
             except OSError:
                 found = None
             finally:
@@ -360,6 +372,9 @@ class Directory:
         2 ms, in which nobody has it open; then it is read all the same, but not if it is `pressed`
         too and somebody surely has it open.
 
+        Of a file that was `seen` in a scan perhaps no event was heard. So it counts as written to
+        just now for half a second.
+
         The process must ignore SIGIO: the kernel sends it to who asks, when a writer comes just
         then.
         """
@@ -380,7 +395,7 @@ class Directory:
             return _not_opened(error)
         found: Found = None
         try:
-            found = self._read_open(fd, size_max, overdue=overdue, pressed=pressed)
+            found = self._read_open(fd, size_max, _Haste(seen, overdue, pressed))
         except OSError as error:
             found = _failed(error)
         finally:
@@ -388,13 +403,19 @@ class Directory:
                 _close(fd)
         return found
 
-    def _read_open(self, fd: int, size_max: int, *, overdue: bool, pressed: bool) -> Found:
+    def _read_open(self, fd: int, size_max: int, haste: _Haste) -> Found:
+        since = now() - _PATIENCE if haste.unheard else now()
         found = self._read_once(fd, size_max)
+        if not isinstance(found, File | LargeFile):
+            return found
+        recent = found.racy or can_be_now(found.signature.ctime, since)
         if isinstance(found, File):
-            if found.racy or not found.steady:
-                return self._read_anew(fd, size_max, found, overdue=overdue, pressed=pressed)
-        elif isinstance(found, LargeFile) and found.racy and (pressed or not overdue):
-            return Busy() if _has_writer(fd) else found
+            if recent or not found.steady:
+                return self._read_anew(fd, size_max, found, haste)
+        elif recent and (haste.pressed or not haste.overdue):
+            has_writer = _has_writer(fd)
+            if has_writer or (has_writer is None and haste.unheard and not haste.overdue):
+                return Busy(is_open=bool(has_writer))
         return found
 
     def _read_once(self, fd: int, size_max: int) -> File | LargeFile | Locked | Unfit:
@@ -419,9 +440,7 @@ class Directory:
         racy = can_be_now(before.st_ctime_ns, began)
         return File(Signature.of(before), content, before.st_nlink, steady, racy)
 
-    def _read_anew(
-        self, fd: int, size_max: int, found: File, *, overdue: bool, pressed: bool
-    ) -> Found:
+    def _read_anew(self, fd: int, size_max: int, found: File, haste: _Haste) -> Found:
         """Return what to make of a file that may be being written to, and was `found` like this.
 
         To ask for writers after the read is not enough: one may have closed the file in between,
@@ -429,12 +448,13 @@ class Directory:
         are none, and believed when it is the same.
         """
         has_writer: bool | None = None
+        unheard, overdue, pressed = haste
         for _ in range(_TRIES_OVERDUE if overdue else _TRIES):
             _unlock(fd)
             has_writer = _has_writer(fd)
             # Nobody knows: who has just emptied a file is likely to be about to write to it.
-            may_be_truncated = has_writer is None and not found.content
-            if not overdue and (has_writer or may_be_truncated):
+            may_have = has_writer is None and (unheard or not found.content)
+            if not overdue and (has_writer or may_have):
                 return Busy(is_open=bool(has_writer))
             if has_writer:
                 time.sleep(_PAUSE)
