@@ -413,6 +413,23 @@ class TestWriters:
         assert not seen.other_than(values)
 
 
+    def test_one_was_at_work_before_the_watch_began(self, service: Service) -> None:
+        path, values = service.root / "a", set[Value]()
+        self.written(path, b"at first", values)
+        service.catches_up()
+        values.add(Value.of(b"one half, the other half"))
+        with beheld(service.redis.socket, "a") as seen:
+            with path.open("wb", buffering=0) as writer:
+                writer.write(b"one half, ")
+                stay(0.05)
+                # What follows has heard nothing of the writer.
+                service.redis.client.client_kill_filter(_type="normal", skipme=True)
+                eventually(lambda: len(service.lines(" equals ")), 2)
+                writer.write(b"the other half")
+            eventually(lambda: service.get("a"), b"one half, the other half")
+        assert not seen.other_than(values)
+
+
 class TestSmallBesideLarge:
     """Row 5: what is small does not wait for what is large."""
 
