@@ -424,6 +424,7 @@ class TestWriters:
                 stay(0.05)
                 # What follows has heard nothing of the writer.
                 service.redis.client.client_kill_filter(_type="normal", skipme=True)
+                (service.root / "b").touch()
                 eventually(lambda: len(service.lines(" equals ")), 2)
                 writer.write(b"the other half")
             eventually(lambda: service.get("a"), b"one half, the other half")
