@@ -29,17 +29,16 @@ class Plan:
     once, so that a name can be both.
 
     Of the names in `examine`, those that are `overdue` are to be read as they are, though a writer
-    may be at work: their patience is over. Of these, those that are `pressed` have had writers that
-    followed each other: if it is known that one has the file open, it is for its close to come. Of
-    those that are `vacated` nothing need be wondered
-    about when nothing is found under them: a rename took their file elsewhere, or it vanished after
-    a rename from a name under which Redis could have its value.
+    may be at work: their patience is over. Those that are `alone` are looked at without the other
+    names of their files, which were looked at when something happened. Of those that are `vacated`
+    nothing need be wondered about when nothing is found under them: a rename took their file
+    elsewhere, or it vanished after a rename from a name under which Redis could have its value.
     """
 
     moves: Mapping[bytes, bytes]
     examine: tuple[bytes, ...]
     overdue: frozenset[bytes] = frozenset()
-    pressed: frozenset[bytes] = frozenset()
+    alone: frozenset[bytes] = frozenset()
     vacated: frozenset[bytes] = frozenset()
 
     def __bool__(self) -> bool:
@@ -222,10 +221,7 @@ class Pending:
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
-        self._pressed: set[bytes] = set()  # of these: one writer follows another
-        self._held: dict[bytes, float] = {}  # since when a name is held back, until its release
-        # Since when the next writer kept a change from being taken, until that is taken.
-        self._overtaken: dict[bytes, float] = {}
+        self._alone: set[bytes] = set()  # of the ready ones: they were deferred, and nothing came
         self._left: set[bytes] = set()  # a rename took the file, and nothing came since
         self._gone: set[bytes] = set()  # a file that a rename had brought changed, or vanished
         self._last_rename: tuple[bytes, bytes] | None = None  # old name, new name
@@ -272,44 +268,37 @@ class Pending:
         """
         return name in self._ready or name in self._unfinished
 
-    def hold_back(self, names: Iterable[bytes], now: float) -> None:
-        """Have names wait for their next event: a writer was at work, so they must not be sent.
-
-        Each is taken as overdue `patience` seconds after it was first held back, or became
-        unfinished, at the latest. That it was held back is remembered until its `release`.
-        """
-        for name in names:
-            self._is_outdated(name)
-            due = self._unfinished.due_of(name)
-            began = now if due is None else min(now, due - self._patience)
-            due = self._held.setdefault(name, began) + self._patience
-            if name not in self._ready:
-                self._deferred.drop(name)
-                self._unfinished.put(name, due)
-            self._stay_bounded()
-
     def is_unfinished(self, name: bytes) -> bool:
         """Say whether the name waits for the close of its writer."""
         return name in self._unfinished
 
-    def wait_for_close(self, names: Iterable[bytes], now: float) -> None:
-        """Have names wait for a close: it is known that somebody has the file open for writing.
+    def hold_back(self, names: Iterable[bytes], now: float) -> None:
+        """Have names wait for a close: a writer is at work, so what was read must not be sent.
 
-        Whoever that is has not had it for longer than since the last event, or just now.
+        Each is taken as overdue when no close has come after `patience` seconds.
         """
         for name in names:
             self._is_outdated(name)
-            self._held.pop(name, None)
             if name not in self._ready and name not in self._unfinished:
                 self._deferred.drop(name)
                 self._unfinished.put(name, now + self._patience)
             self._stay_bounded()
 
-    def release(self, names: Iterable[bytes]) -> None:
-        """Forget that names were held back: they are dealt with."""
-        if self._held:
-            for name in names:
-                self._held.pop(name, None)
+    def put_back(self, names: Iterable[bytes], plan: Plan) -> None:
+        """Have names of a plan examined later after all: there was no time."""
+        for name in names:
+            self._is_outdated(name)
+            if name in self._ready or name in self._unfinished:
+                continue
+            self._ready.put(name, None)
+            for flags, those in (
+                (self._overdue, plan.overdue),
+                (self._alone, plan.alone),
+                (self._left, plan.vacated),
+            ):
+                if name in those:
+                    flags.add(name)
+            self._stay_bounded()
 
     def defer(self, names: Iterable[bytes], now: float, delay: float | None = None) -> None:
         """Have names examined again after `delay` seconds: what is there cannot be read now.
@@ -341,35 +330,27 @@ class Pending:
         """
         for name in self._unfinished.take(now, limit):
             self._overdue.add(name)
-            if name in self._held:
-                self._pressed.add(name)
             self._ready.put(name, None)
         for name in self._deferred.take(now, limit):
+            self._alone.add(name)
             self._ready.put(name, None)
         taken = self._ready.take(limit)
         if self._has_exchanges and self._has_changes:
             taken = dict.fromkeys(taken)
-        plan = self._plan(taken, now)
-        for names in (self._overdue, self._pressed, self._left, self._gone):
+        plan = self._plan(taken)
+        for names in (self._overdue, self._alone, self._left, self._gone):
             names.difference_update(taken)
-        for name in taken:
-            self._overtaken.pop(name, None)
         if not self._ready:
             self._has_changes = self._has_exchanges = False
         return plan
 
-    def _plan(self, taken: Mapping[bytes, bytes | None], now: float) -> Plan:
+    def _plan(self, taken: Mapping[bytes, bytes | None]) -> Plan:
         examine = tuple(name for name, origin in taken.items() if origin is None)
-        pressed = frozenset(
-            name
-            for name in examine
-            if name in self._pressed or self._is_over(self._held.get(name), now)
-        )
         return Plan(
             {name: origin for name, origin in taken.items() if origin is not None},
             examine,
-            overdue=pressed | self._overdue.intersection(examine),
-            pressed=pressed,
+            overdue=frozenset(self._overdue.intersection(examine)),
+            alone=frozenset(self._alone.intersection(examine)),
             vacated=frozenset(name for name in examine if name in self._left or name in self._gone),
         )
 
@@ -377,18 +358,14 @@ class Pending:
         self._has_changes = True
         self._left.discard(name)
         self._gone.discard(name)
+        self._alone.discard(name)
+        if name in self._overdue:
+            return
         if self._is_examined_soon(name):
-            # Its new writer has it now. But one writer after the other must not keep it for ever.
-            since = self._overtaken.setdefault(name, now)
-            if self._is_over(since, now) or self._is_over(self._held.get(name), now):
-                self._overdue.add(name)
-                self._pressed.add(name)
-            if name in self._overdue:
-                return
-            self._ready.drop(name)
+            self._ready.drop(name)  # its new writer has it now
         if name not in self._unfinished:
-            due = min(now, self._held.get(name, now)) + self._patience
             # What was to rest for longer (it is large, and took its time) does so.
+            due = now + self._patience
             self._unfinished.put(name, max(due, self._deferred.due_of(name) or due))
             self._deferred.drop(name)
 
@@ -408,7 +385,9 @@ class Pending:
         # The file that had the new name may have others, so a write to it is to be looked at.
         is_written = self._is_examined_soon(new) and new not in self._left
         is_written |= self._settle_name(new)
-        # Of a file that waits Redis does not have the content yet, so there is nothing to move.
+        # Of a file that waits Redis does not have the content yet, so there is nothing to move; and
+        # if it waits for its writer, it does so under its new name.
+        due = self._unfinished.due_of(old)
         waits = self._settle_name(old)
         origin = None if waits else self._ready.origin(old, old)
         self._has_changes |= waits or is_written
@@ -418,12 +397,17 @@ class Pending:
         self._ready.put(old, None)
         self._left.add(old)
         # After an overflow nobody knows what waited for the old name.
-        self._ready.put(new, None if is_written or self.overflowed else origin)
+        if due is None:
+            self._ready.put(new, None if is_written or self.overflowed else origin)
+        else:
+            if new in self._ready:
+                self._ready.drop(new)
+            self._unfinished.put(new, due)
 
     def _settle_name(self, name: bytes) -> bool:
         """Forget what is no more so of a name with news; say whether it waited for something."""
         self._overdue.discard(name)
-        self._pressed.discard(name)
+        self._alone.discard(name)
         self._left.discard(name)
         self._gone.discard(name)
         return self._unfinished.drop(name) | self._deferred.drop(name)
@@ -439,12 +423,9 @@ class Pending:
     def _is_examined_soon(self, name: bytes) -> bool:
         return name in self._ready and self._ready.origin(name) is None
 
-    def _is_over(self, since: float | None, now: float) -> bool:
-        return since is not None and now >= since + self._patience
-
     def _stay_bounded(self) -> None:
         waiting = len(self._ready) + len(self._unfinished) + len(self._deferred)
-        if waiting > self._names_max or len(self._held) > self._names_max:
+        if waiting > self._names_max:
             self._forget()
             self.overflowed = True
 

@@ -36,8 +36,6 @@ _KINDS = {
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 _TRIES = 3  # reads of a file that changes meanwhile
-_TRIES_OVERDUE = 20  # looks for a moment in which nobody writes to a file, with a pause after each
-_PAUSE = 50e-6  # seconds; the kernel makes some 0.1 ms of it, so that all tries take 2 ms
 _SMALL = 16 << 10  # bytes that are read in about the time that it takes to ask for a lock
 _PIECE = 1 << 20  # bytes; larger files are read in pieces of this size
 _AT_ONE_TIME = 50  # files that are read before the clock is looked at again
@@ -139,10 +137,16 @@ class Busy:
     """A regular file that was just written to, and whose writer has not closed it yet.
 
     What it holds may be neither what it was nor what it will be. The close is told by an event.
-    When nobody knows whether it `is_open`, it is empty, as one is that is about to be written to.
     """
 
-    is_open: bool = True
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """A regular file that was emptied just now, perhaps by somebody who is about to write to it.
+
+    The kernel does not tell whether anybody has it open, and the event of its being emptied may not
+    be out yet; it is a moment later.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +163,8 @@ class Unfit:
     why: str
 
 
-class _Haste(NamedTuple):
-    """How a writer is waited for: see `Directory.read`."""
-
-    unheard: bool
-    overdue: bool
-    pressed: bool
-
-
 # None: there is nothing of this name.
-Found: TypeAlias = File | LargeFile | Locked | Busy | Unreadable | Unfit | None
+Found: TypeAlias = File | LargeFile | Locked | Busy | Emptied | Unreadable | Unfit | None
 
 
 class Directory:
@@ -360,7 +356,6 @@ class Directory:
         *,
         seen: bool = False,
         overdue: bool = False,
-        pressed: bool = False,
     ) -> Found:
         """Read what is there under `name`, if it is a regular file of at most `size_max` bytes.
 
@@ -368,12 +363,9 @@ class Directory:
         to open a FIFO or a device can have effects on others.
 
         One that was written to just now is not read while somebody has it open for writing, as
-        far as the kernel tells: it is Busy. When it is `overdue` a moment is awaited, for up to
-        2 ms, in which nobody has it open; then it is read all the same, but not if it is `pressed`
-        too and somebody surely has it open.
-
-        Of a file that was `seen` in a scan perhaps no event was heard. So it counts as written to
-        just now for half a second.
+        far as the kernel tells: it is Busy. When it is `overdue` it is read all the same. Of a file
+        that was seen in a scan perhaps no event was heard, so it counts as written to just now for
+        half a second.
 
         The process must ignore SIGIO: the kernel sends it to who asks, when a writer comes just
         then.
@@ -395,7 +387,7 @@ class Directory:
             return _not_opened(error)
         found: Found = None
         try:
-            found = self._read_open(fd, size_max, _Haste(seen, overdue, pressed))
+            found = self._read_open(fd, size_max, unheard=seen, overdue=overdue)
         except OSError as error:
             found = _failed(error)
         finally:
@@ -403,19 +395,21 @@ class Directory:
                 _close(fd)
         return found
 
-    def _read_open(self, fd: int, size_max: int, haste: _Haste) -> Found:
-        since = now() - _PATIENCE if haste.unheard else now()
+    def _read_open(self, fd: int, size_max: int, *, unheard: bool, overdue: bool) -> Found:
+        since = now() - _PATIENCE if unheard else now()
         found = self._read_once(fd, size_max)
         if not isinstance(found, File | LargeFile):
             return found
-        recent = found.racy or can_be_now(found.signature.ctime, since)
+        if overdue:
+            return self._read_steady(fd, size_max, found)
+        recent = can_be_now(found.signature.ctime, since)
         if isinstance(found, File):
             if recent or not found.steady:
-                return self._read_anew(fd, size_max, found, haste)
-        elif recent and (haste.pressed or not haste.overdue):
+                return self._read_anew(fd, size_max, found, unheard=unheard)
+        elif recent:
             has_writer = _has_writer(fd)
-            if has_writer or (has_writer is None and haste.unheard and not haste.overdue):
-                return Busy(is_open=bool(has_writer))
+            if has_writer or (has_writer is None and unheard):
+                return Busy()
         return found
 
     def _read_once(self, fd: int, size_max: int) -> File | LargeFile | Locked | Unfit:
@@ -440,25 +434,29 @@ class Directory:
         racy = can_be_now(before.st_ctime_ns, began)
         return File(Signature.of(before), content, before.st_nlink, steady, racy)
 
-    def _read_anew(self, fd: int, size_max: int, found: File, haste: _Haste) -> Found:
+    def _read_steady(self, fd: int, size_max: int, found: Found) -> Found:
+        """Return what was `found`, or is when it is read again because it was changing."""
+        for _ in range(_TRIES):
+            if not isinstance(found, File) or found.steady:
+                break
+            _unlock(fd)
+            found = self._read_once(fd, size_max)
+        return found
+
+    def _read_anew(self, fd: int, size_max: int, found: File, *, unheard: bool) -> Found:
         """Return what to make of a file that may be being written to, and was `found` like this.
 
         To ask for writers after the read is not enough: one may have closed the file in between,
         and what was read is then from before its last write. So it is read once more when there
         are none, and believed when it is the same.
         """
-        has_writer: bool | None = None
-        unheard, overdue, pressed = haste
-        for _ in range(_TRIES_OVERDUE if overdue else _TRIES):
+        for _ in range(_TRIES):
             _unlock(fd)
             has_writer = _has_writer(fd)
-            # Nobody knows: who has just emptied a file is likely to be about to write to it.
-            may_have = has_writer is None and (unheard or not found.content)
-            if not overdue and (has_writer or may_have):
-                return Busy(is_open=bool(has_writer))
-            if has_writer:
-                time.sleep(_PAUSE)
-                continue
+            if has_writer or (has_writer is None and unheard):
+                return Busy()
+            if has_writer is None and not found.content:
+                return Emptied()
             if has_writer is None and found.steady:
                 return found
             before, again = found, self._read_once(fd, size_max)
@@ -467,9 +465,6 @@ class Directory:
             found = again
             if has_writer is False and found.steady and found[:2] == before[:2]:
                 return found._replace(closed=True)
-        if overdue and not (pressed and has_writer):
-            _unlock(fd)
-            return self._read_once(fd, size_max)
         return found if has_writer is None else Busy()
 
     def _wrong_kind(self, status: os.stat_result) -> Unfit:

@@ -90,7 +90,8 @@ class Target:
         Raises RedisAwayError.
         """
         self._open()
-        begun, _, *rest = self._converse((b"INCR", EPOCH), (b"WATCH", EPOCH), *_LEARN)
+        begun, watched, *rest = self._converse((b"INCR", EPOCH), (b"WATCH", EPOCH), *_LEARN)
+        self._connection.accepted([watched])
         # A server without memory lets no number grow, but what it holds can still be removed.
         self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
 
@@ -215,14 +216,18 @@ class Target:
         return answer if isinstance(answer, bytes) else b""
 
     def has_room(self, size: int) -> bool:
-        """Say whether the server has memory for another `size` bytes, as far as it tells us."""
+        """Say whether the server has memory for a value of `size` bytes, as far as it tells us.
+
+        While it comes that takes twice as much: the server makes ready for another like it.
+        """
         (answer,) = self._converse((b"INFO", b"memory"))
         text = answer.decode() if isinstance(answer, bytes) else ""  # not everyone may ask
         told = dict(line.split(":", 1) for line in text.split() if ":" in line)
         most = int(told.get("maxmemory", 0))
-        # Where it may evict others' keys, it makes room.
-        used = int(told["used_memory"]) if told.get("maxmemory_policy") == "noeviction" else 0
-        return not most or used + size <= most
+        # Where it may evict any key, it makes room.
+        makes_room = told.get("maxmemory_policy", "").startswith("allkeys")
+        used = 0 if makes_room else int(told.get("used_memory", 0))
+        return not most or used + 2 * size <= most
 
     def probe(self) -> None:
         """Make sure that the server takes what the service sends, if it is not for a name.
@@ -230,10 +235,14 @@ class Target:
         Raises RedisAwayError.
         """
         self._ask(
+            (b"MULTI",),
+            (b"HMGET", MANIFEST, _PROBE),
             (b"MSET", _PROBE, b""),
             (b"DEL", _PROBE),
             (b"HSET", _PROBE, b"", b""),
-            (b"DEL", _PROBE),
+            (b"HDEL", _PROBE, b""),
+            (b"EXEC",),
+            (b"WATCH", *self._watched),
         )
 
     def is_full(self) -> bool:

@@ -9,6 +9,7 @@ in parts. What it refuses of all ends the session.
 
 import time
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from sync.core.plan import Plan, settle
 from sync.disk.files import (
     Busy,
     Directory,
+    Emptied,
     File,
     Found,
     LargeFile,
@@ -39,8 +41,11 @@ NAMES_MAX = 1000
 _BYTES_MAX = 8 << 20
 _BYTES_MAX_SPARING = 1 << 17
 
+_TURN = 0.02  # seconds that a plan has, before what has happened since gets its turn
+_PARTS = 0.02  # seconds to find out which of the names in a batch are refused
 _CONFIRMED = 100  # names at once: what happens meanwhile waits
 _UNSURE_MAX = 50_000  # names remembered, some 15 MB
+_MOMENT = 0.01  # seconds
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
 _REST = 3.0  # times as long as it took, before a large file that changes is brought again
 _REST_MIN = 0.1  # seconds
@@ -54,8 +59,9 @@ class Outcome:
 
     done       what Redis has carried out
     deferred   names to be examined again, and after how many seconds (None: the usual)
-    held_back  names that a writer may have been at work under: they wait for its close
-    open       names that a writer surely is at work under
+    held_back  names that a writer is, or may be, at work under: they wait for its close
+    others     names of files that were found to have several, or have lost one: to be examined
+    left       names of a plan for which there was no time
     is_doubtful  whether something happened under a name that is nobody's, and that Redis holds
                nothing under. It may have been one more name of a file, for a moment; then what
                was written under it has changed a value, and only a look at all files tells which.
@@ -64,20 +70,18 @@ class Outcome:
     done: list[Command] = field(default_factory=list)
     deferred: dict[bytes, float | None] = field(default_factory=dict)
     held_back: list[bytes] = field(default_factory=list)
-    open: list[bytes] = field(default_factory=list)
+    others: set[bytes] = field(default_factory=set)
+    left: list[bytes] = field(default_factory=list)
     is_doubtful: bool = False
 
-    def names(self) -> Iterator[bytes]:
-        """Yield the names under which something was done."""
-        return map(_name, self.done)
-
-
-@dataclass(slots=True)
-class _Shared:
-    """Files that have several names: which were found, and under which names."""
-
-    found: set[int] = field(default_factory=set)
-    names: set[bytes] = field(default_factory=set)
+    def add(self, other: "Outcome") -> None:
+        """Add what became of other names."""
+        self.done += other.done
+        self.deferred |= other.deferred
+        self.held_back += other.held_back
+        self.others |= other.others
+        self.left += other.left
+        self.is_doubtful |= other.is_doubtful
 
 
 @dataclass(slots=True)
@@ -106,11 +110,32 @@ class _Terms(NamedTuple):
     """How some of the names are looked at; what each means is said of a `Plan`."""
 
     overdue: Collection[bytes] = _NONE
-    pressed: Collection[bytes] = _NONE
+    alone: Collection[bytes] = _NONE
     vacated: Collection[bytes] = _NONE
+    seen: bool = False  # all of them are regular files', as a scan has found just now
 
 
 _ORDINARY = _Terms()
+_NO_ROOM = RedisRefusedError("its maxmemory has no room for it")
+
+
+class _Turn:
+    """Names, as many of them as there is time for."""
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        self._names = iter(names)
+        self._ends = time.monotonic() + _TURN
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield names until the time is over; one at least."""
+        for name in self._names:
+            yield name
+            if time.monotonic() >= self._ends:
+                return
+
+    def left(self) -> list[bytes]:
+        """Return the other names."""
+        return list(self._names)
 
 
 class Mirror:
@@ -173,34 +198,32 @@ class Mirror:
             signature, names = found[name]
             if signature and names > 1:
                 self.links.note(name, signature.inode, search=True)
-        terms = _Terms(plan.overdue, plan.pressed, plan.vacated)
-        yield from self.examine(dict.fromkeys(chain(missed, plan.examine)), terms)
+        terms = _Terms(plan.overdue, plan.alone, plan.vacated)
+        turn = _Turn(dict.fromkeys(chain(missed, plan.examine)))
+        yield from self._batches(turn, terms)
+        yield self.flush()
+        yield Outcome(left=turn.left())
 
-    def examine(self, names: Iterable[bytes], terms: _Terms = _ORDINARY) -> Iterator[Outcome]:
+    def examine(self, names: Iterable[bytes], *, alone: bool = False) -> Iterator[Outcome]:
         """Make Redis hold under each of these names what is on disk.
 
-        The other names are examined too of a file that has several, or had when it still had one
-        of these.
+        The other names of a file that has several are told, if these are not to be looked at
+        `alone`.
         """
-        shared = _Shared()
-        yield from self._batches(names, shared, terms)
-        others = self.links.names(shared.found) - shared.names
-        # One of these may have been examined before the file was written to by a name that it lost.
-        while others := others | self.links.take_lost():
-            yield from self._batches(others, _Shared(), _ORDINARY)
-            others = set()
+        names = tuple(names)
+        yield from self._batches(names, _Terms(alone=names) if alone else _ORDINARY)
         yield self.flush()
 
     def examine_files(self, names: Iterable[bytes]) -> Iterator[Outcome]:
-        """Examine these names alone, each of which was found to be a regular file's just now.
+        """Examine names, each of which was found to be a regular file's just now, alone.
 
         What became of the last batch is told by what is done next, or by `flush`.
         """
-        yield from self._batches(names, _Shared(), _ORDINARY, seen=True)
+        yield from self._batches(names, _Terms(seen=True))
 
     def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
-        yield from self.examine(tuple(self.skipped))
+        yield from self.examine(self.skipped)
 
     def arrive(self) -> Iterator[Outcome]:
         """Have a large file take effect that has come, and begin with the next."""
@@ -209,17 +232,20 @@ class Mirror:
             yield self._arrived(stream)
         if turn := self.streams.next():
             name, is_overdue = turn
-            terms = _Terms(overdue={name} if is_overdue else _NONE)
             # Its file's other names, if there are any, have turns of their own.
-            yield from self._batches([name], _Shared(), terms)
-            yield from self.examine(self.links.take_lost())
+            yield from self._batches(
+                [name], _Terms(overdue=[name] if is_overdue else _NONE, alone=[name])
+            )
+            yield self.flush()
 
-    def keep_room(self) -> None:
+    def keep_room(self) -> Outcome:
         """See to it that a large file on its way does not take the memory that the server has."""
+        outcome = Outcome()
         stream = self.streams.current
         if stream and not stream.end and self._target.is_full():
             self.streams.void(stream.name)
-            self.streams.wait(stream.name, overdue=False)
+            self._refuse(stream.name, _NO_ROOM, outcome)
+        return outcome
 
     def flush(self) -> Outcome:
         """Wait for what was sent last, and say what became of it."""
@@ -232,7 +258,7 @@ class Mirror:
             commands = self._remove_first(batch, error)
             if commands:
                 self._make_room(error, batch.outcome)
-                self._apply_in_parts(commands, error, batch.outcome)
+                self._apply(commands, batch.outcome, time.monotonic() + _PARTS)
         else:
             batch.outcome.done = batch.commands
         self._conclude(batch)
@@ -292,14 +318,12 @@ class Mirror:
         self.skipped.clear_of(each.old for each in renames)
         return Outcome(done=list(renames))
 
-    def _batches(
-        self, names: Iterable[bytes], shared: _Shared, terms: _Terms, *, seen: bool = False
-    ) -> Iterator[Outcome]:
-        """Carry out what follows from what is found; note in `shared` what has other names.
+    def _batches(self, names: Iterable[bytes], terms: _Terms) -> Iterator[Outcome]:
+        """Carry out what follows from what is found.
 
         Redis carries out one batch while files are read for the next.
         """
-        size_max = self._target.value_max
+        size_max, seen = self._target.value_max, terms.seen
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
         batch = _Batch()
         for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
@@ -310,8 +334,10 @@ class Mirror:
             ):
                 self._add(batch, name, ordinary)
             else:
-                found = ordinary or self._read(name, terms, seen=seen)
-                self._note_links(name, found, shared, search=not seen)
+                found = ordinary or self._directory.read(
+                    name, size_max, seen=seen, overdue=name in terms.overdue
+                )
+                batch.outcome.others |= self._note_links(name, found, terms)
                 if name in skipped and isinstance(found, File):
                     # What was refused must not have others refused with it.
                     alone = _Batch()
@@ -322,16 +348,8 @@ class Mirror:
             if batch.size >= self._bytes_max or len(batch.sets) + len(batch.absent) >= NAMES_MAX:
                 yield self._send(batch, terms)
                 batch = _Batch()
+        batch.outcome.others |= self.links.take_lost()
         yield self._send(batch, terms)
-
-    def _read(self, name: bytes, terms: _Terms, *, seen: bool) -> Found:
-        return self._directory.read(
-            name,
-            self._target.value_max,
-            seen=seen,
-            overdue=name in terms.overdue,
-            pressed=name in terms.pressed,
-        )
 
     def _add(self, batch: _Batch, name: bytes, file: File) -> None:
         signature, content, _, steady, racy, closed = file
@@ -358,8 +376,10 @@ class Mirror:
                 self._offer(name, found, outcome, is_overdue=is_overdue)
             case Locked():
                 outcome.deferred[name] = None
-            case Busy(is_open):
-                (outcome.open if is_open else outcome.held_back).append(name)
+            case Busy():
+                outcome.held_back.append(name)
+            case Emptied():
+                outcome.deferred[name] = _MOMENT
             case Unreadable(why):
                 self.skipped.note(name, why)
                 outcome.deferred[name] = _SELDOM
@@ -367,20 +387,21 @@ class Mirror:
                 self.skipped.note(name, why)
                 batch.absent.append(name)
             case None:
-                self.skipped.clear_of([name])
                 batch.absent.append(name)
 
-    def _note_links(self, name: bytes, found: Found, shared: _Shared, *, search: bool) -> None:
+    def _note_links(self, name: bytes, found: Found, terms: _Terms) -> set[bytes]:
+        """Take note of a name of a file with several; return the others, if they matter here."""
         if isinstance(found, File | LargeFile):
             inode, links = found.signature.inode, found.links
         else:  # a name that is left out can be one of a file that is not
             inode, links = self._directory.links(name)
         if links <= 1:
             self.links.forget(name)
-            return
-        shared.names.add(name)
-        shared.found.add(inode)
-        self.links.note(name, inode, search=search)
+            return set()
+        self.links.note(name, inode, search=not terms.seen)
+        if terms.seen or name in terms.alone or name not in self.links.inodes:
+            return set()
+        return self.links.names([inode]) - {name}
 
     def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
         """Send what follows from a batch; return what became of the one before."""
@@ -395,10 +416,7 @@ class Mirror:
             self._target.begin(batch.commands)
             self._begun = batch
         else:
-            outcome.deferred |= batch.outcome.deferred
-            outcome.held_back += batch.outcome.held_back
-            outcome.open += batch.outcome.open
-            outcome.is_doubtful |= batch.outcome.is_doubtful
+            outcome.add(batch.outcome)
         return outcome
 
     def _leave_out_what_has_news(self, batch: _Batch, overdue: Collection[bytes]) -> None:
@@ -423,8 +441,9 @@ class Mirror:
             if ours:
                 yield Delete(name)
             # A key that we did not put there is not ours to delete.
-            elif name not in vacated and not self._directory.has(name):
-                batch.outcome.is_doubtful = True
+            elif not self._directory.has(name):
+                self.skipped.clear_of([name])
+                batch.outcome.is_doubtful |= name not in vacated
 
     def _conclude(self, batch: _Batch) -> None:
         """Take note of what was done of a batch."""
@@ -439,7 +458,11 @@ class Mirror:
         for name in batch.unsteady:
             outcome.deferred.setdefault(name, None)
         if self.skipped:
-            self.skipped.clear_of(each.name for each in outcome.done if isinstance(each, Set))
+            self.skipped.clear_of(
+                each[0]
+                for each in outcome.done
+                if isinstance(each, Set) or not self._directory.has(each[0])
+            )
 
     def _remove_first(self, batch: _Batch, error: RedisRefusedError) -> list[Command]:
         """Delete what can go when the server has no memory; return the other commands."""
@@ -464,46 +487,48 @@ class Mirror:
                 time.sleep(0.005)  # its thread lets go after the piece that it sends
         self._target.probe()
 
-    def _apply_in_parts(
-        self, commands: Sequence[Command], error: RedisRefusedError, outcome: Outcome
-    ) -> None:
-        """Carry out commands that were refused together, as far as they are not refused alone."""
-        if len(commands) == 1:
-            self._refuse(_name(commands[0]), error, outcome)
+    def _apply(self, commands: Sequence[Command], outcome: Outcome, deadline: float) -> None:
+        """Carry out commands, in parts as far as they are refused together."""
+        if time.monotonic() >= deadline:
+            outcome.deferred |= dict.fromkeys(map(_name, commands), 0.0)
             return
-        middle = len(commands) // 2
-        for part in (commands[:middle], commands[middle:]):
-            try:
-                self._target.apply(part)
-                outcome.done += part
-            except RedisRefusedError as refusal:
-                self._apply_in_parts(part, refusal, outcome)
+        try:
+            self._target.apply(commands)
+        except RedisRefusedError as error:
+            if len(commands) == 1:
+                self._refuse(_name(commands[0]), error, outcome)
+                return
+            middle = len(commands) // 2
+            for part in (commands[:middle], commands[middle:]):
+                self._apply(part, outcome, deadline)
+        else:
+            outcome.done += commands
 
     def _refuse(self, name: bytes, error: Exception, outcome: Outcome) -> None:
         self.skipped.note(
             name, f"is refused by Redis ({error}): its key stays as it is, and it is tried again"
         )
-        outcome.deferred[name] = _SELDOM
+        # Very many would take all the time; those that are not remembered the next rescan tries.
+        if name in self.skipped:
+            outcome.deferred[name] = _SELDOM * (1 + len(self.skipped) // 1000)
 
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, *, is_overdue: bool) -> None:
         """Have a large file brought, now or later."""
         current = self.streams.current
-        if current:
-            if current.name == name and current.could_be(file.signature):
+        with ExitStack() as unless_it_starts:
+            unless_it_starts.callback(file.close)
+            if current and current.name == name and current.could_be(file.signature):
                 current.overdue |= is_overdue
-            else:
-                self.streams.void(name)
+            elif current:
                 self.streams.wait(name, overdue=is_overdue)
-        elif not is_overdue and self._news.of([name]):
-            outcome.held_back.append(name)
-        elif not self._target.has_room(file.size):
-            error = RedisRefusedError("its maxmemory has no room for it")
-            self._refuse(name, error, outcome)
-        else:
-            upload = self._target.upload(name)
-            self.streams.start(name, file, upload, overdue=is_overdue)
-            return
-        file.close()
+            elif not is_overdue and self._news.of([name]):
+                outcome.held_back.append(name)
+            elif not self._target.has_room(file.size):
+                self._refuse(name, _NO_ROOM, outcome)
+            else:
+                unless_it_starts.pop_all()
+                upload = self._target.upload(name)
+                self.streams.start(name, file, upload, overdue=is_overdue)
 
     def _arrived(self, stream: Stream) -> Outcome:
         """Do what follows from how a large file came."""
@@ -550,6 +575,8 @@ class Mirror:
             return
         outcome.done.append(arrive)
         self.skipped.clear_of([name])
+        if stream.steady and self._directory.signature(name) != signature:
+            outcome.deferred.setdefault(name, _MOMENT)  # it has changed since, or been replaced
         self._unsure.pop(name, None)
         if not stream.steady:
             self._rest(stream, outcome)

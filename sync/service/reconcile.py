@@ -113,7 +113,7 @@ class Reconcile:
             elif not was_empty:
                 yield self._mirror.flush()
             yield Outcome()
-        yield from self._mirror.examine(())
+        yield self._mirror.flush()
         return held
 
     def _found(self, *, was_empty: bool) -> Iterator[tuple[list[bytes], list[bytes], int]]:

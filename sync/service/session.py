@@ -111,6 +111,7 @@ class Session:
         if not self._pending.is_ready:
             self._news.arrived = None
         for outcome in self._accounted(self._mirror.follow(plan)):
+            self._pending.put_back(outcome.left, plan)
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
 
@@ -130,7 +131,7 @@ class Session:
         """Look on for the other names of files that were found to have some."""
         if self._can_search():
             found = self._mirror.links.search(_SEARCHED)
-            for outcome in self._accounted(self._mirror.examine(found)):
+            for outcome in self._accounted(self._mirror.examine(found, alone=True)):
                 self._report.done(outcome.done, 0.0)
 
     def _accounted(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -147,8 +148,7 @@ class Session:
         for name, delay in outcome.deferred.items():
             self._pending.defer([name], now, delay)
         self._pending.hold_back(outcome.held_back, now)
-        self._pending.wait_for_close(outcome.open, now)
-        self._pending.release(outcome.names())
+        self._pending.defer(outcome.others, now, 0.0)
         if outcome.is_doubtful or self._mirror.links.doubt:
             self._mirror.links.doubt = False
             self._schedule.want_rescan(now, in_reconcile=self._reconcile is not None)
@@ -160,7 +160,7 @@ class Session:
         self._directory.rest()
         self._directory.wake()  # tells whether it is still the same
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
-        self._mirror.keep_room()
+        self._account(self._mirror.keep_room())
         state, detail = LIVE, ""
         if self._reconcile and self._is_reconciling():
             state, detail = RECONCILING, f"{self._reconcile.seen:,} files so far"

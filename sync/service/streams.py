@@ -69,12 +69,12 @@ class Stream:
     is_void: bool = False
 
     def could_be(self, signature: Signature) -> bool:
-        """Say whether what comes can still be of use where the file of a signature is by now.
+        """Say whether what comes may still be what a file of this signature has, or begins with.
 
         A file that has grown begins as it did, perhaps; one that was rewritten does not.
         """
         began = self.began_as
-        if self.is_void or signature.inode != began.inode:
+        if self.is_void or self.end or signature.inode != began.inode:
             return False
         return signature.mtime == began.mtime or signature.size > began.size
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sync.disk.files import Busy, Directory, File, LargeFile, Locked, Unfit, Unreadable
+from sync.disk.files import Busy, Directory, Emptied, File, LargeFile, Locked, Unfit, Unreadable
 from sync.redis.target import Target
 from sync.report.figures import counted
 
@@ -119,13 +119,13 @@ class Comparison:
 
 
 def _look_at_none(
-    found: Locked | Busy | Unreadable | Unfit | None, *, is_held: bool
+    found: Locked | Busy | Emptied | Unreadable | Unfit | None, *, is_held: bool
 ) -> Look | None:
     """Say what to make of what is not a file with a content, where Redis holds one or not."""
     match found:
         case Locked():
             return _LOCKED
-        case Busy():
+        case Busy() | Emptied():
             return BUSY
         case Unreadable(why):
             return Unsure(why)

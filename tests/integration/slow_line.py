@@ -66,11 +66,14 @@ def serve(here: str, there: str, rate: float, delay: float) -> None:
 def _requests(near: socket.socket, far: socket.socket, rate: float) -> None:
     due = 0.0
     with near, far, suppress(OSError):
-        while data := near.recv(CHUNK):
-            # What an idle line did not carry is lost: it is never faster than its rate.
-            due = max(due, time.monotonic()) + len(data) / rate
-            time.sleep(max(0.0, due - time.monotonic()))
-            far.sendall(data)
+        try:
+            while data := near.recv(CHUNK):
+                # What an idle line did not carry is lost: it is never faster than its rate.
+                due = max(due, time.monotonic()) + len(data) / rate
+                time.sleep(max(0.0, due - time.monotonic()))
+                far.sendall(data)
+        finally:
+            far.shutdown(socket.SHUT_RDWR)  # a close would wait for who receives from it
 
 
 def _answers_late(far: socket.socket, near: socket.socket, delay: float) -> None:

@@ -412,7 +412,6 @@ class TestWriters:
         print(f"{len(set(seen.values) & values)} were seen")
         assert not seen.other_than(values)
 
-
     def test_one_was_at_work_before_the_watch_began(self, service: Service) -> None:
         path, values = service.root / "a", set[Value]()
         self.written(path, b"at first", values)

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import signal
-import time
 from collections import Counter
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from sync.core.changes import Signature
 from sync.core.errors import DirectoryGoneError
 from sync.core.exclude import Excluded
 from sync.disk import files
-from sync.disk.files import Busy, Directory, File, LargeFile, Locked, Unfit, Unreadable
+from sync.disk.files import Busy, Directory, Emptied, File, LargeFile, Locked, Unfit, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,13 +82,6 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Module:
 def locks(monkeypatch: pytest.MonkeyPatch) -> Module:
     module = Module(fcntl)
     monkeypatch.setattr(files, "fcntl", module)
-    return module
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Module:
-    module = Module(time)
-    monkeypatch.setattr(files, "time", module)
     return module
 
 
@@ -539,7 +531,7 @@ class TestBusy:
     ) -> None:
         locks.fails("fcntl", errno.EACCES)
         (root / "a").write_bytes(b"")
-        assert directory.read(b"a", MAX) == Busy(is_open=False)
+        assert directory.read(b"a", MAX) == Emptied()
         assert content(directory.read(b"a", MAX, overdue=True)) == b""
 
     def test_is_not_an_empty_one_that_is_old(
@@ -550,30 +542,13 @@ class TestBusy:
         (root / "a").write_bytes(b"")
         assert content(directory.read(b"a", MAX)) == b""
 
-    def test_that_is_overdue_is_read_when_its_writer_has_closed_it(
-        self, directory: Directory, root: Path, clock: Module
+    def test_that_is_overdue_is_taken_as_it_is_and_nobody_is_asked_for(
+        self, directory: Directory, root: Path, locks: Module
     ) -> None:
-        fd = os.open(root / "a", os.O_WRONLY | os.O_CREAT)
-        free: list[bool] = []
-
-        def write(*_: object) -> None:
-            free.append(can_lock(root / "a"))
-            if clock.calls["sleep"] == 3:
-                os.write(fd, b"whole")
-                os.close(fd)
-
-        clock.before["sleep"] = write
-        assert content(directory.read(b"a", MAX, overdue=True)) == b"whole"
-        assert free == [True] * 3
-
-    def test_that_stays_so_is_taken_as_it_is_in_the_end_when_it_is_overdue(
-        self, directory: Directory, root: Path, clock: Module
-    ) -> None:
-        with writing(root / "a", b"one") as fd:
-            clock.after["sleep"] = lambda *_: os.write(fd, b"+")
+        with writing(root / "a", b"one"):
             found = directory.read(b"a", MAX, overdue=True)
-        assert content(found) == b"one" + b"+" * clock.calls["sleep"]
-        assert clock.calls["sleep"] == 20
+        assert content(found) == b"one"
+        assert "fcntl" not in locks.calls
 
     def test_that_never_holds_still_is_taken_so_where_there_are_no_leases(
         self, directory: Directory, root: Path, system: Module, locks: Module
@@ -584,6 +559,24 @@ class TestBusy:
             found = directory.read(b"a", MAX)
         assert isinstance(found, File)
         assert not found.steady
+
+
+class TestAScan:
+    @pytest.mark.parametrize("size", [3, LARGE])
+    def test_finds_a_file_busy_for_half_a_second_after_a_write_of_which_nobody_heard(
+        self, directory: Directory, root: Path, locks: Module, size: int
+    ) -> None:
+        def found() -> object:
+            found = directory.read(b"a", MAX, seen=True)
+            if isinstance(found, LargeFile):
+                found.close()
+            return found
+
+        with writing(root / "a", bytes(size)):
+            assert found() == Busy()
+            locks.fails("fcntl", errno.EACCES)
+            assert found() == Busy()
+            eventually(lambda: isinstance(found(), File | LargeFile), True)
 
 
 class TestLargeFile:

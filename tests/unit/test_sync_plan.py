@@ -144,8 +144,15 @@ class TestAnUnfinishedFile:
         assert pending.due is None
         assert bare(pending.take(9.0)) == Plan({}, (A,))
 
-    def test_that_is_renamed_waits_no_more_and_is_read_under_its_new_name(self) -> None:
-        pending = pending_after(Unfinished(A), Renamed(A, B))
+    def test_that_is_renamed_waits_for_its_writer_under_its_new_name(self) -> None:
+        pending = pending_after(Unfinished(A))
+        pending.add([Renamed(A, B)], 0.3)
+        assert pending.is_unfinished(B)
+        assert bare(pending.take(0.3)) == Plan({}, (A,))
+        assert pending.take(PATIENCE) == Plan({}, (B,), overdue=frozenset({B}))
+
+    def test_that_is_renamed_is_read_when_its_writer_closes_it(self) -> None:
+        pending = pending_after(Unfinished(A), Renamed(A, B), Changed(B))
         assert pending.due is None
         assert bare(pending.take(0.0)) == Plan({}, (A, B))
 
@@ -168,13 +175,13 @@ class TestAnUnfinishedFile:
         assert pending.due == 10.1 + PATIENCE
         assert pending.take(10.1 + PATIENCE) == Plan({}, (A,), overdue=frozenset({A}))
 
-    def test_is_not_kept_for_ever_by_one_writer_after_the_other(self) -> None:
+    def test_waits_for_the_last_of_many_that_follow_each_other(self) -> None:
         pending = pending_after(Unfinished(A))
-        for tenths in range(1, 6):
+        for tenths in range(1, 20):
             pending.add([Changed(A), Unfinished(A)], tenths / 10)
             assert not pending.take(tenths / 10)
-        pending.add([Changed(A), Unfinished(A)], 0.7)
-        assert pending.take(0.7).overdue == {A}
+        pending.add([Changed(A)], 2.0)
+        assert pending.take(2.0) == Plan({}, (A,))
 
     def test_waits_as_long_as_its_own_patience(self) -> None:
         pending = pending_after(Unfinished(A))
@@ -249,13 +256,12 @@ class TestADeferredName:
 
 
 class TestANameThatIsHeldBack:
-    def test_waits_for_its_next_event_and_its_patience_at_most(self) -> None:
+    def test_waits_for_a_close_and_its_patience_at_most(self) -> None:
         pending = pending_after()
         pending.hold_back([A, B], 1.0)
         pending.add([Changed(A)], 1.1)
         assert pending.take(1.1) == Plan({}, (A,))
-        late = frozenset({B})
-        assert pending.take(1.0 + PATIENCE) == Plan({}, (B,), overdue=late, pressed=late)
+        assert pending.take(1.0 + PATIENCE) == Plan({}, (B,), overdue=frozenset({B}))
 
     def test_stays_ready(self) -> None:
         pending = pending_after(Changed(A))
@@ -267,25 +273,42 @@ class TestANameThatIsHeldBack:
         pending.hold_back([A], 0.3)
         assert pending.due == PATIENCE
 
-    def test_that_is_rewritten_over_and_over_is_overdue_until_its_release(self) -> None:
-        pending = pending_after()
-        for tenths in range(5):
-            pending.add([Changed(A)], tenths / 10)
-            assert pending.take(tenths / 10) == Plan({}, (A,))
-            pending.hold_back([A], tenths / 10)
-        pending.add([Changed(A)], PATIENCE)
-        rewritten = frozenset({A})
-        assert pending.take(PATIENCE) == Plan({}, (A,), overdue=rewritten, pressed=rewritten)
-        pending.release([A])
-        pending.add([Changed(A)], 0.6)
-        assert pending.take(0.6) == Plan({}, (A,))
-
     @pytest.mark.parametrize("changes", [[Renamed(A, B)], [Renamed(A, B), Renamed(B, A)]])
     def test_that_has_another_name_by_now_has_no_value_to_move(self, changes: list[Change]) -> None:
         # Redis did not get what was read of the file.
         pending = pending_after(*changes)
         pending.hold_back([A], 0.0)
         assert bare(pending.take(0.0)) == Plan({}, (A, B))
+
+
+class TestANameThatIsPutBack:
+    PLAN = Plan({}, (A, B, C), overdue=frozenset({A}), alone=frozenset({B}), vacated=frozenset({C}))
+
+    def test_is_taken_again_on_the_same_terms_after_what_came_meanwhile(self) -> None:
+        pending = pending_after(Changed(D))
+        pending.put_back(self.PLAN.examine, self.PLAN)
+        assert pending.take(0.0, limit=1) == Plan({}, (D,))
+        assert pending.take(0.0) == self.PLAN
+
+    def test_is_not_read_while_a_writer_is_at_work_by_now(self) -> None:
+        pending = pending_after(Unfinished(A))
+        pending.put_back([A], self.PLAN)
+        assert not pending.take(0.0)
+
+    def test_has_no_value_to_move_if_its_file_has_another_name_by_now(self) -> None:
+        pending = pending_after(Renamed(A, B))
+        pending.put_back([A], self.PLAN)
+        assert not pending.take(0.0).moves
+
+
+class TestADeferredNameIsLookedAt:
+    def test_alone_unless_something_happened(self) -> None:
+        pending = pending_after()
+        pending.defer([A, B], 0.0, 0.0)
+        pending.add([Changed(B)], 0.0)
+        plan = pending.take(0.0)
+        assert sorted(plan.examine) == [A, B]
+        assert plan.alone == {A}
 
 
 class TestAVacatedName:

@@ -110,10 +110,11 @@ class Model:
 
     # What the service does.
 
-    def follow(self, count: int, pause: float, late: int = 0) -> Done:
+    def follow(self, count: int, pause: float, late: int = 0, turn: int = ALL) -> Done:
         """Take `count` events after a pause, and carry out what is planned.
 
-        So many `late` events come when that was planned, and the names are not yet examined.
+        So many `late` events come when that was planned, and the names are not yet examined. There
+        is time for so many names in this `turn`.
         """
         self.now += pause
         self._hear(count)
@@ -135,7 +136,8 @@ class Model:
         examined = (*settled.missed, *plan.examine)
         looked_at = [*settled.moved, *examined]
         assert len(looked_at) == len(set(looked_at)), "something is done twice"
-        self._examine(examined, plan.overdue, done)
+        self._examine(examined[:turn], plan.overdue, done)
+        self.pending.put_back(examined[turn:], plan)
         return done
 
     def _hear(self, count: int) -> None:
@@ -156,11 +158,9 @@ class Model:
                 self.pending.defer([name], self.now)
             elif self.pending.has_news(name) and name not in overdue:
                 self.pending.hold_back([name], self.now)
-                continue
             else:
                 self.redis[name] = inode.signature, inode.content
                 done.sets += 1
-            self.pending.release([name])
 
     def catch_up(self) -> None:
         self.follow(len(self.events), 0.0)
@@ -216,6 +216,7 @@ ANYTHING = [
         (Model.exchange, [THREE, THREE]),
         (Model.follow, [[1, 2, 3, 9], [0.0, RETRY, PATIENCE]]),
         (Model.follow, [[1, 3], [0.0], [2, 4]]),
+        (Model.follow, [[2, 9], [0.0], [0, 1], [1]]),
     ),
 ]
 
