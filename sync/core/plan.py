@@ -218,6 +218,8 @@ class Pending:
 
     def _forget(self) -> None:
         self._ready = _Ready()
+        # What was put back: behind all that has happened since. In its turn it is as what is ready.
+        self._later: dict[bytes, None] = {}
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
@@ -232,12 +234,12 @@ class Pending:
     @property
     def is_ready(self) -> bool:
         """Say whether there is something to take that need not wait."""
-        return bool(self._ready)
+        return bool(self._ready or self._later)
 
     @property
     def is_quiet(self) -> bool:
         """Say whether there is no name that has news."""
-        return not self._ready and not self._unfinished
+        return not (self._ready or self._later or self._unfinished)
 
     @property
     def due(self) -> float | None:
@@ -259,14 +261,15 @@ class Pending:
 
     def __contains__(self, name: object) -> bool:
         """Say whether a name is to be examined, or its value to be moved."""
-        return any(name in names for names in (self._ready, self._unfinished, self._deferred))
+        waiting = (self._ready, self._later, self._unfinished, self._deferred)
+        return any(name in names for names in waiting)
 
     def has_news(self, name: bytes) -> bool:
         """Say whether something happened under the name that is not taken yet.
 
         What is only to be looked at again, since it could not be read, is no news.
         """
-        return name in self._ready or name in self._unfinished
+        return name in self._ready or name in self._unfinished or name in self._later
 
     def is_unfinished(self, name: bytes) -> bool:
         """Say whether the name waits for the close of its writer."""
@@ -279,7 +282,7 @@ class Pending:
         """
         for name in names:
             self._is_outdated(name)
-            if name not in self._ready and name not in self._unfinished:
+            if not self.has_news(name):
                 self._deferred.drop(name)
                 self._unfinished.put(name, now + self._patience)
             self._stay_bounded()
@@ -288,9 +291,10 @@ class Pending:
         """Have names of a plan examined later after all: there was no time."""
         for name in names:
             self._is_outdated(name)
-            if name in self._ready or name in self._unfinished:
+            if self.has_news(name):
                 continue
-            self._ready.put(name, None)
+            self._deferred.drop(name)
+            self._later[name] = None
             for flags, those in (
                 (self._overdue, plan.overdue),
                 (self._alone, plan.alone),
@@ -317,7 +321,7 @@ class Pending:
             self._is_outdated(name)
             if (due := self._unfinished.due_of(name)) is not None:
                 self._unfinished.put(name, due if delay is None else max(due, now + delay))
-            elif not self._is_examined_soon(name):
+            elif not self._is_examined_soon(name) and name not in self._later:
                 self._deferred.put(name, max(now + seconds, self._deferred.due_of(name) or now))
             self._stay_bounded()
 
@@ -335,6 +339,9 @@ class Pending:
             self._alone.add(name)
             self._ready.put(name, None)
         taken = self._ready.take(limit)
+        for name in list(islice(self._later, limit - len(taken))):
+            del self._later[name]
+            taken.setdefault(name, None)
         if self._has_exchanges and self._has_changes:
             taken = dict.fromkeys(taken)
         plan = self._plan(taken)
@@ -361,6 +368,7 @@ class Pending:
         self._alone.discard(name)
         if name in self._overdue:
             return
+        self._later.pop(name, None)
         if self._is_examined_soon(name):
             self._ready.drop(name)  # its new writer has it now
         if name not in self._unfinished:
@@ -410,7 +418,9 @@ class Pending:
         self._alone.discard(name)
         self._left.discard(name)
         self._gone.discard(name)
-        return self._unfinished.drop(name) | self._deferred.drop(name)
+        was_put_back = name in self._later
+        self._later.pop(name, None)
+        return self._unfinished.drop(name) | self._deferred.drop(name) | was_put_back
 
     def _is_outdated(self, name: bytes) -> None:
         """Take to heart that Redis did not get what was found under this name.
@@ -424,7 +434,8 @@ class Pending:
         return name in self._ready and self._ready.origin(name) is None
 
     def _stay_bounded(self) -> None:
-        waiting = len(self._ready) + len(self._unfinished) + len(self._deferred)
+        waiting = len(self._ready) + len(self._later)
+        waiting += len(self._unfinished) + len(self._deferred)
         if waiting > self._names_max:
             self._forget()
             self.overflowed = True

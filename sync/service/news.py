@@ -62,7 +62,8 @@ class NoNews(News):
     """For whoever has no watch."""
 
     def __init__(self) -> None:
-        """Know of nothing."""
+        """Know of nothing, and of nothing new."""
+        self.is_new = False
 
     def of(self, names: Iterable[bytes]) -> set[bytes]:  # noqa: ARG002  # as above
         """Return no name."""

@@ -183,6 +183,9 @@ class Streams:
             part = piece[: size - sent]
             upload.send(part)
             digest.update(part)
+            # Later a file that grows cannot be told from one that was rewritten and begins alike.
+            if not sent and not stream.overdue and not file.is_unchanged():
+                return End.CHANGED
             sent += len(part)
             yield
         if sent < size:

@@ -5,213 +5,23 @@ and the clock of `unit.memory`. A script says what others do, and for how many s
 goes on before they do more.
 """
 
-import gc
 import os
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from errno import EIO, ESTALE
 from itertools import product
-from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from unit.memory import (
-    NO_LOG,
-    VALUE_MAX,
-    Clock,
-    Connection,
-    Disk,
-    Events,
-    Server,
-    Store,
-    Turns,
-    in_memory,
-)
-
-from sync.core.errors import RedisAwayError
-from sync.core.exclude import Excluded
-from sync.disk.files import Directory
-from sync.report.lines import Report
-from sync.report.status import StatusFile
-from sync.service.mirror import Mirror
-from sync.service.session import Board, Rescan, Session
+from unit.memory import Disk
+from unit.memory_redis import EPOCH, MANIFEST
+from unit.memory_redis import NAMES as RECORD
+from unit.memory_world import FOREIGN, KILL, REST, Choice, Go, Operation, Step, World
 
 EXAMPLES = 4 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
 
-PAUSE = 0.05  # seconds before the service connects again
 RARELY = 1000.0  # seconds; in a test there is no rescan but one that the service wants sooner
-REST = 8.0  # seconds in which nothing happens, and after which the service has nothing to do
-EXCLUDED = Excluded(["*~"])
-FOREIGN = {b"foreign": b"somebody else's"}
-
-
-@dataclass(frozen=True)
-class Go:
-    """The service goes on for so many steps, or, if that is None, until it has nothing to do."""
-
-    steps: int | None = None
-
-
-class Killed(BaseException):
-    """The service is killed with SIGKILL."""
-
-
-class AtRest(BaseException):
-    """The service has nothing to do any more."""
-
-
-class World:
-    """A disk, a Redis, and the service between them."""
-
-    def __init__(self, rescan: float = 0) -> None:
-        """Let the service look at all files `rescan` seconds after it last did, or never if 0."""
-        self.clock = Clock()
-        self._rescan = rescan
-        self.turns = Turns()
-        self.disk = Disk(self.clock)
-        self.server = Server(dict(FOREIGN))
-        self.foreign = FOREIGN
-        self.events = Events(self.disk, self.turns, self.clock)
-        self._connection = Connection(self.server, self.turns)
-        self._target: Store
-        self._board: Board
-        self._script: deque[Step] = deque()
-        self._left: int | None = 0
-        self._ends: float | None = None
-
-    # What a script can have happen, beside what can be done to the disk.
-
-    def kill(self) -> None:
-        raise Killed
-
-    def lose_connection(self) -> None:
-        self._connection.lost = True
-
-    def flush(self) -> None:
-        """FLUSHALL."""
-        self.server.keys.clear()
-        self.foreign = {}
-
-    def delete_key(self, name: bytes) -> None:
-        """DEL, by somebody else."""
-        self.server.keys.pop(name, None)
-
-    def stall(self) -> None:
-        """Keep the service waiting for so long that it has to look after everything again."""
-        self.clock.sleep(1.0)
-
-    def lag(self, most: int) -> None:
-        """Let at most so many events come out of one read."""
-        self.events.most = most
-
-    # What runs it.
-
-    def play(self, script: Sequence["Step"]) -> None:
-        """Run the service while what the script says is done, and until it is at rest."""
-        self._script.extend(script)
-        self._ends = None
-        self._start()
-        self.turns.others = self._others
-        with in_memory(self.disk, self.turns, self.clock):
-            at_rest = False
-            while not at_rest:
-                at_rest = self._is_at_rest()
-                if self.disk.open:
-                    gc.collect()  # closes what was not read to its end
-                self.disk.open.clear()
-
-    def _is_at_rest(self) -> bool:
-        """Run the service until it ends; say whether that was because it was at rest."""
-        try:
-            self._session()
-        except RedisAwayError:
-            self.clock.sleep(PAUSE)
-        except Killed:
-            self._without_service()
-            self._start()
-        except AtRest:
-            return True
-        return False
-
-    def _start(self) -> None:
-        """Begin with what a new process of the service knows: nothing."""
-        self._target = Store(self._connection)
-        self._board = Board(StatusFile(None), self._target)
-
-    def _without_service(self) -> None:
-        """Do what the script has until the service is to go on."""
-        while self._script and not isinstance(self._script[0], Go):
-            step = self._script.popleft()
-            if step != KILL:
-                self._do(step)
-
-    def _session(self) -> None:
-        with closing(Directory(Path("/memory"), EXCLUDED)) as directory:
-            self.events = Events(self.disk, self.turns, self.clock)
-            session = Session(
-                directory,
-                self.events,
-                self._target,
-                Mirror(directory, self._target, self._board.skipped),
-                Report(NO_LOG, lambda: self.clock.seconds),
-                self._board,
-                Rescan(self._rescan, 1),
-            )
-            session.run("test", stale_first=False)
-
-    def _others(self, idle: bool) -> None:
-        """Do what is next in the script, if the service has gone on for long enough."""
-        if self._left is None and not idle:
-            return
-        if self._left:
-            self._left -= 1
-            return
-        self._left = 0
-        while self._script:
-            step = self._script.popleft()
-            if isinstance(step, Go):
-                self._left = step.steps
-                return
-            self._do(step)
-        if self._ends is None:
-            self.disk.unlock_all()  # and nobody closes any file
-            self._ends = self.clock.seconds + REST
-        elif self.clock.seconds >= self._ends:
-            raise AtRest
-
-    def _do(self, step: "Step") -> None:
-        assert not isinstance(step, Go)
-        method, arguments = step
-        method(self.disk if method.__qualname__.startswith("Disk.") else self, *arguments)
-
-    # What is to be seen in the end.
-
-    def expected(self) -> dict[bytes, bytes]:
-        files = {name: inode.content for name, inode in self.disk.files().items()}
-        return {
-            name: content
-            for name, content in files.items()
-            if len(content) <= VALUE_MAX and name not in EXCLUDED
-        } | self.foreign
-
-    def sure(self) -> set[bytes]:
-        """Return the names of which Redis says that it has the content of the file as it is."""
-        entries = self._target.format
-        manifest = self.server.manifest()
-        return {
-            name
-            for name, inode in self.disk.files().items()
-            if manifest.get(name) == entries.encode(inode.signature)
-        }
-
-
-Operation: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]
-Step: TypeAlias = Operation | Go
-Choice: TypeAlias = tuple[Callable[..., None], list[list[object]]]
-KILL: Step = (World.kill, ())
+OFTEN = 10.0  # seconds; and here one after the other
+REST_LONG = 60.0  # seconds; what is tried again seldom was tried by then, and all was looked at
 
 
 def operations(*choices: Choice) -> list[Operation]:
@@ -223,12 +33,13 @@ NAMES: list[object] = [b"a", b"b", b"c", b"x~"]  # few, so that operations meet
 CONTENTS: list[object] = [b"", b"2", b"44", b"666", b"88888", b"too large"]
 BOOLEANS: list[object] = [True, False]
 GROUPS: list[list[Choice]] = [
-    [(Disk.tick, []), (World.stall, [])],
+    [(Disk.tick, []), (World.stall, [[1.0, 61.0, 600.0]]), (World.pace, [[1, 3, 30]])],
     [(Disk.write, [NAMES, CONTENTS]), (Disk.begin, [NAMES, CONTENTS])],
     [(Disk.rewrite, [NAMES, BOOLEANS])],
     [(Disk.rewrite, [NAMES, BOOLEANS])],
     [(Disk.write_back, [NAMES, CONTENTS])],
     [(Disk.more, [CONTENTS]), (Disk.close_all, [])],
+    [(Disk.truncate, [NAMES]), (Disk.finish, [NAMES, CONTENTS])],
     [(Disk.lock, [NAMES, CONTENTS]), (Disk.lock_and_write, [NAMES, CONTENTS])],
     [(Disk.unlock_all, [])],
     [(Disk.link, [NAMES, NAMES])],
@@ -242,13 +53,23 @@ GROUPS: list[list[Choice]] = [
     [(Disk.overflow, []), (World.lose_connection, []), (World.flush, [])],
     [(World.lag, [[1, 2, 99]])],
 ]
+# What only a rescan finds, and what is tried again seldom.
+FAULTS: list[list[Choice]] = [
+    [(Disk.break_, [NAMES, [EIO, ESTALE]]), (Disk.mend, [])],
+    [(Disk.link_elsewhere, [NAMES]), (Disk.unlink_elsewhere, [NAMES])],
+    [(Disk.write_elsewhere, [NAMES, CONTENTS])],
+    [(World.delete_key, [NAMES]), (World.append_to_key, [NAMES])],
+    [(World.delete_own, [[MANIFEST, RECORD, EPOCH]]), (World.lose_incoming, [])],
+    [(World.refuse, [NAMES]), (World.allow, [])],
+    [(World.limit_memory, [[15, 17, 20, None]])],
+]
 # Two files that Redis holds, one of them from the same tick of the clock as what comes next.
 MIRRORED: list[Step] = [(Disk.write, (b"b", b"44")), Go(), (Disk.write, (b"a", b"2")), Go()]
 
 
-def steps() -> st.SearchStrategy[Step]:
+def steps(groups: list[list[Choice]]) -> st.SearchStrategy[Step]:
     operation: list[st.SearchStrategy[Step]] = [
-        st.sampled_from(operations(*group)) for group in GROUPS
+        st.sampled_from(operations(*group)) for group in groups
     ]
     some = st.sampled_from([Go(steps) for steps in (1, 2, 3, 5, 8, 13, 21, 34)])
     go: list[st.SearchStrategy[Step]] = [some, some, some, some, st.just(Go()), st.just(Go())]
@@ -256,16 +77,16 @@ def steps() -> st.SearchStrategy[Step]:
     return st.one_of(*operation, *go)
 
 
-def scripts() -> st.SearchStrategy[list[Step]]:
+def scripts(groups: list[list[Choice]]) -> st.SearchStrategy[list[Step]]:
     # A list of lists has some 25 steps on average, and yet shrinks to none; a list would have 5.
-    parts = st.lists(st.lists(steps(), max_size=10), max_size=10)
+    parts = st.lists(st.lists(steps(groups), max_size=10), max_size=10)
     return st.tuples(st.sampled_from([[], MIRRORED]), parts).map(
         lambda drawn: [step for each in (drawn[0], *drawn[1]) for step in each]
     )
 
 
 @settings(max_examples=EXAMPLES, deadline=None, database=None)
-@given(scripts())
+@given(scripts(GROUPS))
 # Written to in the tick in which it was read, by a writer that keeps it open; when the service has
 # had the time to confirm what it read, it is killed, before it looks again.
 @example(
@@ -326,20 +147,47 @@ def test_redis_ends_equal_to_the_disk_and_a_restart_has_nothing_to_do(script: li
     check(script, RARELY if has_links else 0)
 
 
-def check(script: list[Step], rescan: float = 0) -> None:
-    world = World(rescan)
+def check(script: list[Step], rescan: float = 0, rest: float = REST) -> None:
+    world = World(rescan, rest=rest)
     world.play(script)
+    check_end(world)
 
+
+def check_end(world: World) -> None:
+    assert world.torn == []
+    assert world.robbed == []
     assert world.server.values() == world.expected()
-    assert world.server.manifest().keys() == world.expected().keys() - world.foreign.keys()
+    names = world.expected().keys() - world.foreign.keys()
+    assert world.server.manifest().keys() == names
     files = world.disk.files()
     unsure = world.server.manifest().keys() - world.sure()
     assert {name for name in unsure if not files[name].is_touched} == set()
 
     world.server.given.clear()
+    world.rest = REST
     world.play([])
     assert {name for name, _ in world.server.given} <= unsure
     assert world.server.values() == world.expected()
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None, database=None)
+@given(scripts(GROUPS + FAULTS), st.booleans())
+def test_redis_ends_equal_though_redis_and_the_disk_fail_meanwhile(
+    script: list[Step], has_leases: bool
+) -> None:
+    world = World(OFTEN, has_leases=has_leases, rest=REST_LONG)
+    world.play(script)
+    check_end(world)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None)
+@given(scripts(GROUPS), st.booleans())
+def test_a_reader_sees_whole_values(script: list[Step], has_leases: bool) -> None:
+    # Without leases the events alone tell that there is a writer: they must not come late.
+    lags = any(step[0] is World.lag for step in script if not isinstance(step, Go))
+    world = World(has_leases=has_leases or lags)
+    world.play(script)
+    assert world.torn == []
 
 
 # From before the service does anything to after it has done everything.
@@ -451,3 +299,65 @@ def test_what_was_written_through_a_name_of_a_moment_is_found() -> None:
     moment = done(("link", b"a", b"b"), ("write", b"b", b"44"), ("remove", b"b"))
     for steps in ANYWHERE:
         check([*SMALL_FILE, steps, *moment], rescan=RARELY)
+
+
+@pytest.mark.parametrize("seconds", [61.0, 600.0])
+@pytest.mark.parametrize("then", [[], [("write", b"b", b"3")], [("lose_incoming",)]])
+def test_redis_ends_equal_wherever_the_service_is_frozen(
+    seconds: float, then: list[tuple[object, ...]]
+) -> None:
+    for steps in ANYWHERE:
+        check([*LARGE_FILE, steps, *done(("stall", seconds), *then)])
+
+
+@pytest.mark.parametrize("large", [b"88888", b"44"])
+def test_what_redis_has_no_memory_for_is_that_name_s_alone(large: bytes) -> None:
+    for steps in ANYWHERE:
+        limit = len(FOREIGN[b"foreign"]) + 1
+        files = done(("limit_memory", limit), ("write", b"a", large), ("write", b"b", b"2"))
+        follows = [*[Go()] * 10, *done(("expect", b"b", b"2"), ("expect", b"a", None))]
+        check([steps, *files, *follows], rest=REST_LONG)
+
+
+@pytest.mark.parametrize("content", [b"88888", b"44"])
+def test_a_key_that_redis_refuses_is_that_name_s_alone(content: bytes) -> None:
+    for steps in ANYWHERE:
+        files = done(("refuse", b"a"), ("write", b"a", content), ("write", b"b", b"2"))
+        follows = [*[Go()] * 10, *done(("expect", b"b", b"2"), ("expect", b"a", None))]
+        check([steps, *files, *follows], rest=REST_LONG)
+
+
+@pytest.mark.parametrize("has_leases", BOOLEANS)
+@pytest.mark.parametrize("between", [0, 1, 2, 5, 13, 34])
+@pytest.mark.parametrize("content", [b"55", b"77777"])
+def test_a_reader_sees_no_file_that_the_next_writer_has_truncated(
+    has_leases: bool, between: int, content: bytes
+) -> None:
+    first, second = done(("write", b"a", content), ("truncate", b"a"))
+    for steps in ANYWHERE:
+        world = World(has_leases=has_leases)
+        last = done(("finish", b"a", b"666"))
+        world.play([*SMALL_FILE, Go(), first, steps, second, Go(between), *last])
+        assert world.torn == []
+        check_end(world)
+
+
+@pytest.mark.parametrize("error", [EIO, ESTALE])
+@pytest.mark.parametrize("file", [SMALL_FILE, LARGE_FILE])
+def test_a_file_that_cannot_be_read_keeps_its_key_and_is_read_later(
+    error: int, file: list[Step]
+) -> None:
+    breaks = done(("tick",), ("write", b"a", b"44"), ("break_", b"a", error))
+    for steps in ANYWHERE:
+        check([*file, steps, *breaks, *[Go()] * 5], rest=REST_LONG)
+        check([*file, Go(), KILL, *breaks, steps], rest=REST_LONG)
+
+
+@pytest.mark.parametrize("record", [MANIFEST, RECORD])
+def test_the_key_of_a_file_that_went_is_known_though_one_record_of_it_is_lost(
+    record: bytes,
+) -> None:
+    lost = [(World.lose_record, (record,)), *done(("remove", b"b"))]
+    for steps in ANYWHERE:
+        check([*THREE_FILES, Go(), KILL, *lost, steps])
+        check([*THREE_FILES, steps, *lost], rescan=OFTEN, rest=REST_LONG)

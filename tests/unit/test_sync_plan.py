@@ -284,16 +284,25 @@ class TestANameThatIsHeldBack:
 class TestANameThatIsPutBack:
     PLAN = Plan({}, (A, B, C), overdue=frozenset({A}), alone=frozenset({B}), vacated=frozenset({C}))
 
-    def test_is_taken_again_on_the_same_terms_after_what_came_meanwhile(self) -> None:
-        pending = pending_after(Changed(D))
+    def test_is_taken_again_on_the_same_terms_after_what_came_since(self) -> None:
+        pending = pending_after()
         pending.put_back(self.PLAN.examine, self.PLAN)
+        pending.add([Changed(D)], 0.0)
         assert pending.take(0.0, limit=1) == Plan({}, (D,))
         assert pending.take(0.0) == self.PLAN
+        assert not pending.is_ready
 
     def test_is_not_read_while_a_writer_is_at_work_by_now(self) -> None:
         pending = pending_after(Unfinished(A))
         pending.put_back([A], self.PLAN)
         assert not pending.take(0.0)
+
+    def test_is_what_happened_to_it_since(self) -> None:
+        pending = pending_after()
+        pending.put_back(self.PLAN.examine, self.PLAN)
+        pending.add([Changed(A), Unfinished(B), Renamed(C, D)], 0.0)
+        assert bare(pending.take(0.0)) == Plan({}, (A, C, D))
+        assert pending.take(PATIENCE) == Plan({}, (B,), overdue=frozenset({B}))
 
     def test_has_no_value_to_move_if_its_file_has_another_name_by_now(self) -> None:
         pending = pending_after(Renamed(A, B))

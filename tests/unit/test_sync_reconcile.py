@@ -5,11 +5,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from unit.memory import Clock, Connection, Disk, Server, Store, Turns, in_memory
+from unit.memory import NO_LOG, Clock, Disk, Server, Turns, in_memory
+from unit.memory_redis import Pool
 
+from sync.core.manifest import Entries
 from sync.disk.files import Directory
+from sync.redis.target import Target
 from sync.service.mirror import Mirror
+from sync.service.news import NoNews
 from sync.service.reconcile import Reconcile
+from sync.service.skipped import Skipped
+from sync.service.streams import Streams, at_once
 
 LARGE = b"7777"
 
@@ -32,21 +38,31 @@ class Reconciler:
     def __init__(self, disk: Disk, directory: Directory, turns: Turns) -> None:
         self.disk = disk
         self.server = Logged()
-        self.target = Store(Connection(self.server, turns))
+        pool = Pool(self.server, turns)
+        self.target = Target(pool.make_connection, Entries(trimmed=False))
         self.target.connect()
-        self.skipped: dict[bytes, str] = {}
+        self.skipped = Skipped(NO_LOG)
         self._directory = directory
 
     def run(self, *, values: bool = False, stale_first: bool = False) -> Reconcile:
         """Do a reconcile at a time when all that was written is a while ago."""
         self.disk.tick()
         self.server.log.clear()
-        mirror = Mirror(self._directory, self.target, self.skipped)
+        news = NoNews()
+        streams = Streams(at_once, lambda: None)
+        mirror = Mirror(self._directory, self.target, streams, news, self.skipped)
         reconcile = Reconcile(
-            "test", self._directory, self.target, mirror, values=values, stale_first=stale_first
+            "test",
+            self._directory,
+            self.target,
+            mirror,
+            news,
+            values=values,
+            stale_first=stale_first,
         )
         while reconcile.step() is not None:
-            pass
+            for outcome in mirror.arrive():
+                reconcile.count(outcome)
         return reconcile
 
 
@@ -64,13 +80,13 @@ def test_what_it_saw_and_did_is_counted(world: Reconciler) -> None:
     world.disk.symlink(b"d")
     first = world.run()
     assert (first.seen, first.sets, first.deletes) == (4, 3, 0)
-    assert (world.target.files, world.target.bytes) == (3, 5)
+    assert (world.target.count, world.target.bytes) == (3, 5)
 
     world.disk.remove(b"a")
     world.disk.write(b"b", b"22")
     second = world.run()
     assert (second.seen, second.sets, second.deletes) == (3, 1, 1)
-    assert (world.target.files, world.target.bytes) == (2, 6)
+    assert (world.target.count, world.target.bytes) == (2, 6)
 
 
 def test_a_redis_that_holds_nothing_is_not_asked_what_it_holds(world: Reconciler) -> None:

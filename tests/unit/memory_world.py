@@ -1,0 +1,316 @@
+"""A world in memory: the service between a disk and a Redis, and a script of what others do.
+
+The one place in which the service is put together of its parts, as `sync.cli` does.
+"""
+
+import gc
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
+from unit.memory_redis import MANIFEST, NAMES, OWN, RECORDS, VALUE_MAX, Pool
+
+from sync.core.errors import OUT_OF_MEMORY, RedisAwayError
+from sync.core.exclude import Excluded
+from sync.core.manifest import Entries
+from sync.core.schedule import Rescan
+from sync.disk.files import Directory
+from sync.redis.target import Target
+from sync.report.board import Board
+from sync.report.lines import Report
+from sync.report.status import StatusFile
+from sync.service.mirror import Mirror
+from sync.service.news import News
+from sync.service.session import Session
+from sync.service.skipped import Skipped
+from sync.service.streams import Streams
+
+PAUSE = 0.05  # seconds before the service connects again
+REST = 8.0  # seconds in which nothing happens, and after which the service has nothing to do
+EXCLUDED = Excluded(["*~"])
+FOREIGN = {b"foreign": b"somebody else's"}
+
+
+@dataclass(frozen=True)
+class Go:
+    """The service goes on for so many steps, or, if that is None, until it has nothing to do."""
+
+    steps: int | None = None
+
+
+class Killed(BaseException):
+    """The service is killed with SIGKILL."""
+
+
+class AtRest(BaseException):
+    """The service has nothing to do any more."""
+
+
+class World:
+    """A disk, a Redis, and the service between them.
+
+    Attributes:
+        torn: the keys and values that Redis was given although no reader should have seen them.
+        robbed: the keys that the service removed although their files were there all the time.
+
+    """
+
+    def __init__(self, rescan: float = 0, *, has_leases: bool = True, rest: float = REST) -> None:
+        """Let the service look at all files `rescan` seconds after it last did, or never if 0.
+
+        When a script is at its end, the service has nothing to do in the last of `rest` seconds.
+        """
+        self.clock = Clock()
+        self._rescan = rescan
+        self.rest = rest
+        self.turns = Turns()
+        self.disk = Disk(self.clock, has_leases=has_leases)
+        self.server = Server(dict(FOREIGN), now=lambda: self.clock.seconds)
+        self.server.on_give = self._see_given
+        self.server.on_delete = self._see_deleted
+        self.foreign = FOREIGN
+        self.events = Events(self.disk, self.turns, self.clock)
+        self.torn: list[tuple[bytes, bytes]] = []
+        self.robbed: list[bytes] = []
+        self._fit: dict[bytes, int] = {}  # names of files that can be keys, and since which step
+        self._written: dict[bytes, int] = {}  # keys, and the step in which the service wrote them
+        self._pool = Pool(self.server, self.turns)
+        self._target: Target
+        self._skipped: Skipped
+        self._board: Board
+        self._out_of_memory = False
+        self._script: deque[Step] = deque()
+        self._left: int | None = 0
+        self._ends: float | None = None
+
+    # What a script can have happen, beside what can be done to the disk.
+
+    def kill(self) -> None:
+        raise Killed
+
+    def stall(self, seconds: float = 1.0) -> None:
+        """Freeze the service for a while, wherever it is."""
+        self.clock.sleep(seconds)
+
+    def lag(self, most: int) -> None:
+        """Let at most so many events come out of one read."""
+        self.events.most = most
+
+    def pace(self, steps: int) -> None:
+        """Let the main loop have so many steps while a large file's stream has one."""
+        self.turns.pace = steps
+
+    def lose_connection(self) -> None:
+        self._pool.lose_all()
+
+    def flush(self) -> None:
+        """FLUSHALL."""
+        self.server.flush()
+        self.foreign = {}
+
+    def delete_key(self, name: bytes) -> None:
+        """DEL, by somebody else, or an eviction."""
+        self.server.remove(name)
+
+    def append_to_key(self, name: bytes) -> None:
+        """APPEND, by somebody else, to the key of a file."""
+        if name in self.server.manifest():
+            self.server.append(name, b"?")
+
+    def delete_own(self, key: bytes) -> None:
+        """Remove one of the service's own keys.
+
+        Two of them have the names of all that is mirrored. When both are gone, nobody knows which
+        keys are those of files that vanished: that is left out here.
+        """
+        has, names = set(self.server.manifest()), self.server.names()
+        if (key != MANIFEST or has <= names) and (key != NAMES or names <= has):
+            self.server.remove(key)
+
+    def lose_record(self, key: bytes) -> None:
+        """Remove one of the service's own keys, whatever is lost by that."""
+        self.server.remove(key)
+
+    def lose_incoming(self) -> None:
+        """Remove what the service has in Redis for a while only."""
+        passing = [key for key in self.server.keys if key.startswith(OWN) and key not in RECORDS]
+        self.server.remove(*passing)
+
+    def expect(self, name: bytes, value: bytes | None) -> None:
+        """Make sure that a reader sees this by now."""
+        assert self.server.keys.get(name) == value
+
+    def refuse(self, name: bytes) -> None:
+        """Take a key's name out of what the service's user may use."""
+        self.server.refused.add(name)
+
+    def allow(self) -> None:
+        self.server.refused.clear()
+
+    def limit_memory(self, size: int | None) -> None:
+        """CONFIG SET maxmemory."""
+        self.server.memory_max = size
+
+    # What runs it.
+
+    def play(self, script: Sequence["Step"]) -> None:
+        """Run the service while what the script says is done, and until it is at rest."""
+        self._script.extend(script)
+        self._ends = None
+        self._start()
+        self.turns.others = self._others
+        with in_memory(self.disk, self.turns, self.clock):
+            while (end := self._run()) is not AtRest:
+                self._close_files()
+                if end is Killed:
+                    self._without_service()
+                    self._start()
+                else:
+                    self.clock.sleep(PAUSE)
+            self._close_files()
+
+    def _run(self) -> type[BaseException]:
+        """Run the service until it ends; say of what."""
+        try:
+            self._session()
+        except RedisAwayError as error:
+            self._out_of_memory = error.cause == OUT_OF_MEMORY
+            return type(error)
+        except (Killed, AtRest) as error:
+            self._pool.lose_all()
+            self.turns.end_jobs()
+            return type(error)
+
+    def _close_files(self) -> None:
+        """Do what the kernel does when a process is gone, and Python when nobody has an object."""
+        if self.disk.open:
+            gc.collect()  # closes what was not read to its end
+        if self.turns.has_jobs:
+            return  # one has a file open
+        for number in tuple(self.disk.open):
+            self.disk.close(number)
+
+    def _start(self) -> None:
+        """Begin with what a new process of the service knows: nothing."""
+        self._target = Target(self._pool.make_connection, Entries(trimmed=False))
+        self._skipped = Skipped(NO_LOG)
+        self._board = Board(StatusFile(None), self._target, "memory", self._skipped)
+        self._out_of_memory = False
+
+    def _without_service(self) -> None:
+        """Do what the script has until the service is to go on."""
+        while self._script and not isinstance(self._script[0], Go):
+            step = self._script.popleft()
+            if step != KILL:
+                self._do(step)
+
+    def _session(self) -> NoReturn:
+        with closing(Directory(Path("/memory"), EXCLUDED)) as directory:
+            self.events = Events(self.disk, self.turns, self.clock, self.events)
+            news, streams = News(self.events), Streams(self.turns.spawn, self.events.wake)
+            mirror = Mirror(
+                directory,
+                self._target,
+                streams,
+                news,
+                self._skipped,
+                sparing=self._out_of_memory,
+            )
+            session = Session(
+                directory,
+                self.events,
+                news,
+                self._target,
+                mirror,
+                Report(NO_LOG, lambda: self.clock.seconds),
+                self._board,
+                Rescan(self._rescan, 1),
+            )
+            session.run("test", stale_first=self._out_of_memory)
+
+    def _others(self, idle: bool) -> None:
+        """Do what is next in the script, if the service has gone on for long enough."""
+        if self._left is None and not idle:
+            return
+        if self._left:
+            self._left -= 1
+            return
+        self._left = 0
+        while self._script:
+            if self.disk.is_leased and _is_of_disk(self._script[0]):
+                return  # who opens a file to write waits until its lease is given back
+            step = self._script.popleft()
+            if isinstance(step, Go):
+                self._left = step.steps
+                return
+            self._do(step)
+        if self._ends is None:
+            self._mend()
+            self._ends = self.clock.seconds + self.rest
+        elif self.clock.seconds >= self._ends and not self.turns.has_jobs:
+            raise AtRest
+
+    def _mend(self) -> None:
+        """Have nothing stand in the way any more; and nobody closes any file."""
+        self.disk.unlock_all()
+        self.disk.mend()
+        self.allow()
+        self.limit_memory(None)
+        self.events.nap = self.rest  # nobody else does anything
+
+    def _do(self, step: "Step") -> None:
+        assert not isinstance(step, Go)
+        method, arguments = step
+        method(self.disk if _is_of_disk(step) else self, *arguments)
+        fit = self._mirrored().keys()
+        self._fit = {name: self._fit.get(name, self.turns.steps) for name in fit}
+
+    # What must never be.
+
+    def _see_given(self, key: bytes, value: bytes) -> None:
+        self._written[key] = self.turns.steps
+        if not self.disk.is_whole(key, value):
+            self.torn.append((key, value))
+
+    def _see_deleted(self, key: bytes) -> None:
+        """Take note of a key that goes though its file was there before the key was."""
+        if key in self._fit and self._fit[key] < self._written.get(key, 0):
+            self.robbed.append(key)
+
+    # What is to be seen in the end.
+
+    def _mirrored(self) -> dict[bytes, bytes]:
+        """Return the content of each file that is to be a key."""
+        files = {name: inode.content for name, inode in self.disk.files().items()}
+        return {
+            name: content
+            for name, content in files.items()
+            if len(content) <= VALUE_MAX and name not in EXCLUDED
+        }
+
+    def expected(self) -> dict[bytes, bytes]:
+        return self._mirrored() | self.foreign
+
+    def sure(self) -> set[bytes]:
+        """Return the names of which Redis says that it has the content of the file as it is."""
+        entries = self._target.format
+        manifest = self.server.manifest()
+        return {
+            name
+            for name, inode in self.disk.files().items()
+            if manifest.get(name) == entries.encode(inode.signature)
+        }
+
+
+Operation: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]
+Step: TypeAlias = Operation | Go
+Choice: TypeAlias = tuple[Callable[..., None], list[list[object]]]
+KILL: Step = (World.kill, ())
+
+
+def _is_of_disk(step: Step) -> bool:
+    return not isinstance(step, Go) and step[0].__qualname__.startswith("Disk.")
