@@ -223,6 +223,7 @@ class Pending:
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
+        self._another: set[bytes] = set()  # something else than a write came since it was taken
         self._alone: set[bytes] = set()  # of the ready ones: they were deferred, and nothing came
         self._left: set[bytes] = set()  # a rename took the file, and nothing came since
         self._gone: set[bytes] = set()  # a file that a rename had brought changed, or vanished
@@ -270,6 +271,10 @@ class Pending:
         What is only to be looked at again, since it could not be read, is no news.
         """
         return name in self._ready or name in self._unfinished or name in self._later
+
+    def has_another(self, name: bytes) -> bool:
+        """Say whether the name may be another file's since it was taken, or another writer's."""
+        return name in self._another
 
     def is_unfinished(self, name: bytes) -> bool:
         """Say whether the name waits for the close of its writer."""
@@ -345,7 +350,7 @@ class Pending:
         if self._has_exchanges and self._has_changes:
             taken = dict.fromkeys(taken)
         plan = self._plan(taken)
-        for names in (self._overdue, self._alone, self._left, self._gone):
+        for names in (self._overdue, self._another, self._alone, self._left, self._gone):
             names.difference_update(taken)
         if not self._ready:
             self._has_changes = self._has_exchanges = False
@@ -414,6 +419,7 @@ class Pending:
 
     def _settle_name(self, name: bytes) -> bool:
         """Forget what is no more so of a name with news; say whether it waited for something."""
+        self._another.add(name)
         self._overdue.discard(name)
         self._alone.discard(name)
         self._left.discard(name)

@@ -425,8 +425,7 @@ class Mirror:
         That it has closed the file was heard before; if there is news by now, another has begun.
         """
         names = chain((each.name for each in batch.sets), batch.absent)
-        news = self._news.of(names)
-        news.difference_update(overdue, batch.closed)
+        news = self._news.of(names, overdue=overdue) - batch.closed
         if news:
             batch.sets = [each for each in batch.sets if each.name not in news]
             batch.absent = [name for name in batch.absent if name not in news]
@@ -521,7 +520,7 @@ class Mirror:
                 current.overdue |= is_overdue
             elif current:
                 self.streams.wait(name, overdue=is_overdue)
-            elif not is_overdue and self._news.of([name]):
+            elif self._news.of([name], overdue=[name] if is_overdue else _NONE):
                 outcome.held_back.append(name)
             elif not self._target.has_room(file.size):
                 self._refuse(name, _NO_ROOM, outcome)

@@ -1,7 +1,7 @@
 """What has happened in the directory and is not followed yet."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from sync.core.plan import Pending
 from sync.disk.files import now
@@ -45,12 +45,20 @@ class News:
             self.pending.overflowed = False
             self._watch.lost = True
 
-    def of(self, names: Iterable[bytes]) -> set[bytes]:
-        """Return those of some names under which something has happened by now."""
+    def of(self, names: Iterable[bytes], *, overdue: Container[bytes] = ()) -> set[bytes]:
+        """Return those of some names under which something has happened by now.
+
+        Of those that are `overdue`, writes are known to happen.
+        """
         self.drain()
-        if self.pending.is_quiet:
+        pending = self.pending
+        if pending.is_quiet:
             return set()
-        return {name for name in names if self.pending.has_news(name)}
+        return {
+            name
+            for name in names
+            if pending.has_news(name) and (name not in overdue or pending.has_another(name))
+        }
 
     def has_writer(self, name: bytes) -> bool:
         """Say whether somebody is writing to a file by now, and has not closed it."""
@@ -65,7 +73,12 @@ class NoNews(News):
         """Know of nothing, and of nothing new."""
         self.is_new = False
 
-    def of(self, names: Iterable[bytes]) -> set[bytes]:  # noqa: ARG002  # as above
+    def of(  # as above
+        self,
+        names: Iterable[bytes],  # noqa: ARG002
+        *,
+        overdue: Container[bytes] = (),  # noqa: ARG002
+    ) -> set[bytes]:
         """Return no name."""
         return set()
 
