@@ -41,6 +41,7 @@ class Links:
         self._lost: set[int] = set()  # files that have lost a name
         self._wanted: set[int] = set()  # files whose names the next scan is to find
         self._sought: set[int] = set()  # files whose names the scan that is under way finds
+        self._wants_all = self._seeks_all = False  # the same of all files that are known
         self._scan: Iterator[tuple[bytes, int]] | None = None
         self.inodes: dict[bytes, int] = {}
         self.single: dict[bytes, int] = {}
@@ -107,33 +108,44 @@ class Links:
     @property
     def is_searching(self) -> bool:
         """Whether there are files whose names are to be found by `search`."""
-        return bool(self._wanted or self._sought)
+        return bool(self._wanted or self._wants_all or self._scan)
+
+    def complete(self) -> None:
+        """Have all names looked for of the files that are known: a scan saw those that count."""
+        self._wants_all = bool(self._names)
 
     def search(self, at_once: int) -> set[bytes]:
-        """Look at so many entries of the directory, and return names that were looked for.
+        """Look at so many entries of the directory; return names that are new of files looked for.
 
         They are to be examined: their file was written to, perhaps under another name. Files that
         are to be looked for since a scan began are found by the next, which begins when that one
         has ended. Raises DirectoryGoneError, after which a scan begins anew.
         """
         if self._scan is None:
-            if not self._wanted:
+            if not self.is_searching:
                 return set()
             self._sought, self._wanted = self._wanted, set()
+            self._seeks_all, self._wants_all = self._wants_all, False
             self._scan = self._directory.inodes()
         try:
             entries = list(islice(self._scan, at_once))
         except DirectoryGoneError:
-            self._scan = None
             self._wanted |= self._sought
-            self._sought = set()
+            self._wants_all |= self._seeks_all
+            self._end_scan()
             raise
-        found = {name: inode for name, inode in entries if inode in self._sought}
+        sought = self._names if self._seeks_all else self._sought
+        found = {
+            name: inode for name, inode in entries if inode in sought and self._inode(name) != inode
+        }
         if len(entries) < at_once:
-            self._scan, self._sought = None, set()
+            self._end_scan()
         for name, inode in found.items():
             self.note(name, inode)
         return set(found)
+
+    def _end_scan(self) -> None:
+        self._scan, self._sought, self._seeks_all = None, set(), False
 
     def _is_full(self) -> bool:
         count = len(self.single) + 2 * len(self.inodes) + len(self._wanted) + len(self._sought)

@@ -424,8 +424,13 @@ class Mirror:
 
         That it has closed the file was heard before; if there is news by now, another has begun.
         """
-        names = chain((each.name for each in batch.sets), batch.absent)
-        news = self._news.of(names, overdue=overdue) - batch.closed
+        names = [*(each.name for each in batch.sets), *batch.absent]
+        several = self.links.inodes
+        # A file that has several names can be written to through any of them.
+        others = {name: self.links.names([several[name]]) for name in names if name in several}
+        told = self._news.of(chain(names, *others.values()), overdue=overdue)
+        news = {name for name in names if name in told or not told.isdisjoint(others.get(name, ()))}
+        news -= batch.closed
         if news:
             batch.sets = [each for each in batch.sets if each.name not in news]
             batch.absent = [name for name in batch.absent if name not in news]

@@ -114,6 +114,8 @@ class Reconcile:
                 yield self._mirror.flush()
             yield Outcome()
         yield self._mirror.flush()
+        if self._in_a_hurry:
+            self._mirror.links.complete()  # names that are left out were not seen
         return held
 
     def _found(self, *, was_empty: bool) -> Iterator[tuple[list[bytes], list[bytes], int]]:
