@@ -170,8 +170,19 @@ class World:
                     self._without_service()
                     self._start()
                 else:
-                    self.clock.sleep(PAUSE)
+                    self._wait_for_redis()
             self._close_files()
+
+    def _wait_for_redis(self) -> None:
+        """Do what the service does between two sessions: nothing, while others go on."""
+        self.clock.sleep(PAUSE)
+        try:
+            self.turns.take(idle=True)
+        except Killed:
+            self._without_service()
+            self._start()
+        except AtRest:
+            return  # there is more to come
 
     def _run(self) -> type[BaseException]:
         """Run the service until it ends; say of what."""
