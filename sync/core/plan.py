@@ -64,6 +64,9 @@ class _Waiting:
     def __contains__(self, name: object) -> bool:
         return name in self._due
 
+    def names(self) -> list[bytes]:
+        return list(self._due)
+
     def due_of(self, name: bytes) -> float | None:
         return self._due.get(name)
 
@@ -291,6 +294,15 @@ class Pending:
                 self._deferred.drop(name)
                 self._unfinished.put(name, now + self._patience)
             self._stay_bounded()
+
+    def postpone(self, now: float) -> None:
+        """Have what waits for a close wait for its whole patience anew: events were lost.
+
+        The close may have been among them, and whoever writes to the file now be another writer.
+        """
+        for name in self._unfinished.names():
+            due = now + self._patience
+            self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
 
     def put_back(self, names: Iterable[bytes], plan: Plan) -> None:
         """Have names of a plan examined later after all: there was no time."""

@@ -427,7 +427,11 @@ class Mirror:
         names = [*(each.name for each in batch.sets), *batch.absent]
         several = self.links.inodes
         # A file that has several names can be written to through any of them.
-        others = {name: self.links.names([several[name]]) for name in names if name in several}
+        others = {
+            name: self.links.names([several[name]])
+            for name in names
+            if name in several and name not in overdue
+        }
         told = self._news.of(chain(names, *others.values()), overdue=overdue)
         news = {name for name in names if name in told or not told.isdisjoint(others.get(name, ()))}
         news -= batch.closed

@@ -33,10 +33,14 @@ class News:
     def drain(self) -> None:
         """Take up what has happened; the kernel's queue of events must not fill up."""
         self.drained = now()
+        had_lost, self._watch.lost = self._watch.lost, False
         changes = self._watch.read()
+        at = time.monotonic()
+        if self._watch.lost:
+            self.pending.postpone(at)
+        self._watch.lost |= had_lost
         if not changes:
             return
-        at = time.monotonic()
         self.pending.add(changes, at)
         self.arrived = self.arrived or at
         self.is_new = True

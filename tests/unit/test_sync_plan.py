@@ -183,6 +183,12 @@ class TestAnUnfinishedFile:
         pending.add([Changed(A)], 2.0)
         assert pending.take(2.0) == Plan({}, (A,))
 
+    def test_waits_anew_when_its_close_may_have_been_lost(self) -> None:
+        pending = pending_after(Unfinished(A))
+        pending.postpone(0.4)
+        assert not pending.take(PATIENCE)
+        assert pending.take(0.4 + PATIENCE).overdue == {A}
+
     def test_waits_as_long_as_its_own_patience(self) -> None:
         pending = pending_after(Unfinished(A))
         pending.add([Unfinished(B)], 0.4)
