@@ -83,7 +83,16 @@ case $part in
     lint
     need_for_integration
     need_for_e2e
-    .venv/bin/pytest
+    .venv/bin/pytest tests/integration
+    # The one keeps a core busy, the other mostly waits for an engine.
+    mkdir -p build
+    .venv/bin/pytest tests/unit >build/unit.log 2>&1 &
+    unit=$!
+    e2e=0
+    .venv/bin/pytest tests/e2e || e2e=$?
+    wait "$unit" || { cat build/unit.log; die "the unit tests have failed"; }
+    tail -n 1 build/unit.log
+    exit "$e2e"
     ;;
   lint) lint ;;
   unit) .venv/bin/pytest tests/unit "$@" ;;

@@ -450,12 +450,14 @@ class Directory:
         and what was read is then from before its last write. So it is read once more when there
         are none, and believed when it is the same.
         """
+        soon = now() + _COARSEST
         for _ in range(_TRIES):
             _unlock(fd)
             has_writer = _has_writer(fd)
             if has_writer or (has_writer is None and unheard):
                 return Busy()
-            if has_writer is None and not found.content:
+            # A time to come tells nothing: a clock was set, or is another's.
+            if has_writer is None and not found.content and found.signature.ctime < soon:
                 return Emptied()
             if has_writer is None and found.steady:
                 return found

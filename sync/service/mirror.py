@@ -174,6 +174,7 @@ class Mirror:
         self.streams = streams
         self.skipped = skipped
         self._begun: _Batch | None = None
+        self._roomless: dict[bytes, int] = {}  # large files that Redis had no room for: bytes
         # Large files that changed while they were brought, or for which the connection was lost.
         self._changing: set[bytes] = set()
         # Names whose entries in Redis are unsure, with the signatures that they are to have.
@@ -239,8 +240,15 @@ class Mirror:
             yield self.flush()
 
     def keep_room(self) -> Outcome:
-        """See to it that a large file on its way does not take the memory that the server has."""
+        """See to it that a large file on its way does not take the memory that the server has.
+
+        Have those brought that the server had no room for, and has by now.
+        """
         outcome = Outcome()
+        for name, size in tuple(self._roomless.items()):
+            if name not in self.skipped or self._target.has_room(size):
+                del self._roomless[name]
+                outcome.deferred[name] = 0.0
         stream = self.streams.current
         if stream and not stream.end and self._target.is_full():
             self.streams.void(stream.name)
@@ -496,10 +504,10 @@ class Mirror:
         self._target.probe()
 
     def _apply(self, commands: Sequence[Command], outcome: Outcome, deadline: float) -> None:
-        """Carry out commands, in parts as far as they are refused together."""
-        if time.monotonic() >= deadline:
-            outcome.deferred |= dict.fromkeys(map(_name, commands), 0.0)
-            return
+        """Carry out commands, in parts as far as they are refused together.
+
+        What there is no time for comes later; the first half is tried whatever the time.
+        """
         try:
             self._target.apply(commands)
         except RedisRefusedError as error:
@@ -507,8 +515,11 @@ class Mirror:
                 self._refuse(_name(commands[0]), error, outcome)
                 return
             middle = len(commands) // 2
-            for part in (commands[:middle], commands[middle:]):
-                self._apply(part, outcome, deadline)
+            self._apply(commands[:middle], outcome, deadline)
+            if time.monotonic() < deadline:
+                self._apply(commands[middle:], outcome, deadline)
+            else:
+                outcome.deferred |= dict.fromkeys(map(_name, commands[middle:]), 0.0)
         else:
             outcome.done += commands
 
@@ -532,6 +543,7 @@ class Mirror:
             elif self._news.of([name], overdue=[name] if is_overdue else _NONE):
                 outcome.held_back.append(name)
             elif not self._target.has_room(file.size):
+                self._roomless[name] = file.size
                 self._refuse(name, _NO_ROOM, outcome)
             else:
                 unless_it_starts.pop_all()
@@ -569,7 +581,8 @@ class Mirror:
         """
         if stream.name in self._changing and stream.error:
             self._refuse(stream.name, stream.error, outcome)
-        self._rest(stream, outcome)
+        else:
+            self._rest(stream, outcome)
 
     def _take_effect(self, stream: Stream, outcome: Outcome) -> None:
         name, signature = stream.name, stream.signature

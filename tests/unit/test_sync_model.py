@@ -17,7 +17,8 @@ from unit.memory_redis import EPOCH, MANIFEST
 from unit.memory_redis import NAMES as RECORD
 from unit.memory_world import FOREIGN, KILL, REST, Choice, Go, Operation, Step, World
 
-EXAMPLES = 4 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
+pytestmark = pytest.mark.timeout(900)  # with many examples
+EXAMPLES = int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
 
 RARELY = 1000.0  # seconds; in a test there is no rescan but one that the service wants sooner
 OFTEN = 10.0  # seconds; and here one after the other
@@ -170,7 +171,7 @@ def check_end(world: World) -> None:
     assert world.server.values() == world.expected()
 
 
-@settings(max_examples=EXAMPLES // 4, deadline=None, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, database=None)
 @given(scripts(GROUPS + FAULTS), st.booleans())
 def test_redis_ends_equal_though_redis_and_the_disk_fail_meanwhile(
     script: list[Step], has_leases: bool
