@@ -11,7 +11,7 @@ new name, and any other name is examined after all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
@@ -33,6 +33,7 @@ class Plan:
     names of their files, which were looked at when something happened. Of those that are `vacated`
     nothing need be wondered about when nothing is found under them: a rename took their file
     elsewhere, or it vanished after a rename from a name under which Redis could have its value.
+    Those that were `written` to, or created, may have been names of other files in between.
     """
 
     moves: Mapping[bytes, bytes]
@@ -40,6 +41,7 @@ class Plan:
     overdue: frozenset[bytes] = frozenset()
     alone: frozenset[bytes] = frozenset()
     vacated: frozenset[bytes] = frozenset()
+    written: frozenset[bytes] = field(default=frozenset(), compare=False)
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
@@ -227,6 +229,7 @@ class Pending:
         self._deferred = _Waiting()
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
         self._another: set[bytes] = set()  # something else than a write came since it was taken
+        self._written: set[bytes] = set()  # created, or written to, since it was taken
         self._alone: set[bytes] = set()  # of the ready ones: they were deferred, and nothing came
         self._left: set[bytes] = set()  # a rename took the file, and nothing came since
         self._gone: set[bytes] = set()  # a file that a rename had brought changed, or vanished
@@ -316,6 +319,7 @@ class Pending:
                 (self._overdue, plan.overdue),
                 (self._alone, plan.alone),
                 (self._left, plan.vacated),
+                (self._written, plan.written),
             ):
                 if name in those:
                     flags.add(name)
@@ -362,7 +366,8 @@ class Pending:
         if self._has_exchanges and self._has_changes:
             taken = dict.fromkeys(taken)
         plan = self._plan(taken)
-        for names in (self._overdue, self._another, self._alone, self._left, self._gone):
+        flags = (self._overdue, self._another, self._written, self._alone, self._left, self._gone)
+        for names in flags:
             names.difference_update(taken)
         if not self._ready:
             self._has_changes = self._has_exchanges = False
@@ -376,10 +381,12 @@ class Pending:
             overdue=frozenset(self._overdue.intersection(examine)),
             alone=frozenset(self._alone.intersection(examine)),
             vacated=frozenset(name for name in examine if name in self._left or name in self._gone),
+            written=frozenset(self._written.intersection(examine)),
         )
 
     def _write(self, name: bytes, now: float) -> None:
         self._has_changes = True
+        self._written.add(name)
         self._left.discard(name)
         self._gone.discard(name)
         self._alone.discard(name)
@@ -421,6 +428,8 @@ class Pending:
         self._last_rename = old, new
         self._ready.put(old, None)
         self._left.add(old)
+        if old in self._written:
+            self._written.add(new)
         # After an overflow nobody knows what waited for the old name.
         if due is None:
             self._ready.put(new, None if is_written or self.overflowed else origin)

@@ -62,9 +62,10 @@ class Outcome:
     held_back  names that a writer is, or may be, at work under: they wait for its close
     others     names of files that were found to have several, or have lost one: to be examined
     left       names of a plan for which there was no time
-    is_doubtful  whether something happened under a name that is nobody's, and that Redis holds
-               nothing under. It may have been one more name of a file, for a moment; then what
-               was written under it has changed a value, and only a look at all files tells which.
+    is_doubtful  whether something happened under a name that is nobody's by now, and not just to
+               the file of which Redis holds the content. It may have been one more name of a
+               file, for a moment; then what was written under it has changed a value, and only a
+               look at all files tells which.
     """
 
     done: list[Command] = field(default_factory=list)
@@ -112,6 +113,7 @@ class _Terms(NamedTuple):
     overdue: Collection[bytes] = _NONE
     alone: Collection[bytes] = _NONE
     vacated: Collection[bytes] = _NONE
+    written: Collection[bytes] = _NONE
     seen: bool = False  # all of them are regular files', as a scan has found just now
 
 
@@ -199,7 +201,7 @@ class Mirror:
             signature, names = found[name]
             if signature and names > 1:
                 self.links.note(name, signature.inode, search=True)
-        terms = _Terms(plan.overdue, plan.alone, plan.vacated)
+        terms = _Terms(plan.overdue, plan.alone, plan.vacated, plan.written)
         turn = _Turn(dict.fromkeys(chain(missed, plan.examine)))
         yield from self._batches(turn, terms)
         yield self.flush()
@@ -416,7 +418,7 @@ class Mirror:
         if batch.sets or batch.absent:
             self._leave_out_what_has_news(batch, terms.overdue)
         outcome = self.flush()
-        batch.commands = [*batch.sets, *self._deletes(batch, terms.vacated)]
+        batch.commands = [*batch.sets, *self._deletes(batch, terms)]
         if self.streams.count:
             for name in chain((each.name for each in batch.sets), batch.absent):
                 self.streams.void(name)
@@ -451,15 +453,19 @@ class Mirror:
                 batch.racy.pop(name, None)
             batch.outcome.held_back += news
 
-    def _deletes(self, batch: _Batch, vacated: Collection[bytes]) -> Iterator[Delete]:
+    def _deletes(self, batch: _Batch, terms: _Terms) -> Iterator[Delete]:
         for name, ours in zip(batch.absent, self._target.are_ours(batch.absent), strict=True):
             self._unsure.pop(name, None)
             if ours:
                 yield Delete(name)
             # A key that we did not put there is not ours to delete.
-            elif not self._directory.has(name):
+            elif self._directory.has(name):
+                continue
+            else:
                 self.skipped.clear_of([name])
-                batch.outcome.is_doubtful |= name not in vacated
+            # Of what was there in between nobody knows which file it was.
+            unknown = name in terms.written or not ours
+            batch.outcome.is_doubtful |= unknown and name not in terms.vacated
 
     def _conclude(self, batch: _Batch) -> None:
         """Take note of what was done of a batch."""
