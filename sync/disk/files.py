@@ -96,10 +96,6 @@ class LargeFile:
         self.links = self._status.st_nlink
         self.racy = can_be_now(self._status.st_ctime_ns, began)
 
-    def is_to_be_brought(self, size_max: int) -> bool:
-        """Say whether it still takes pieces, and together they are not more than `size_max`."""
-        return _PIECE < self.size <= size_max
-
     def ends_with(self, end: bytes) -> bool:
         """Say whether these are its last bytes."""
         at = self.size - len(end)

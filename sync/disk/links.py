@@ -90,10 +90,6 @@ class Links:
         lost, self._lost = self._lost, set()
         return self.names(lost)
 
-    def known(self, inode: int) -> bool:
-        """Say whether any name of this file is known."""
-        return inode in self._names
-
     def names(self, inodes: Iterable[int]) -> set[bytes]:
         """Return the known names of these files, which may be others' by now."""
         found: set[bytes] = set()

@@ -435,15 +435,13 @@ class Mirror:
         That it has closed the file was heard before; if there is news by now, another has begun.
         """
         names = [*(each.name for each in batch.sets), *batch.absent]
-        several = self.links.inodes
         # A file that has several names can be written to through any of them.
-        others = {
-            name: self.links.names([several[name]])
-            for name in names
-            if name in several and name not in overdue
-        }
-        told = self._news.of(chain(names, *others.values()), overdue=overdue)
-        news = {name for name in names if name in told or not told.isdisjoint(others.get(name, ()))}
+        several = self.links.inodes
+        inodes = {name: several[name] for name in names if name in several and name not in overdue}
+        shared = {inode: self.links.names([inode]) for inode in set(inodes.values())}
+        told = self._news.of(chain(names, *shared.values()), overdue=overdue)
+        written = {inode for inode, others in shared.items() if not told.isdisjoint(others)}
+        news = {name for name in names if name in told or inodes.get(name) in written}
         news -= batch.closed
         if news:
             batch.sets = [each for each in batch.sets if each.name not in news]

@@ -627,18 +627,6 @@ class TestLargeFile:
             (root / "a").unlink()
             assert sum(map(len, file.pieces())) == LARGE
 
-    def test_is_to_be_brought_only_in_between_two_sizes(
-        self, directory: Directory, root: Path
-    ) -> None:
-        (root / "a").write_bytes(bytes(LARGE))
-        with large(directory, b"a") as file:
-            assert file.is_to_be_brought(LARGE)
-            assert not file.is_to_be_brought(LARGE - 1)
-            os.truncate(root / "a", 0)
-            file.look()
-            assert not file.is_to_be_brought(LARGE)
-            assert not file.ends_with(b"\n")
-
     def test_is_closed_once(self, directory: Directory, root: Path) -> None:
         (root / "a").write_bytes(bytes(LARGE))
         opened = os.listdir("/proc/self/fd")

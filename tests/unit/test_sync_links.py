@@ -90,7 +90,7 @@ class TestNote:
         noted(known, a=1)
         assert known.inodes == {}
         assert known.names([1]) == {A}
-        assert (known.known(1), known.known(2)) == (True, False)
+        assert (known.names([1]), known.names([2])) == ({A}, set())
 
     def test_a_third_name_joins_the_others(self, known: Links) -> None:
         noted(known, a=1, b=1, c=1)
@@ -137,7 +137,7 @@ class TestForget:
     def test_a_name_alone_is_forgotten_with_its_file(self, known: Links) -> None:
         noted(known, a=1)
         known.forget(A)
-        assert not known.known(1)
+        assert not known.names([1])
         assert known.single == {}
         assert known.take_lost() == set()
 
