@@ -225,6 +225,7 @@ class Pending:
         self._ready = _Ready()
         # What was put back: behind all that has happened since. In its turn it is as what is ready.
         self._later: dict[bytes, None] = {}
+        self._is_turn_of_later = False
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
@@ -359,7 +360,10 @@ class Pending:
         for name in self._deferred.take(now, limit):
             self._alone.add(name)
             self._ready.put(name, None)
-        taken = self._ready.take(limit)
+        # There may be no end of what is new: then what was put back has every other turn.
+        is_theirs = self._is_turn_of_later and bool(self._later)
+        taken = {} if is_theirs else self._ready.take(limit)
+        self._is_turn_of_later = not is_theirs
         for name in list(islice(self._later, limit - len(taken))):
             del self._later[name]
             taken.setdefault(name, None)

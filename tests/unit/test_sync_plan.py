@@ -298,6 +298,14 @@ class TestANameThatIsPutBack:
         assert pending.take(0.0) == self.PLAN
         assert not pending.is_ready
 
+    def test_has_its_turn_though_there_is_no_end_of_what_is_new(self) -> None:
+        pending = pending_after()
+        pending.put_back([A], self.PLAN)
+        for name in (B, C):
+            pending.add([Changed(name), Changed(D)], 0.0)
+            plan = pending.take(0.0, limit=1)
+        assert plan.examine == (A,)
+
     def test_is_not_read_while_a_writer_is_at_work_by_now(self) -> None:
         pending = pending_after(Unfinished(A))
         pending.put_back([A], self.PLAN)
