@@ -228,6 +228,7 @@ class Pending:
         self._is_turn_of_later = False
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
+        self._postponed: set[bytes] = set()  # of the unfinished ones: they wait anew
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
         self._another: set[bytes] = set()  # something else than a write came since it was taken
         self._written: set[bytes] = set()  # created, or written to, since it was taken
@@ -303,10 +304,13 @@ class Pending:
         """Have what waits for a close wait for its whole patience anew: events were lost.
 
         The close may have been among them, and whoever writes to the file now be another writer.
+        Each name waits anew but once: there may be no end of what is lost.
         """
         for name in self._unfinished.names():
-            due = now + self._patience
-            self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
+            if name not in self._postponed:
+                self._postponed.add(name)
+                due = now + self._patience
+                self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
 
     def put_back(self, names: Iterable[bytes], plan: Plan) -> None:
         """Have names of a plan examined later after all: there was no time."""
@@ -355,6 +359,7 @@ class Pending:
         in one plan; if they are more than `limit`, one of them is examined for that.
         """
         for name in self._unfinished.take(now, limit):
+            self._postponed.discard(name)
             self._overdue.add(name)
             self._ready.put(name, None)
         for name in self._deferred.take(now, limit):
@@ -445,6 +450,7 @@ class Pending:
     def _settle_name(self, name: bytes) -> bool:
         """Forget what is no more so of a name with news; say whether it waited for something."""
         self._another.add(name)
+        self._postponed.discard(name)
         self._overdue.discard(name)
         self._alone.discard(name)
         self._left.discard(name)

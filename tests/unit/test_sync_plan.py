@@ -189,6 +189,13 @@ class TestAnUnfinishedFile:
         assert not pending.take(PATIENCE)
         assert pending.take(0.4 + PATIENCE).overdue == {A}
 
+    def test_waits_anew_only_once_though_there_is_no_end_of_what_is_lost(self) -> None:
+        pending = pending_after(Unfinished(A))
+        for tenths in range(1, 9):
+            pending.postpone(tenths / 10)
+            pending.add([Unfinished(A)], tenths / 10)
+        assert pending.take(0.1 + PATIENCE).overdue == {A}
+
     def test_waits_as_long_as_its_own_patience(self) -> None:
         pending = pending_after(Unfinished(A))
         pending.add([Unfinished(B)], 0.4)
