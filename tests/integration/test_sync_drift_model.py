@@ -56,6 +56,9 @@ class Drift(RuleBasedStateMachine):
     def begin(self) -> None:
         for name in FEW:
             self.workload.do(Operation("write", name, size=100))
+        # These are rare, and one of them takes the other.
+        self.workload.do(Operation("move_down", FEW[0], FEW[0]))
+        self.workload.do(Operation("move_up", FEW[0]))
 
     @rule(burst=bursts)
     def is_followed(self, burst: list[Operation]) -> None:
