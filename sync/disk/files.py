@@ -42,6 +42,8 @@ _AT_ONE_TIME = 50  # files that are read before the clock is looked at again
 # ns; a writer that has a file open for longer is not waited for. Of one that was at work before the
 # watch began nothing was heard.
 _PATIENCE = 500_000_000
+# ns; a writer can be kept from going on between emptying a file and its event, by whom it woke.
+_DELAY = 50_000_000
 _COARSEST = 2_000_000_000  # ns; no file system keeps times in larger steps
 _CLOCK_REALTIME_COARSE = 5  # <linux/time.h>; the time module has no name for it
 _new = tuple.__new__
@@ -329,7 +331,7 @@ class Directory:
                 yield name, None
                 continue
             try:
-                found = _read_ordinary(fd, size_max, began - _PATIENCE if seen else began)
+                found = _read_ordinary(fd, size_max, began - (_PATIENCE if seen else _DELAY))
             except OSError:
                 found = None
             finally:
@@ -392,7 +394,7 @@ class Directory:
         return found
 
     def _read_open(self, fd: int, size_max: int, *, unheard: bool, overdue: bool) -> Found:
-        since = now() - _PATIENCE if unheard else now()
+        since = now() - (_PATIENCE if unheard else _DELAY)
         found = self._read_once(fd, size_max)
         if not isinstance(found, File | LargeFile):
             return found
