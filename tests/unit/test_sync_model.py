@@ -18,7 +18,7 @@ from unit.memory_redis import NAMES as RECORD
 from unit.memory_world import FOREIGN, KILL, REST, Choice, Go, Operation, Step, World
 
 pytestmark = pytest.mark.timeout(900)  # with many examples
-EXAMPLES = int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
+EXAMPLES = int(os.environ.get("MDVP_TEST_EXAMPLES", "500")) // 4
 
 RARELY = 1000.0  # seconds; in a test there is no rescan but one that the service wants sooner
 OFTEN = 10.0  # seconds; and here one after the other
