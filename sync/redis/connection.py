@@ -114,11 +114,6 @@ class Connection:
         with self._away():
             return [self._answer() for _ in range(count)]
 
-    def converse(self, *requests: Request) -> list[object]:
-        """Return the answers to requests, refusals too."""
-        self.send(requests)
-        return self.receive(len(requests))
-
     def accepted(self, answers: Sequence[object]) -> Sequence[object]:
         """Return these answers; end the connection and raise RedisAwayError if one is a refusal."""
         for answer in answers:
