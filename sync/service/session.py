@@ -87,9 +87,9 @@ class Session:
     def _wait(self) -> None:
         """Wait until something happens, or until there is something to do though nothing does."""
         # What came while the last of it was followed is taken up already.
-        if self._pending.is_ready or self._has_unsure or self._watch.lost:
+        if self._pending.is_ready or self._watch.lost or self._mirror.streams.is_done:
             return
-        if self._mirror.streams.is_done or self._can_search():
+        if self._can_confirm() or self._can_search():
             return
         times = [self._schedule.beat, self._pending.due, self._report.due]
         if not self._waits_for_large_files():
@@ -169,11 +169,13 @@ class Session:
         self._schedule.beaten(now)
         self._has_unsure = True
 
+    def _can_confirm(self) -> bool:
+        # Events that were lost may have been about these files: a reconcile reads them again.
+        return self._has_unsure and not self._watch.lost and not self._is_reconciling()
+
     def _confirm(self) -> None:
         """Make entries sure while nothing happens, so that a restart need not read the files."""
-        # Events that were lost may have been about these files: a reconcile reads them again.
-        lost = self._watch.lost or self._is_reconciling()
-        if self._has_unsure and not lost and not self._watch.wait(0):
+        if self._can_confirm() and not self._watch.wait(0):
             self._has_unsure = not self._mirror.confirm(self._news.drained, self._pending)
 
     def _begin(self, cause: str, *, stale_first: bool = False) -> None:

@@ -71,6 +71,12 @@ def touch(path: Path) -> None:
         pass
 
 
+def seconds_of_a_core(pid: int) -> float:
+    """Return how long a process has worked: utime and stime of proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def stay(seconds: float) -> None:
     """Let time pass that is part of the case: somebody takes it."""
     end = time.monotonic() + seconds
@@ -469,6 +475,21 @@ class TestSmallBesideLarge:
             stay(0.2)
             self.is_followed_fast(service)
             assert service.get("large") is None  # it was on its way all the time
+
+    def test_waiting_for_one_takes_no_time_of_the_machine(
+        self, redis_server: RedisServer, root: Path, start: Start
+    ) -> None:
+        (root / "large").write_bytes(b"l" * 60 * MB)
+        with slow_line(redis_server.socket, 5 * MB) as line:
+            service = start(REDIS_URL=line.url)
+            # From the first sign of life on there are entries to make sure, later.
+            eventually(lambda: status(service)["state"], "reconciling")
+            before = seconds_of_a_core(service.process.pid)
+            stay(3.0)
+            share = (seconds_of_a_core(service.process.pid) - before) / 3.0
+            assert service.get("large") is None  # it was on its way all the time
+            print(f"{share:.1%} of a core")
+            assert share < 0.25
 
 
 class TestUnreadableFile:
