@@ -444,26 +444,29 @@ class Directory:
     def _read_anew(self, fd: int, size_max: int, found: File, *, unheard: bool) -> Found:
         """Return what to make of a file that may be being written to, and was `found` like this.
 
-        To ask for writers after the read is not enough: one may have closed the file in between,
-        and what was read is then from before its last write. So it is read once more when there
-        are none, and believed when it is the same.
+        To ask for writers before a read, or after it, is not enough: some come and go in between.
+        So it is read once more while the kernel keeps them out.
         """
         soon = now() + _COARSEST
         for _ in range(_TRIES):
             _unlock(fd)
-            has_writer = _has_writer(fd)
+            has_writer = _keep_writers_out(fd)
             if has_writer or (has_writer is None and unheard):
                 return Busy()
-            # A time to come tells nothing: a clock was set, or is another's.
-            if has_writer is None and not found.content and found.signature.ctime < soon:
-                return Emptied()
-            if has_writer is None and found.steady:
-                return found
-            before, again = found, self._read_once(fd, size_max)
+            if has_writer is None:
+                # A time to come tells nothing: a clock was set, or is another's.
+                if not found.content and found.signature.ctime < soon:
+                    return Emptied()
+                if found.steady:
+                    return found
+            try:
+                again = self._read_once(fd, size_max)
+            finally:
+                were_out = has_writer is False and _let_writers_in(fd)
             if not isinstance(again, File):
                 return again
             found = again
-            if has_writer is False and found.steady and found[:2] == before[:2]:
+            if were_out and found.steady:
                 return found._replace(closed=True)
         return found if has_writer is None else Busy()
 
@@ -534,9 +537,18 @@ def _is_locked(fd: int) -> bool:
 
 
 def _has_writer(fd: int) -> bool | None:
+    """Say whether anybody has the file open for writing; None when the kernel does not tell."""
+    has_writer = _keep_writers_out(fd)
+    if has_writer is False:
+        _let_writers_in(fd)
+    return has_writer
+
+
+def _keep_writers_out(fd: int) -> bool | None:
     """Say whether anybody has the file open for writing; None when the kernel does not tell.
 
-    It gives a read lease only when nobody has. That would make writers wait: it is given back.
+    If nobody has, whoever opens it for writing has to wait until they are let in: the kernel gives
+    a read lease, fcntl(2), only when there is no writer.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -544,11 +556,19 @@ def _has_writer(fd: int) -> bool | None:
         return True
     except OSError:
         return None  # another user's file, or there are no leases on this file system
+    return False
+
+
+def _let_writers_in(fd: int) -> bool:
+    """Let writers in; say whether they were kept out until now.
+
+    When one has to wait for very long, the kernel lets it in.
+    """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:
-        return False  # a writer had to wait for so long that the kernel has taken it back
-    return False
+        return False
+    return True
 
 
 def _close(fd: int) -> None:

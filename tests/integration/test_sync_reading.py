@@ -480,19 +480,42 @@ class TestBusy:
         with writing(root / "a", bytes(LARGE)), large(directory, b"a") as file:
             assert file.size == LARGE
 
-    def test_leaves_no_lease_in_the_writers_way(
-        self, directory: Directory, root: Path, system: Module
+    @pytest.mark.parametrize("size", [SMALL, MIDDLE])
+    def test_keeps_writers_out_while_it_is_read_and_no_longer(
+        self, directory: Directory, root: Path, system: Module, size: int
     ) -> None:
+        """One that came and went between two looks would be missed, and another in the second."""
+        (root / "a").write_bytes(bytes(size))
+        let_in: dict[str, list[bool]] = {"pread": [], "close": []}
+
+        def come(call: str) -> None:
+            try:
+                os.close(os.open(root / "a", os.O_WRONLY | os.O_NONBLOCK))
+            except BlockingIOError:
+                let_in[call].append(False)
+            else:
+                let_in[call].append(True)
+
+        for call in let_in:
+            system.before[call] = lambda *_, call=call: come(call)
+        assert content(directory.read(b"a", MAX)) == bytes(size)
+        # The first of two looks needs nobody out.
+        assert let_in == {"pread": [True, False], "close": [True]}
+
+    def test_is_read_again_when_its_writers_were_let_in_meanwhile(
+        self, directory: Directory, root: Path, system: Module, locks: Module
+    ) -> None:
+        """The kernel does that when the service is frozen with a writer before the door."""
         (root / "a").write_bytes(b"one")
-        seen: list[int] = []
 
-        def write(*_: object) -> None:  # would not be let in at all while there is a lease
-            seen.append(os.open(root / "a", os.O_WRONLY | os.O_NONBLOCK))
-            os.close(seen[-1])
+        def let_in(fd: int, *_: object) -> None:
+            if system.calls["pread"] == 2:
+                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                (root / "a").write_bytes(b"")
 
-        system.after["pread"] = system.before["close"] = write
-        directory.read(b"a", MAX)
-        assert len(seen) >= 2
+        system.before["pread"] = let_in
+        assert content(directory.read(b"a", MAX)) == b""
+        assert locks.calls["fcntl"] == 4
 
     def test_what_was_read_before_the_last_write_is_not_believed(
         self, directory: Directory, root: Path, system: Module
