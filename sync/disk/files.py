@@ -266,6 +266,13 @@ class Directory:
             return False
         return True
 
+    def size(self, name: bytes) -> int:
+        """Return how many bytes what has this name has, 0 when none can be seen."""
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size
+        except OSError:
+            return 0
+
     def links(self, name: bytes) -> tuple[int, int]:
         """Return the inode of the regular file `name` and how many names it has, or zeros.
 

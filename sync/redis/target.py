@@ -276,6 +276,7 @@ class Target:
 
         So the server works while its next transaction is being prepared. Raises RedisAwayError.
         """
+        assert self._begun is None  # noqa: S101  # the caller's defect
         runs = [(kind, list(run)) for kind, run in groupby(commands, type)]
         names = _names(commands, [kind for kind, _ in runs])
         requests: list[Request] = [(b"HMGET", MANIFEST, *names)]

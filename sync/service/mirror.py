@@ -38,10 +38,11 @@ from sync.service.streams import End, Stream, Streams
 # One transaction has at most so many names, and about so many bytes: it is held in memory, and
 # other clients of Redis wait while it runs.
 NAMES_MAX = 1000
-_BYTES_MAX = 8 << 20
+_BYTES_MAX = 4 << 20
 _BYTES_MAX_SPARING = 1 << 17
 
-_TURN = 0.02  # seconds that a plan has, before what has happened since gets its turn
+_SMALL = 1 << 16  # bytes; to bring so many takes not much longer than to bring none
+_TURN = 0.01  # seconds that a plan has, before what has happened since gets its turn
 _PARTS = 0.02  # seconds to find out which of the names in a batch are refused
 _CONFIRMED = 100  # names at once: what happens meanwhile waits
 _UNSURE_MAX = 50_000  # names remembered, some 15 MB
@@ -182,6 +183,11 @@ class Mirror:
         # Names whose entries in Redis are unsure, with the signatures that they are to have.
         self._unsure: dict[bytes, Signature] = {}
 
+    @property
+    def is_sending(self) -> bool:
+        """Say whether a batch was sent of which it is not known yet what became of it."""
+        return self._begun is not None
+
     def follow(self, plan: Plan) -> Iterator[Outcome]:
         """Do in Redis what was done on disk; yield what became of each batch."""
         yield self.flush()
@@ -202,7 +208,7 @@ class Mirror:
             if signature and names > 1:
                 self.links.note(name, signature.inode, search=True)
         terms = _Terms(plan.overdue, plan.alone, plan.vacated, plan.written)
-        turn = _Turn(dict.fromkeys(chain(missed, plan.examine)))
+        turn = _Turn(self._small_first(dict.fromkeys(chain(missed, plan.examine))))
         yield from self._batches(turn, terms)
         yield self.flush()
         yield Outcome(left=turn.left())
@@ -278,7 +284,7 @@ class Mirror:
         """Make sure entries of some names that are unsure; say whether that was all.
 
         Whatever happened to the files `before` that time (`files.now`) was followed, except for
-        what is pending.
+        what is pending. Nothing may be on its way to Redis (`is_sending`).
         """
         ready = list(
             islice(
@@ -301,6 +307,14 @@ class Mirror:
             except RedisRefusedError:
                 self._target.probe()  # if it is for one of the names, a restart reads those files
         return len(ready) < _CONFIRMED
+
+    def _small_first(self, names: Collection[bytes]) -> Iterable[bytes]:
+        """Return names in an order in which none waits for others that take much longer."""
+        if len(names) < 2:  # noqa: PLR2004  # it has nothing to wait for
+            return names
+        size_of = self._directory.size
+        bulky = {name for name in names if size_of(name) > _SMALL}
+        return [*(name for name in names if name not in bulky), *bulky] if bulky else names
 
     def _held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
         """Return the signature of the file whose content each name surely holds, None if none.
@@ -415,8 +429,9 @@ class Mirror:
 
     def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
         """Send what follows from a batch; return what became of the one before."""
-        if batch.sets or batch.absent:
-            self._leave_out_what_has_news(batch, terms.overdue)
+        if not (batch.sets or batch.absent):
+            return batch.outcome  # Redis goes on meanwhile with what was sent last
+        self._leave_out_what_has_news(batch, terms.overdue)
         outcome = self.flush()
         batch.commands = [*batch.sets, *self._deletes(batch, terms)]
         if self.streams.count:

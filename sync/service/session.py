@@ -171,7 +171,8 @@ class Session:
 
     def _can_confirm(self) -> bool:
         # Events that were lost may have been about these files: a reconcile reads them again.
-        return self._has_unsure and not self._watch.lost and not self._is_reconciling()
+        lost = self._watch.lost or self._is_reconciling()
+        return self._has_unsure and not lost and not self._mirror.is_sending
 
     def _confirm(self) -> None:
         """Make entries sure while nothing happens, so that a restart need not read the files."""

@@ -458,6 +458,23 @@ class TestSmallBesideLarge:
         self.is_followed_fast(service)
         eventually(lambda: len(list(service.redis.client.scan_iter(match="large-*"))), 300, 30)
 
+    def test_behind_many_of_just_under_a_mebibyte(self, service: Service, place: Path) -> None:
+        """They are no large files, and all came before."""
+        (place / "away").mkdir()
+        for number in range(600):
+            (place / "away" / f"{number}").write_bytes(bytes(MIB))
+        found: list[float] = []
+        for number in range(600):
+            (place / "away" / f"{number}").rename(service.root / f"{number}")
+            if number % 200 == 199:
+                content = b"change %d" % number
+                (service.root / "small").write_bytes(content)
+                now = time.monotonic()
+                found.append(seconds_until(service.redis.client, "small", content, now, 2.0))
+        print(*(f"{each * 1e3:.1f} ms" for each in found))
+        assert max(found) < 0.25
+        eventually(lambda: service.redis.client.dbsize() > 600, True)
+
     @pytest.mark.usefixtures("redis_server")
     def test_while_many_are_found_at_the_start(self, root: Path, start: Start) -> None:
         self.many(root)

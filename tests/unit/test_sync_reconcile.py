@@ -11,11 +11,13 @@ from unit.memory_redis import Pool
 from sync.core.manifest import Entries
 from sync.disk.files import Directory
 from sync.redis.target import Target
+from sync.service import mirror as mirror_module
 from sync.service.mirror import Mirror
 from sync.service.news import NoNews
 from sync.service.reconcile import Reconcile
 from sync.service.skipped import Skipped
-from sync.service.streams import Streams, at_once
+from sync.service.streams import Streams
+from sync.service.streams import at_once as do_at_once
 
 LARGE = b"7777"
 
@@ -46,10 +48,24 @@ class Reconciler:
 
     def run(self, *, values: bool = False, stale_first: bool = False) -> Reconcile:
         """Do a reconcile at a time when all that was written is a while ago."""
+        reconcile, mirror = self.begin(values=values, stale_first=stale_first)
+        while reconcile.step() is not None:
+            for outcome in mirror.arrive():
+                reconcile.count(outcome)
+        return reconcile
+
+    def begin(
+        self,
+        *,
+        values: bool = False,
+        stale_first: bool = False,
+        at_once: int = 1000,
+    ) -> tuple[Reconcile, Mirror]:
+        """Prepare one, and what it works with."""
         self.disk.tick()
         self.server.log.clear()
         news = NoNews()
-        streams = Streams(at_once, lambda: None)
+        streams = Streams(do_at_once, lambda: None)
         mirror = Mirror(self._directory, self.target, streams, news, self.skipped)
         reconcile = Reconcile(
             "test",
@@ -59,11 +75,9 @@ class Reconciler:
             news,
             values=values,
             stale_first=stale_first,
+            at_once=at_once,
         )
-        while reconcile.step() is not None:
-            for outcome in mirror.arrive():
-                reconcile.count(outcome)
-        return reconcile
+        return reconcile, mirror
 
 
 @pytest.fixture
@@ -95,6 +109,22 @@ def test_a_redis_that_holds_nothing_is_not_asked_what_it_holds(world: Reconciler
     world.run()
     assert b"HSCAN" not in world.server.log
     assert world.server.values() == {b"a": b"1", b"b": b"1", b"c": b"1"}
+
+
+@pytest.mark.parametrize("names_max", [2, 3])
+def test_files_are_read_while_redis_works(
+    world: Reconciler, monkeypatch: pytest.MonkeyPatch, names_max: int
+) -> None:
+    monkeypatch.setattr(mirror_module, "NAMES_MAX", names_max)
+    for name in (b"a", b"b", b"c", b"d"):
+        world.disk.write(name, b"1")
+    reconcile, mirror = world.begin(at_once=2)
+    brought = []
+    while reconcile.step() is not None:
+        brought.append((len(world.server.values()), reconcile.sets))
+        assert mirror.is_sending == (reconcile.sets < len(world.server.values()))
+    # What became of two files is asked for when the next two have been read.
+    assert list(dict.fromkeys(brought)) == [(0, 0), (2, 0), (4, 2), (4, 4)]
 
 
 def test_where_nothing_changed_entries_are_compared_and_that_is_all(world: Reconciler) -> None:
