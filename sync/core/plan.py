@@ -20,6 +20,8 @@ from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature,
 # Where a value waits while others trade their names; no file name has a slash in it.
 SPARE = b"/mdvp-sync/spare"
 
+_AT_ONE_TIME = 1000  # changes that are taken up before the names that wait are counted again
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -258,7 +260,7 @@ class Pending:
 
     def add(self, changes: Iterable[Change], now: float) -> None:
         """Add changes in their order; `now` is in seconds on the caller's clock."""
-        for change in changes:
+        for number, change in enumerate(changes, 1):
             match change:
                 case Unfinished(name):
                     self._write(name, now)
@@ -266,7 +268,9 @@ class Pending:
                     self._change(name)
                 case Renamed(old, new):
                     self._rename(old, new)
-            self._stay_bounded()
+            if number % _AT_ONE_TIME == 0:
+                self._stay_bounded()
+        self._stay_bounded()
 
     def __contains__(self, name: object) -> bool:
         """Say whether a name is to be examined, or its value to be moved."""
@@ -298,7 +302,7 @@ class Pending:
             if not self.has_news(name):
                 self._deferred.drop(name)
                 self._unfinished.put(name, now + self._patience)
-            self._stay_bounded()
+        self._stay_bounded()
 
     def postpone(self, now: float) -> None:
         """Have what waits for a close wait for its whole patience anew: events were lost.
@@ -328,7 +332,7 @@ class Pending:
             ):
                 if name in those:
                     flags.add(name)
-            self._stay_bounded()
+        self._stay_bounded()
 
     def defer(self, names: Iterable[bytes], now: float, delay: float | None = None) -> None:
         """Have names examined again after `delay` seconds: what is there cannot be read now.
@@ -349,9 +353,9 @@ class Pending:
                 self._unfinished.put(name, due if delay is None else max(due, now + delay))
             elif not self._is_examined_soon(name) and name not in self._later:
                 self._deferred.put(name, max(now + seconds, self._deferred.due_of(name) or now))
-            self._stay_bounded()
+        self._stay_bounded()
 
-    def take(self, now: float, limit: int = 2000) -> Plan:
+    def take(self, now: float, limit: int = 700) -> Plan:
         """Return what is to be done by `now`, at most `limit` names, and forget it.
 
         What is left is ready, or due. A value is moved before its name is examined, or another

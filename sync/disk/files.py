@@ -339,6 +339,8 @@ class Directory:
                 continue
             try:
                 found = _read_ordinary(fd, size_max, began - (_PATIENCE if seen else _DELAY))
+                if not (found or seen):
+                    found = _read_closed(fd, size_max, began)
             except OSError:
                 found = None
             finally:
@@ -515,6 +517,30 @@ def _read_ordinary(fd: int, size_max: int, began: int) -> File | None:
         signature = _new(Signature, (before.st_ino, size, mtime, ctime))
         return _new(File, (signature, content, before.st_nlink, True, False, False))
     return None
+
+
+def _read_closed(fd: int, size_max: int, began: int) -> File | None:
+    """Read a small file while the kernel keeps writers out; None if it is not, or cannot be.
+
+    So nearly all are read that have just changed. What follows is said in `_read_ordinary`.
+    """
+    if _keep_writers_out(fd) is not False:
+        return None
+    try:
+        if not _lock(fd):
+            return None
+        status = os.fstat(fd)
+        size, ctime = status.st_size, status.st_ctime_ns
+        if size > _SMALL or size > size_max or not stat.S_ISREG(status.st_mode):
+            return None
+        content = os.pread(fd, size, 0)
+    finally:
+        were_out = _let_writers_in(fd)
+    if not were_out or len(content) != size:
+        return None
+    return File(
+        Signature.of(status), content, status.st_nlink, True, can_be_now(ctime, began), True
+    )
 
 
 def _lock(fd: int) -> bool:

@@ -189,8 +189,12 @@ class Mirror:
         return self._begun is not None
 
     def follow(self, plan: Plan) -> Iterator[Outcome]:
-        """Do in Redis what was done on disk; yield what became of each batch."""
-        yield self.flush()
+        """Do in Redis what was done on disk; yield what became of each batch.
+
+        What became of the last is told by what is done next, or by `flush`.
+        """
+        if plan.moves:
+            yield self.flush()
         renamed = plan.names()
         found = {name: self._directory.look(name) for name in renamed}
         on_disk = {name: signature for name, (signature, _) in found.items()}
@@ -210,7 +214,6 @@ class Mirror:
         terms = _Terms(plan.overdue, plan.alone, plan.vacated, plan.written)
         turn = _Turn(self._small_first(dict.fromkeys(chain(missed, plan.examine))))
         yield from self._batches(turn, terms)
-        yield self.flush()
         yield Outcome(left=turn.left())
 
     def examine(self, names: Iterable[bytes], *, alone: bool = False) -> Iterator[Outcome]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
+from sync.core.plan import Plan
 from sync.core.schedule import Rescan, Schedule
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
@@ -110,10 +111,16 @@ class Session:
         arrived = self._news.arrived or taken
         if not self._pending.is_ready:
             self._news.arrived = None
-        for outcome in self._accounted(self._mirror.follow(plan)):
+        for outcome in self._accounted(self._followed(plan)):
             self._pending.put_back(outcome.left, plan)
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
+
+    def _followed(self, plan: Plan) -> Iterator[Outcome]:
+        yield from self._mirror.follow(plan)
+        # In a burst Redis works while files are read for the next plan.
+        if not self._pending.is_ready or self._reconcile:
+            yield self._mirror.flush()
 
     def _arrive(self) -> None:
         """Take up large files that have come, and begin with the next."""

@@ -441,8 +441,10 @@ class TestTooMuch:
         assert not pending.take(99.0)
 
     def test_leaves_no_rename_to_be_trusted_before_the_caller_knows(self) -> None:
-        pending = Pending(PATIENCE, RETRY, names_max=2)
-        pending.add([Changed(A), Changed(B), Changed(C), Renamed(A, B)], 0.0)
+        pending = Pending(PATIENCE, RETRY, names_max=999)
+        many = [Changed(b"%d" % number) for number in range(999)]
+        pending.add([Changed(A), *many, Renamed(A, B)], 0.0)
+        assert pending.overflowed
         assert bare(pending.take(0.0)) == Plan({}, (A, B))
 
     def test_is_not_one_name_many_times(self) -> None:
