@@ -77,12 +77,13 @@ class TestNoRegularFile:
 # The kernel does not move a directory over a file.
 @pytest.mark.parametrize(("make", "kind"), KINDS[1:])
 def test_no_regular_file_takes_the_key_with_it_when_it_is_moved_over_a_file(
-    service: Service, make: Callable[[Path], None], kind: str
+    service: Service, place: Path, make: Callable[[Path], None], kind: str
 ) -> None:
     (service.root / "X").write_text("one")
+    (place / "elsewhere").mkdir()
     service.catches_up()
-    make(service.root.with_name("Y"))
-    service.root.with_name("Y").rename(service.root / "X")
+    make(place / "elsewhere" / "Y")
+    (place / "elsewhere" / "Y").rename(service.root / "X")
     complains_once(service, f"X is {kind}: not mirrored")
 
 
