@@ -20,7 +20,7 @@ from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature,
 # Where a value waits while others trade their names; no file name has a slash in it.
 SPARE = b"/mdvp-sync/spare"
 
-_AT_ONE_TIME = 1000  # changes that are taken up before the names that wait are counted again
+_COUNTED = 1000  # changes that are taken up before the names that wait are counted again
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Plan:
     nothing need be wondered about when nothing is found under them: a rename took their file
     elsewhere, or it vanished after a rename from a name under which Redis could have its value.
     Those that were `written` to, or created, may have been names of other files in between.
+
+    It `is_put_back` when there was no time for its names before: their order has to stay.
     """
 
     moves: Mapping[bytes, bytes]
@@ -44,6 +46,7 @@ class Plan:
     alone: frozenset[bytes] = frozenset()
     vacated: frozenset[bytes] = frozenset()
     written: frozenset[bytes] = field(default=frozenset(), compare=False)
+    is_put_back: bool = field(default=False, compare=False)
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
@@ -231,6 +234,7 @@ class Pending:
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
         self._postponed: set[bytes] = set()  # of the unfinished ones: they wait anew
+        self._held_back: set[bytes] = set()  # of the unfinished ones: of a writer nothing was heard
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
         self._another: set[bytes] = set()  # something else than a write came since it was taken
         self._written: set[bytes] = set()  # created, or written to, since it was taken
@@ -246,6 +250,10 @@ class Pending:
     def is_ready(self) -> bool:
         """Say whether there is something to take that need not wait."""
         return bool(self._ready or self._later)
+
+    def is_due(self, now: float) -> bool:
+        """Say whether there is something to take by `now`."""
+        return self.is_ready or ((due := self.due) is not None and due <= now)
 
     @property
     def is_quiet(self) -> bool:
@@ -268,7 +276,7 @@ class Pending:
                     self._change(name)
                 case Renamed(old, new):
                     self._rename(old, new)
-            if number % _AT_ONE_TIME == 0:
+            if number % _COUNTED == 0:
                 self._stay_bounded()
         self._stay_bounded()
 
@@ -295,13 +303,15 @@ class Pending:
     def hold_back(self, names: Iterable[bytes], now: float) -> None:
         """Have names wait for a close: a writer is at work, so what was read must not be sent.
 
-        Each is taken as overdue when no close has come after `patience` seconds.
+        Each is taken as overdue when no close has come after `patience` seconds. These begin anew
+        with the first write that is heard of: the close may have been before, and it be another's.
         """
         for name in names:
             self._is_outdated(name)
             if not self.has_news(name):
                 self._deferred.drop(name)
                 self._unfinished.put(name, now + self._patience)
+                self._held_back.add(name)
         self._stay_bounded()
 
     def postpone(self, now: float) -> None:
@@ -364,6 +374,7 @@ class Pending:
         """
         for name in self._unfinished.take(now, limit):
             self._postponed.discard(name)
+            self._held_back.discard(name)
             self._overdue.add(name)
             self._ready.put(name, None)
         for name in self._deferred.take(now, limit):
@@ -378,7 +389,7 @@ class Pending:
             taken.setdefault(name, None)
         if self._has_exchanges and self._has_changes:
             taken = dict.fromkeys(taken)
-        plan = self._plan(taken)
+        plan = self._plan(taken, is_put_back=is_theirs)
         flags = (self._overdue, self._another, self._written, self._alone, self._left, self._gone)
         for names in flags:
             names.difference_update(taken)
@@ -386,7 +397,7 @@ class Pending:
             self._has_changes = self._has_exchanges = False
         return plan
 
-    def _plan(self, taken: Mapping[bytes, bytes | None]) -> Plan:
+    def _plan(self, taken: Mapping[bytes, bytes | None], *, is_put_back: bool) -> Plan:
         examine = tuple(name for name, origin in taken.items() if origin is None)
         return Plan(
             {name: origin for name, origin in taken.items() if origin is not None},
@@ -395,6 +406,7 @@ class Pending:
             alone=frozenset(self._alone.intersection(examine)),
             vacated=frozenset(name for name in examine if name in self._left or name in self._gone),
             written=frozenset(self._written.intersection(examine)),
+            is_put_back=is_put_back,
         )
 
     def _write(self, name: bytes, now: float) -> None:
@@ -413,6 +425,9 @@ class Pending:
             due = now + self._patience
             self._unfinished.put(name, max(due, self._deferred.due_of(name) or due))
             self._deferred.drop(name)
+        elif name in self._held_back:
+            self._held_back.discard(name)
+            self._unfinished.put(name, now + self._patience)
 
     def _change(self, name: bytes) -> None:
         self._has_changes = True
@@ -455,6 +470,7 @@ class Pending:
         """Forget what is no more so of a name with news; say whether it waited for something."""
         self._another.add(name)
         self._postponed.discard(name)
+        self._held_back.discard(name)
         self._overdue.discard(name)
         self._alone.discard(name)
         self._left.discard(name)

@@ -319,11 +319,13 @@ class Directory:
     def read_ordinary(
         self, names: Iterable[bytes], size_max: int, *, seen: bool
     ) -> Iterator[tuple[bytes, File | None]]:
-        """Read files, each with its name, that are as nearly all are: small, and not just changed.
+        """Read files, each with its name, that are as nearly all are: small, and without a writer.
 
         What is not, or cannot be read, has None: it takes a closer look, by `read`. Files that were
         `seen` to be regular ones just now are not looked at before they are opened, and are not
         ordinary if they have changed in the last half second: perhaps nobody heard of that.
+
+        The process must ignore SIGIO, as for `read`.
         """
         began = now()  # an earlier time than that of the read makes more files racy, and not fewer
         for number, name in enumerate(names, 1):
@@ -470,13 +472,14 @@ class Directory:
                     return found
             try:
                 again = self._read_once(fd, size_max)
+                _unlock(fd)  # before whoever waits is let in, and asks for it
             finally:
                 were_out = has_writer is False and _let_writers_in(fd)
             if not isinstance(again, File):
                 return again
             found = again
             if were_out and found.steady:
-                return found._replace(closed=True)
+                return found._replace(closed=_is_closed(found.content))
         return found if has_writer is None else Busy()
 
     def _wrong_kind(self, status: os.stat_result) -> Unfit:
@@ -522,25 +525,35 @@ def _read_ordinary(fd: int, size_max: int, began: int) -> File | None:
 def _read_closed(fd: int, size_max: int, began: int) -> File | None:
     """Read a small file while the kernel keeps writers out; None if it is not, or cannot be.
 
-    So nearly all are read that have just changed. What follows is said in `_read_ordinary`.
+    So nearly all are read that have just changed. `began` is a time before that (`now`).
     """
-    if _keep_writers_out(fd) is not False:
+    if os.fstat(fd).st_size > _SMALL or _keep_writers_out(fd) is not False:
         return None
     try:
         if not _lock(fd):
             return None
         status = os.fstat(fd)
-        size, ctime = status.st_size, status.st_ctime_ns
+        size = status.st_size
         if size > _SMALL or size > size_max or not stat.S_ISREG(status.st_mode):
             return None
         content = os.pread(fd, size, 0)
+        _unlock(fd)  # before whoever waits is let in, and asks for it
     finally:
         were_out = _let_writers_in(fd)
     if not were_out or len(content) != size:
         return None
+    racy = can_be_now(status.st_ctime_ns, began)
     return File(
-        Signature.of(status), content, status.st_nlink, True, can_be_now(ctime, began), True
+        Signature.of(status), content, status.st_nlink, True, racy, closed=_is_closed(content)
     )
+
+
+def _is_closed(content: bytes) -> bool:
+    """Say whether what was read while writers were kept out is what the last one has left.
+
+    A file that is created is there, and empty, a moment before its creator counts as a writer.
+    """
+    return bool(content)
 
 
 def _lock(fd: int) -> bool:

@@ -41,7 +41,7 @@ NAMES_MAX = 1000
 _BYTES_MAX = 4 << 20
 _BYTES_MAX_SPARING = 1 << 17
 
-_SMALL = 1 << 16  # bytes; to bring so many takes not much longer than to bring none
+_BULKY = 1 << 16  # bytes; to bring no more than so many takes not much longer than to bring none
 _TURN = 0.01  # seconds that a plan has, before what has happened since gets its turn
 _PARTS = 0.02  # seconds to find out which of the names in a batch are refused
 _CONFIRMED = 100  # names at once: what happens meanwhile waits
@@ -191,10 +191,8 @@ class Mirror:
     def follow(self, plan: Plan) -> Iterator[Outcome]:
         """Do in Redis what was done on disk; yield what became of each batch.
 
-        What became of the last is told by what is done next, or by `flush`.
+        What was sent before has to be settled, by `flush`: what became of it may change the plan.
         """
-        if plan.moves:
-            yield self.flush()
         renamed = plan.names()
         found = {name: self._directory.look(name) for name in renamed}
         on_disk = {name: signature for name, (signature, _) in found.items()}
@@ -212,8 +210,10 @@ class Mirror:
             if signature and names > 1:
                 self.links.note(name, signature.inode, search=True)
         terms = _Terms(plan.overdue, plan.alone, plan.vacated, plan.written)
-        turn = _Turn(self._small_first(dict.fromkeys(chain(missed, plan.examine))))
+        examined = dict.fromkeys(chain(missed, plan.examine))
+        turn = _Turn(examined if plan.is_put_back else self._small_first(examined))
         yield from self._batches(turn, terms)
+        yield self.flush()
         yield Outcome(left=turn.left())
 
     def examine(self, names: Iterable[bytes], *, alone: bool = False) -> Iterator[Outcome]:
@@ -315,9 +315,11 @@ class Mirror:
         """Return names in an order in which none waits for others that take much longer."""
         if len(names) < 2:  # noqa: PLR2004  # it has nothing to wait for
             return names
-        size_of = self._directory.size
-        bulky = {name for name in names if size_of(name) > _SMALL}
-        return [*(name for name in names if name not in bulky), *bulky] if bulky else names
+        small: list[bytes] = []
+        bulky: list[bytes] = []
+        for name in names:
+            (bulky if self._directory.size(name) > _BULKY else small).append(name)
+        return small + bulky
 
     def _held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
         """Return the signature of the file whose content each name surely holds, None if none.
@@ -431,7 +433,10 @@ class Mirror:
         return self.links.names([inode]) - {name}
 
     def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
-        """Send what follows from a batch; return what became of the one before."""
+        """Send what follows from a batch; return what became of the one before.
+
+        If nothing follows, that is told at once.
+        """
         if not (batch.sets or batch.absent):
             return batch.outcome  # Redis goes on meanwhile with what was sent last
         self._leave_out_what_has_news(batch, terms.overdue)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from sync.core.plan import Plan
 from sync.core.schedule import Rescan, Schedule
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
@@ -88,9 +87,9 @@ class Session:
     def _wait(self) -> None:
         """Wait until something happens, or until there is something to do though nothing does."""
         # What came while the last of it was followed is taken up already.
-        if self._pending.is_ready or self._watch.lost or self._mirror.streams.is_done:
+        if self._pending.is_ready or self._mirror.streams.is_due:
             return
-        if self._can_confirm() or self._can_search():
+        if self._can_begin_anew() or self._can_confirm() or self._can_search():
             return
         times = [self._schedule.beat, self._pending.due, self._report.due]
         if not self._waits_for_large_files():
@@ -105,25 +104,32 @@ class Session:
 
     def _follow(self) -> None:
         taken = time.monotonic()
+        if not self._pending.is_due(taken):
+            return
+        self._settle()
         plan = self._pending.take(taken)
         if not plan:
             return
         arrived = self._news.arrived or taken
         if not self._pending.is_ready:
             self._news.arrived = None
-        for outcome in self._accounted(self._followed(plan)):
+        for outcome in self._accounted(self._mirror.follow(plan)):
             self._pending.put_back(outcome.left, plan)
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
 
-    def _followed(self, plan: Plan) -> Iterator[Outcome]:
-        yield from self._mirror.follow(plan)
-        # In a burst Redis works while files are read for the next plan.
-        if not self._pending.is_ready or self._reconcile:
-            yield self._mirror.flush()
+    def _settle(self) -> None:
+        """See what became of what a reconcile has sent last, before anything else is done."""
+        if self._mirror.is_sending:
+            for outcome in self._accounted([self._mirror.flush()]):
+                if self._reconcile:
+                    self._reconcile.count(outcome)
 
     def _arrive(self) -> None:
         """Take up large files that have come, and begin with the next."""
+        if not self._mirror.streams.is_due:
+            return
+        self._settle()
         began = self._mirror.streams.began
         for outcome in self._accounted(self._mirror.arrive()):
             if self._reconcile:
@@ -131,12 +137,16 @@ class Session:
             if not self._is_reconciling():
                 self._report.done(outcome.done, time.monotonic() - began)
 
+    def _can_begin_anew(self) -> bool:
+        return self._watch.lost and not self._is_reconciling()
+
     def _can_search(self) -> bool:
         return self._mirror.links.is_searching and not self._is_reconciling()
 
     def _search(self) -> None:
         """Look on for the other names of files that were found to have some."""
         if self._can_search():
+            self._settle()
             found = self._mirror.links.search(_SEARCHED)
             for outcome in self._accounted(self._mirror.examine(found, alone=True)):
                 self._report.done(outcome.done, 0.0)
@@ -207,7 +217,7 @@ class Session:
 
     def _step(self) -> None:
         """Do the next step of a reconcile, when it is time for it, or begin one."""
-        if self._watch.lost and not self._is_reconciling():
+        if self._can_begin_anew():
             self._watch.lost = False  # before the directory is looked at: they may be lost again
             log.warning(
                 "the kernel's queue of file events overflowed: looking at the whole directory"

@@ -114,6 +114,11 @@ class Streams:
         """Say whether the one on its way has ended."""
         return self.current is not None and self.current.end is not None
 
+    @property
+    def is_due(self) -> bool:
+        """Say whether there is something to do: one has come, or the next can begin."""
+        return self.is_done or (self.current is None and bool(self.waiting))
+
     def start(self, name: bytes, file: LargeFile, upload: Upload, *, overdue: bool) -> None:
         """Bring a file, which is closed in the end; nothing else may be on its way."""
         assert self.current is None  # noqa: S101  # the caller's defect

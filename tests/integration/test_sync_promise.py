@@ -61,7 +61,7 @@ def is_live(service: Service) -> bool:
 
 def lists(service: Service, *names: str) -> bool:
     """Say whether the status has a reason why each of these is not mirrored."""
-    skipped = status(service)["skipped"]
+    skipped = status(service)["skipped"] or {}
     return all(skipped.get(name) for name in names)
 
 
@@ -265,6 +265,20 @@ class TestRefusedFile:
             stay(0.01)
         print(f"{len(refused)} refused of a client that sets a key every 10 ms for 3 s")
         assert refused == []
+
+    def test_many_of_them_keep_nothing_waiting(
+        self, idle_redis: RedisServer, root: Path, start: Start
+    ) -> None:
+        idle_redis.start("--maxmemory", "60mb")
+        names = [f"big-{number}" for number in range(30)]
+        for name in names:
+            (root / name).touch()
+            os.truncate(root / name, 40 * MB)
+        # Where a directory lists what is new first, the others have to wait for it.
+        (root / "fits").write_bytes(bytes(20 * MB))
+        service = start()
+        eventually(lambda: (lists(service, *names), is_live(service)), (True, True), 8)
+        assert service.redis.client.strlen("fits") == 20 * MB
 
     @pytest.mark.parametrize("way_out", ["the file gets small", "the server gets more memory"])
     def test_it_arrives_when_there_is_room(self, short: Service, way_out: str) -> None:
@@ -493,17 +507,24 @@ class TestSmallBesideLarge:
             self.is_followed_fast(service)
             assert service.get("large") is None  # it was on its way all the time
 
+    @pytest.mark.parametrize("overflows", [False, True])
     def test_waiting_for_one_takes_no_time_of_the_machine(
-        self, redis_server: RedisServer, root: Path, start: Start
+        self, redis_server: RedisServer, root: Path, start: Start, *, overflows: bool
     ) -> None:
         (root / "large").write_bytes(b"l" * 60 * MB)
         with slow_line(redis_server.socket, 5 * MB) as line:
             service = start(REDIS_URL=line.url)
             # From the first sign of life on there are entries to make sure, later.
             eventually(lambda: status(service)["state"], "reconciling")
+            if overflows:
+                with service.paused():
+                    for number in range(9000):  # three events each; there is room for 16,384
+                        (root / f"{number}").touch()
+                eventually(lambda: service.redis.client.dbsize() > 5000, True)
+            stay(1.0)
             before = seconds_of_a_core(service.process.pid)
-            stay(3.0)
-            share = (seconds_of_a_core(service.process.pid) - before) / 3.0
+            stay(2.0)
+            share = (seconds_of_a_core(service.process.pid) - before) / 2.0
             assert service.get("large") is None  # it was on its way all the time
             print(f"{share:.1%} of a core")
             assert share < 0.25

@@ -593,6 +593,74 @@ class TestBusy:
         assert not found.steady
 
 
+class TestJustChanged:
+    """What is small and has just changed is read at once, while writers are kept out."""
+
+    pytestmark = pytest.mark.usefixtures("racy")
+
+    def ordinary(self, directory: Directory) -> File | None:
+        [(name, found)] = directory.read_ordinary([b"a"], MAX, seen=False)
+        assert name == b"a"
+        return found
+
+    def can_be_written(self, path: Path) -> bool:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except BlockingIOError:
+            return False
+        return True
+
+    def test_is_read_once_and_nobody_is_kept_out_for_longer(
+        self, directory: Directory, root: Path, system: Module
+    ) -> None:
+        (root / "a").write_bytes(b"one")
+        let_in: list[tuple[bool, bool]] = []
+
+        def come(*_: object) -> None:
+            let_in.append((self.can_be_written(root / "a"), can_lock(root / "a")))
+
+        system.before["pread"] = system.before["close"] = come
+        found = self.ordinary(directory)
+        assert found
+        assert (found.content, found.steady, found.racy, found.closed) == (b"one", True, True, True)
+        # A writer that was waiting may ask for the lock as soon as it is in.
+        assert let_in == [(False, False), (True, True)]
+
+    def test_that_has_a_writer_takes_a_closer_look(self, directory: Directory, root: Path) -> None:
+        with writing(root / "a", b"one"):
+            assert self.ordinary(directory) is None
+
+    def test_whose_writer_was_let_in_takes_a_closer_look(
+        self, directory: Directory, root: Path, system: Module
+    ) -> None:
+        (root / "a").write_bytes(b"one")
+        system.before["pread"] = lambda fd, *_: fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        assert self.ordinary(directory) is None
+
+    @pytest.mark.parametrize("size", [SMALL + 1, LARGE])
+    def test_that_is_not_small_keeps_nobody_out(
+        self, directory: Directory, root: Path, locks: Module, size: int
+    ) -> None:
+        (root / "a").write_bytes(bytes(size))
+        assert self.ordinary(directory) is None
+        assert "fcntl" not in locks.calls
+
+    def test_that_is_locked_takes_a_closer_look(self, directory: Directory, root: Path) -> None:
+        (root / "a").write_bytes(b"one")
+        with locking(root / "a"):
+            assert self.ordinary(directory) is None
+            assert self.can_be_written(root / "a")
+
+    def test_that_is_empty_may_have_a_creator_that_does_not_count_yet(
+        self, directory: Directory, root: Path
+    ) -> None:
+        (root / "a").touch()
+        closer = directory.read(b"a", MAX)
+        for found in (self.ordinary(directory), closer):
+            assert isinstance(found, File)
+            assert (found.content, found.closed) == (b"", False)
+
+
 class TestAScan:
     @pytest.mark.parametrize("size", [3, LARGE])
     def test_finds_a_file_busy_for_half_a_second_after_a_write_of_which_nobody_heard(

@@ -107,9 +107,8 @@ class Calls:
         opened = self.disk.open[fd]
         if not self.disk.has_leases:
             raise PermissionError(errno.EACCES, "Permission denied")
-        if argument == fcntl.F_UNLCK:
-            self.disk.end_lease(opened)
-        elif not self.disk.lease(opened):
+        done = self.disk.end_lease if argument == fcntl.F_UNLCK else self.disk.lease
+        if not done(opened):
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         return 0
 

@@ -142,8 +142,14 @@ class Disk:
         """Say whether there is a file that nobody can open to write just now."""
         return any(each.leased for each in self.open.values())
 
-    def end_lease(self, opened: Open) -> None:
-        opened.leased = False
+    def end_lease(self, opened: Open) -> bool:
+        """fcntl(2), F_SETLEASE, F_UNLCK; say whether there was one."""
+        was_leased, opened.leased = opened.leased, False
+        return was_leased
+
+    def break_leases(self) -> None:
+        for opened in self.open.values():
+            opened.leased = False
 
     def close(self, number: int) -> None:
         opened = self.open.pop(number)
@@ -219,6 +225,13 @@ class Disk:
                 inode.writer = inode.then = None
 
     def link(self, old: bytes, new: bytes) -> None:
+        """Give a file one more name.
+
+        If one of the two is left out, that is as a name elsewhere: what is written through it in
+        the very tick in which the file was read, before it is another file's, leaves no trace.
+        """
+        if b"~" in old + new:
+            self.tick()
         entry = self.names.get(old)
         if entry and entry.inode.is_file and new not in self.names:
             self._link(new, entry.inode)

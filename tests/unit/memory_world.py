@@ -96,6 +96,10 @@ class World:
         """Freeze the service for a while, wherever it is."""
         self.clock.sleep(seconds)
 
+    def break_leases(self) -> None:
+        """Have the kernel take leases back, as it does when the service is frozen for long."""
+        self.disk.break_leases()
+
     def lag(self, most: int) -> None:
         """Let at most so many events come out of one read."""
         self.events.most = most
@@ -252,8 +256,8 @@ class World:
             return
         self._left = 0
         while self._script:
-            if self.disk.is_leased and _is_of_disk(self._script[0]):
-                return  # who opens a file to write waits until its lease is given back
+            if self.disk.is_leased and _opens_to_write(self._script[0]):
+                return  # until the lease is given back
             step = self._script.popleft()
             if isinstance(step, Go):
                 self._left = step.steps
@@ -321,6 +325,17 @@ Operation: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]
 Step: TypeAlias = Operation | Go
 Choice: TypeAlias = tuple[Callable[..., None], list[list[object]]]
 KILL: Step = (World.kill, ())
+
+
+# Those that have files open already do not matter: there is no lease for a file that is open so.
+_OPENING = {
+    *(Disk.write, Disk.write_back, Disk.write_elsewhere, Disk.rewrite, Disk.replace),
+    *(Disk.begin, Disk.truncate, Disk.lock, Disk.lock_and_write),
+}
+
+
+def _opens_to_write(step: Step) -> bool:
+    return not isinstance(step, Go) and step[0] in _OPENING
 
 
 def _is_of_disk(step: Step) -> bool:
