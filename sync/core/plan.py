@@ -234,7 +234,7 @@ class Pending:
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
         self._postponed: set[bytes] = set()  # of the unfinished ones: they wait anew
-        self._held_back: set[bytes] = set()  # of the unfinished ones: of a writer nothing was heard
+        self._held_back: set[bytes] = set()  # unfinished or overdue, and nothing heard of a writer
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
         self._another: set[bytes] = set()  # something else than a write came since it was taken
         self._written: set[bytes] = set()  # created, or written to, since it was taken
@@ -374,7 +374,6 @@ class Pending:
         """
         for name in self._unfinished.take(now, limit):
             self._postponed.discard(name)
-            self._held_back.discard(name)
             self._overdue.add(name)
             self._ready.put(name, None)
         for name in self._deferred.take(now, limit):
@@ -391,7 +390,7 @@ class Pending:
             taken = dict.fromkeys(taken)
         plan = self._plan(taken, is_put_back=is_theirs)
         flags = (self._overdue, self._another, self._written, self._alone, self._left, self._gone)
-        for names in flags:
+        for names in (*flags, self._held_back):
             names.difference_update(taken)
         if not self._ready:
             self._has_changes = self._has_exchanges = False
@@ -415,8 +414,9 @@ class Pending:
         self._left.discard(name)
         self._gone.discard(name)
         self._alone.discard(name)
-        if name in self._overdue:
+        if name in self._overdue and name not in self._held_back:
             return
+        self._overdue.discard(name)
         self._later.pop(name, None)
         if self._is_examined_soon(name):
             self._ready.drop(name)  # its new writer has it now
@@ -426,8 +426,9 @@ class Pending:
             self._unfinished.put(name, max(due, self._deferred.due_of(name) or due))
             self._deferred.drop(name)
         elif name in self._held_back:
-            self._held_back.discard(name)
-            self._unfinished.put(name, now + self._patience)
+            due = now + self._patience
+            self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
+        self._held_back.discard(name)
 
     def _change(self, name: bytes) -> None:
         self._has_changes = True
@@ -448,6 +449,7 @@ class Pending:
         # Of a file that waits Redis does not have the content yet, so there is nothing to move; and
         # if it waits for its writer, it does so under its new name.
         due = self._unfinished.due_of(old)
+        is_held_back = old in self._held_back
         waits = self._settle_name(old)
         origin = None if waits else self._ready.origin(old, old)
         self._has_changes |= waits or is_written
@@ -465,6 +467,8 @@ class Pending:
             if new in self._ready:
                 self._ready.drop(new)
             self._unfinished.put(new, due)
+            if is_held_back:
+                self._held_back.add(new)
 
     def _settle_name(self, name: bytes) -> bool:
         """Forget what is no more so of a name with news; say whether it waited for something."""

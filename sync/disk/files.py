@@ -57,7 +57,7 @@ class File(NamedTuple):
     `links` is how many names it has, here or elsewhere. It is not `steady` when it was changing,
     and it is `racy` when a write after the read might not show in its signature: the kernel's clock
     was still at the file's last change. It is `closed` when it is known that nobody had it open for
-    writing just then; otherwise nobody has asked, or the kernel does not tell.
+    writing just then; otherwise nobody has asked, the kernel does not tell, or it is empty.
     """
 
     signature: Signature

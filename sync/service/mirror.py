@@ -60,6 +60,7 @@ class Outcome:
 
     done       what Redis has carried out
     deferred   names to be examined again, and after how many seconds (None: the usual)
+    free       names to be examined at once: what was in their way is there no more
     held_back  names that a writer is, or may be, at work under: they wait for its close
     others     names of files that were found to have several, or have lost one: to be examined
     left       names of a plan for which there was no time
@@ -71,6 +72,7 @@ class Outcome:
 
     done: list[Command] = field(default_factory=list)
     deferred: dict[bytes, float | None] = field(default_factory=dict)
+    free: list[bytes] = field(default_factory=list)
     held_back: list[bytes] = field(default_factory=list)
     others: set[bytes] = field(default_factory=set)
     left: list[bytes] = field(default_factory=list)
@@ -80,6 +82,7 @@ class Outcome:
         """Add what became of other names."""
         self.done += other.done
         self.deferred |= other.deferred
+        self.free += other.free
         self.held_back += other.held_back
         self.others |= other.others
         self.left += other.left
@@ -119,7 +122,7 @@ class _Terms(NamedTuple):
 
 
 _ORDINARY = _Terms()
-_NO_ROOM = RedisRefusedError("its maxmemory has no room for it")
+_NO_ROOM = RedisRefusedError("its maxmemory has no room for it", out_of_memory=True)
 
 
 class _Turn:
@@ -238,9 +241,11 @@ class Mirror:
         yield from self.examine(self.skipped)
 
     def arrive(self) -> Iterator[Outcome]:
-        """Have a large file take effect that has come, and begin with the next."""
+        """Have a large file take effect that has come, and begin with the next.
+
+        What was sent before has to be settled, by `flush`.
+        """
         if stream := self.streams.take():
-            yield self.flush()
             yield self._arrived(stream)
         if turn := self.streams.next():
             name, is_overdue = turn
@@ -259,11 +264,11 @@ class Mirror:
         for name, size in tuple(self._roomless.items()):
             if name not in self.skipped or self._target.has_room(size):
                 del self._roomless[name]
-                outcome.deferred[name] = 0.0
+                outcome.free.append(name)
         stream = self.streams.current
         if stream and not stream.end and self._target.is_full():
             self.streams.void(stream.name)
-            self._refuse(stream.name, _NO_ROOM, outcome)
+            self._refuse_large(stream.name, stream.signature.size, _NO_ROOM, outcome)
         return outcome
 
     def flush(self) -> Outcome:
@@ -368,10 +373,14 @@ class Mirror:
                 )
                 batch.outcome.others |= self._note_links(name, found, terms)
                 if name in skipped and isinstance(found, File):
-                    # What was refused must not have others refused with it.
-                    alone = _Batch()
-                    self._add(alone, name, found)
-                    yield self._send(alone, terms)
+                    # What was refused must not have others refused with it. And what was read
+                    # must be sent before anybody else has a turn.
+                    outcome = self._send(batch, terms)
+                    batch = _Batch()
+                    self._add(batch, name, found)
+                    outcome.add(self._send(batch, terms))
+                    batch = _Batch()
+                    yield outcome
                 else:
                     self._sort_in(batch, name, found, is_overdue=name in terms.overdue)
             if batch.size >= self._bytes_max or len(batch.sets) + len(batch.absent) >= NAMES_MAX:
@@ -411,7 +420,8 @@ class Mirror:
                 outcome.deferred[name] = _MOMENT
             case Unreadable(why):
                 self.skipped.note(name, why)
-                outcome.deferred[name] = _SELDOM
+                if name in self.skipped:  # the next rescan tries the others
+                    outcome.deferred[name] = _SELDOM
             case Unfit(why):
                 self.skipped.note(name, why)
                 batch.absent.append(name)
@@ -524,7 +534,7 @@ class Mirror:
         stream = self.streams.current
         if error.out_of_memory and stream:
             self.streams.void(stream.name)
-            self._refuse(stream.name, error, outcome)
+            self._refuse_large(stream.name, stream.signature.size, error, outcome)
             end = time.monotonic() + _ROOM
             while self._target.is_full() and time.monotonic() < end:
                 time.sleep(0.005)  # its thread lets go after the piece that it sends
@@ -558,6 +568,13 @@ class Mirror:
         if name in self.skipped:
             outcome.deferred[name] = _SELDOM * (1 + len(self.skipped) // 1000)
 
+    def _refuse_large(
+        self, name: bytes, size: int, error: RedisRefusedError, outcome: Outcome
+    ) -> None:
+        if error.out_of_memory:
+            self._roomless[name] = size
+        self._refuse(name, error, outcome)
+
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, *, is_overdue: bool) -> None:
         """Have a large file brought, now or later."""
         current = self.streams.current
@@ -570,8 +587,7 @@ class Mirror:
             elif self._news.of([name], overdue=[name] if is_overdue else _NONE):
                 outcome.held_back.append(name)
             elif not self._target.has_room(file.size):
-                self._roomless[name] = file.size
-                self._refuse(name, _NO_ROOM, outcome)
+                self._refuse_large(name, file.size, _NO_ROOM, outcome)
             else:
                 unless_it_starts.pop_all()
                 upload = self._target.upload(name)
@@ -588,8 +604,8 @@ class Mirror:
                 outcome.held_back.append(name)
             else:
                 self._take_effect(stream, outcome)
-        elif stream.end is End.REFUSED and stream.error:
-            self._refuse(name, stream.error, outcome)
+        elif isinstance(stream.error, RedisRefusedError):
+            self._refuse_large(name, stream.signature.size, stream.error, outcome)
         elif stream.end is End.UNREADABLE:
             self.skipped.note(name, f"cannot be read ({stream.error}): its key stays as it is")
             outcome.deferred[name] = _SELDOM
@@ -619,7 +635,7 @@ class Mirror:
                 stream.upload, signature if is_sure else signature.unsure()
             )
         except RedisRefusedError as error:
-            self._refuse(name, error, outcome)
+            self._refuse_large(name, signature.size, error, outcome)
             return
         outcome.done.append(arrive)
         self.skipped.clear_of([name])

@@ -39,11 +39,10 @@ class News:
         if self._watch.lost:
             self.pending.postpone(at)
         self._watch.lost |= had_lost
-        if not changes:
-            return
-        self.pending.add(changes, at)
-        self.arrived = self.arrived or at
-        self.is_new = True
+        if changes:
+            self.pending.add(changes, at)
+            self.arrived = self.arrived or at
+            self.is_new = True
         if self.pending.overflowed:
             # More than is remembered: as if the kernel had dropped it.
             self.pending.overflowed = False

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
+from sync.core.changes import Changed
 from sync.core.schedule import Rescan, Schedule
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
@@ -138,7 +139,7 @@ class Session:
                 self._report.done(outcome.done, time.monotonic() - began)
 
     def _can_begin_anew(self) -> bool:
-        return self._watch.lost and not self._is_reconciling()
+        return self._watch.lost and (not self._is_reconciling() or self._waits_for_large_files())
 
     def _can_search(self) -> bool:
         return self._mirror.links.is_searching and not self._is_reconciling()
@@ -164,6 +165,9 @@ class Session:
         now = time.monotonic()
         for name, delay in outcome.deferred.items():
             self._pending.defer([name], now, delay)
+        self._pending.add(
+            [Changed(name) for name in outcome.free if not self._pending.has_news(name)], now
+        )
         self._pending.hold_back(outcome.held_back, now)
         self._pending.defer(outcome.others, now, 0.0)
         if outcome.is_doubtful or self._mirror.links.doubt:

@@ -289,8 +289,7 @@ class TestRefusedFile:
             touch(big)
         else:
             short.redis.client.config_set("maxmemory", "300mb")
-            touch(big)  # in case that it is not tried again at once by itself
-        eventually(lambda: short.redis.keys() == short.files(), True)
+        eventually(lambda: short.redis.keys() == short.files(), True, 5)
         eventually(lambda: (lists(short, "big"), is_live(short)), (False, True))
 
     @pytest.fixture
@@ -520,7 +519,7 @@ class TestSmallBesideLarge:
                 with service.paused():
                     for number in range(9000):  # three events each; there is room for 16,384
                         (root / f"{number}").touch()
-                eventually(lambda: service.redis.client.dbsize() > 5000, True)
+                eventually(lambda: service.redis.client.dbsize() > 9000, True)
             stay(1.0)
             before = seconds_of_a_core(service.process.pid)
             stay(2.0)

@@ -50,6 +50,7 @@ class Reconciler:
         """Do a reconcile at a time when all that was written is a while ago."""
         reconcile, mirror = self.begin(values=values, stale_first=stale_first)
         while reconcile.step() is not None:
+            reconcile.count(mirror.flush())
             for outcome in mirror.arrive():
                 reconcile.count(outcome)
         return reconcile
@@ -182,3 +183,21 @@ def test_what_was_skipped_is_so_no_more_when_it_is_gone_or_a_file(world: Reconci
     world.disk.write(b"b", b"1")
     world.run()
     assert world.skipped.keys() == {b"c"}
+
+
+def test_what_was_found_is_sent_before_anybody_else_has_a_turn(world: Reconciler) -> None:
+    """What was refused is sent by itself; what was found before must not come late by that."""
+    world.disk.symlink(b"a")
+    world.disk.write(b"b", b"1")
+    world.skipped.note(b"a", "is a symbolic link")
+    world.skipped.note(b"b", "was refused")
+    reconcile, mirror = world.begin()
+    while b"a" not in world.server.values() and reconcile.step() is not None:
+        mirror.flush()
+        if b"b" in world.server.values():
+            world.disk.replace(b"a", b"2")
+            list(mirror.examine([b"a"]))  # as what has happened is followed
+    while reconcile.step() is not None:
+        mirror.flush()
+    assert world.server.values() == {b"a": b"2", b"b": b"1"}
+    assert b"DEL" not in world.server.log  # since it was a link when it was looked at
