@@ -1,5 +1,6 @@
 """What tests of all kinds share: waiting for a condition, and processes that end with the test."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Whether models try the same examples each time, and not as many others as the variable says: a
+# check says what a change did, a hunt finds what nobody knew.
+IS_CHECK = "MDVP_TEST_EXAMPLES" not in os.environ
 DEADLINE = 10.0  # seconds; far above what anything takes, so that only a defect reaches it
 
 

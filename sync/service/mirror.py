@@ -606,7 +606,7 @@ class Mirror:
                 self._take_effect(stream, outcome)
         elif isinstance(stream.error, RedisRefusedError):
             self._refuse_large(name, stream.signature.size, stream.error, outcome)
-        elif stream.end is End.UNREADABLE:
+        elif isinstance(stream.error, OSError):
             self.skipped.note(name, f"cannot be read ({stream.error}): its key stays as it is")
             outcome.deferred[name] = _SELDOM
         elif isinstance(stream.error, RedisAwayError):

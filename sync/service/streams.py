@@ -19,7 +19,6 @@ from enum import Enum, auto
 from threading import Thread
 
 from sync.core.changes import Signature
-from sync.core.errors import RedisRefusedError
 from sync.disk.files import LargeFile
 from sync.redis.upload import Upload
 
@@ -32,9 +31,7 @@ class End(Enum):
     WHOLE = auto()  # all of it has come
     CHANGED = auto()  # it has changed meanwhile: what has come never was in the file
     LOCKED = auto()  # its writer has locked it
-    UNREADABLE = auto()
-    REFUSED = auto()  # by Redis
-    LOST = auto()  # the connection was
+    FAILED = auto()  # the error says why
 
 
 @dataclass(eq=False)
@@ -158,14 +155,10 @@ class Streams:
             self.current.is_void = True
 
     def _job(self, stream: Stream) -> Job:
-        end = End.LOST
+        end = End.FAILED
         try:
             with closing(stream.file):
                 end = yield from self._bring(stream)
-        except RedisRefusedError as error:
-            end, stream.error = End.REFUSED, error
-        except OSError as error:
-            end, stream.error = End.UNREADABLE, error
         except Exception as error:  # noqa: BLE001  # whoever takes the stream raises it
             stream.error = error
         finally:

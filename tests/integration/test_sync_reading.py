@@ -137,6 +137,15 @@ def can_lock(path: Path) -> bool:
         return False
 
 
+def can_write(path: Path) -> bool:
+    """Say whether who opens it for writing is let in at once."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+    except BlockingIOError:
+        return False
+    return True
+
+
 def large(
     directory: Directory, name: bytes, *, overdue: bool = True
 ) -> AbstractContextManager[LargeFile]:
@@ -486,21 +495,15 @@ class TestBusy:
     ) -> None:
         """One that came and went between two looks would be missed, and another in the second."""
         (root / "a").write_bytes(bytes(size))
-        let_in: dict[str, list[bool]] = {"pread": [], "close": []}
+        let_in: list[bool] = []
 
-        def come(call: str) -> None:
-            try:
-                os.close(os.open(root / "a", os.O_WRONLY | os.O_NONBLOCK))
-            except BlockingIOError:
-                let_in[call].append(False)
-            else:
-                let_in[call].append(True)
+        def come(*_: object) -> None:
+            let_in.append(can_write(root / "a"))
 
-        for call in let_in:
-            system.before[call] = lambda *_, call=call: come(call)
+        system.before["pread"] = system.before["close"] = come
         assert content(directory.read(b"a", MAX)) == bytes(size)
         # The first of two looks needs nobody out.
-        assert let_in == {"pread": [True, False], "close": [True]}
+        assert let_in == [True, False, True]
 
     def test_is_read_again_when_its_writers_were_let_in_meanwhile(
         self, directory: Directory, root: Path, system: Module, locks: Module
@@ -603,13 +606,6 @@ class TestJustChanged:
         assert name == b"a"
         return found
 
-    def can_be_written(self, path: Path) -> bool:
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-        except BlockingIOError:
-            return False
-        return True
-
     def test_is_read_once_and_nobody_is_kept_out_for_longer(
         self, directory: Directory, root: Path, system: Module
     ) -> None:
@@ -617,7 +613,7 @@ class TestJustChanged:
         let_in: list[tuple[bool, bool]] = []
 
         def come(*_: object) -> None:
-            let_in.append((self.can_be_written(root / "a"), can_lock(root / "a")))
+            let_in.append((can_write(root / "a"), can_lock(root / "a")))
 
         system.before["pread"] = system.before["close"] = come
         found = self.ordinary(directory)
@@ -649,7 +645,7 @@ class TestJustChanged:
         (root / "a").write_bytes(b"one")
         with locking(root / "a"):
             assert self.ordinary(directory) is None
-            assert self.can_be_written(root / "a")
+            assert can_write(root / "a")
 
     def test_that_is_empty_may_have_a_creator_that_does_not_count_yet(
         self, directory: Directory, root: Path

@@ -148,6 +148,7 @@ class Disk:
         return was_leased
 
     def break_leases(self) -> None:
+        """Have the kernel take leases back, as it does when the service is frozen for long."""
         for opened in self.open.values():
             opened.leased = False
 

@@ -96,10 +96,6 @@ class World:
         """Freeze the service for a while, wherever it is."""
         self.clock.sleep(seconds)
 
-    def break_leases(self) -> None:
-        """Have the kernel take leases back, as it does when the service is frozen for long."""
-        self.disk.break_leases()
-
     def lag(self, most: int) -> None:
         """Let at most so many events come out of one read."""
         self.events.most = most

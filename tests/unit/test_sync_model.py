@@ -12,6 +12,7 @@ from itertools import product
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support import IS_CHECK
 from unit.memory import Disk
 from unit.memory_redis import EPOCH, MANIFEST
 from unit.memory_redis import NAMES as RECORD
@@ -19,9 +20,6 @@ from unit.memory_world import FOREIGN, KILL, REST, Choice, Go, Operation, Step, 
 
 pytestmark = pytest.mark.timeout(900)  # with many examples
 EXAMPLES = int(os.environ.get("MDVP_TEST_EXAMPLES", "500")) // 4
-# The same ones each time, unless there are to be many: a check says what a change did, a hunt
-# finds what nobody knew.
-IS_CHECK = "MDVP_TEST_EXAMPLES" not in os.environ
 
 RARELY = 1000.0  # seconds; in a test there is no rescan but one that the service wants sooner
 OFTEN = 10.0  # seconds; and here one after the other
@@ -55,7 +53,7 @@ GROUPS: list[list[Choice]] = [
     [(Disk.move_out, [NAMES]), (Disk.move_in, [NAMES])],
     [(World.kill, [])],
     [(Disk.overflow, []), (World.lose_connection, []), (World.flush, [])],
-    [(World.lag, [[1, 2, 99]]), (World.break_leases, [])],
+    [(World.lag, [[1, 2, 99]]), (Disk.break_leases, [])],
 ]
 # What only a rescan finds, and what is tried again seldom.
 FAULTS: list[list[Choice]] = [

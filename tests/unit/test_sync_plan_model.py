@@ -15,14 +15,12 @@ from typing import TypeAlias
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support import IS_CHECK
 
 from sync.core.changes import Change, Changed, Renamed, Signature, Unfinished
 from sync.core.plan import SPARE, Pending, Plan, settle
 
 EXAMPLES = 20 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
-# The same ones each time, unless there are to be many: a check says what a change did, a hunt
-# finds what nobody knew.
-IS_CHECK = "MDVP_TEST_EXAMPLES" not in os.environ
 
 PATIENCE, RETRY = 0.5, 0.1
 NAMES = [b"a", b"b", b"c", b"d"]
