@@ -171,6 +171,7 @@ class _Run:
                     seconds, received = measures.rename(contender, monitor, there, back)
                     self.results.renames.append(seconds)
                     self.results.moved.append(received)
+                    time.sleep(_PAUSE)
             self._compare("renames of a large file", contender)
 
     def scans(self) -> None:

@@ -183,8 +183,9 @@ class Mirror:
         self._roomless: dict[bytes, int] = {}  # large files that Redis had no room for: bytes
         # Large files that changed while they were brought, or for which the connection was lost.
         self._changing: set[bytes] = set()
-        # Names whose entries in Redis are unsure, with the signatures that they are to have.
-        self._unsure: dict[bytes, Signature] = {}
+        # Names whose entries in Redis are unsure, with the signatures that they are to have; None
+        # when it has come to light that this is not the file's any more.
+        self._unsure: dict[bytes, Signature | None] = {}
 
     @property
     def is_sending(self) -> bool:
@@ -296,18 +297,24 @@ class Mirror:
         """
         ready = list(
             islice(
-                (name for name, has in self._unsure.items() if not can_be_now(has.ctime, before)),
+                (
+                    (name, has)
+                    for name, has in self._unsure.items()
+                    if has and not can_be_now(has.ctime, before)
+                ),
                 _CONFIRMED,
             )
         )
         commands: list[Command] = []
-        for name in ready:
-            signature = self._unsure.pop(name)
+        for name, signature in ready:
             # What is written to a file is told of one of its names only.
             names = self.links.names([signature.inode]) | {name}
-            if any(each in pending for each in names):
-                continue
-            if self._directory.signature(name) == signature:
+            if any(each in pending for each in names) or (
+                self._directory.signature(name) != signature
+            ):
+                self._unsure[name] = None  # what happened to the file is still to be followed
+            else:
+                del self._unsure[name]
                 commands.append(Confirm(name, signature))
         if commands:
             try:

@@ -9,7 +9,8 @@ from unit.memory import NO_LOG, Clock, Disk, Server, Turns, in_memory
 from unit.memory_redis import Pool
 
 from sync.core.manifest import Entries
-from sync.disk.files import Directory
+from sync.core.plan import Plan
+from sync.disk.files import Directory, now
 from sync.redis.target import Target
 from sync.service import mirror as mirror_module
 from sync.service.mirror import Mirror
@@ -201,3 +202,22 @@ def test_what_was_found_is_sent_before_anybody_else_has_a_turn(world: Reconciler
         mirror.flush()
     assert world.server.values() == {b"a": b"2", b"b": b"1"}
     assert b"DEL" not in world.server.log  # since it was a link when it was looked at
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_a_rename_just_when_entries_are_made_sure_moves_the_value(
+    world: Reconciler, is_heard: bool
+) -> None:
+    _, mirror = world.begin()
+    world.disk.write(b"a", b"1")
+    for _ in mirror.examine([b"a"]):
+        pass
+    world.disk.tick()
+    world.disk.rename(b"a", b"b")
+    assert mirror.confirm(now(), [b"b"] if is_heard else [])
+    world.server.log.clear()
+    for _ in mirror.follow(Plan({b"b": b"a"}, (b"a",))):
+        pass
+    assert b"RENAME" in world.server.log
+    assert b"MSET" not in world.server.log
+    assert world.server.values() == {b"b": b"1"}
