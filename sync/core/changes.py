@@ -17,8 +17,16 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Created:
+    """The name is new; perhaps somebody has it open to write, or it is another one of a file."""
+
+    name: bytes
+    is_written: bool = False  # somebody has written to it since
+
+
+@dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The file was created or written to, and its writer has not closed it yet."""
+    """The file was written to, and its writer has not closed it yet."""
 
     name: bytes
 
@@ -31,7 +39,7 @@ class Renamed:
     new: bytes
 
 
-Change: TypeAlias = Changed | Unfinished | Renamed
+Change: TypeAlias = Created | Changed | Unfinished | Renamed
 
 
 # What marks a signature as unsure in the place of a ctime. `Signature.of` gives it to no file.

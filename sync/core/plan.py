@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
-from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
+from sync.core.changes import (
+    NONE,
+    Change,
+    Changed,
+    Created,
+    Rename,
+    Renamed,
+    Signature,
+    Unfinished,
+)
 
 # Where a value waits while others trade their names; no file name has a slash in it.
 SPARE = b"/mdvp-sync/spare"
@@ -31,11 +40,12 @@ class Plan:
     once, so that a name can be both.
 
     Of the names in `examine`, those that are `overdue` are to be read as they are, though a writer
-    may be at work: their patience is over. Those that are `alone` are looked at without the other
-    names of their files, which were looked at when something happened. Of those that are `vacated`
-    nothing need be wondered about when nothing is found under them: a rename took their file
-    elsewhere, or it vanished after a rename from a name under which Redis could have its value.
-    Those that were `written` to, or created, may have been names of other files in between.
+    may be at work: their patience is over. Of those of them that are `unheard` no write was heard
+    of: whoever writes now is to be waited for. Those that are `alone` are looked at without the
+    other names of their files, which were looked at when something happened. Of those that are
+    `vacated` nothing need be wondered about when nothing is found under them: a rename took their
+    file elsewhere, or it vanished after a rename from a name under which Redis could have its
+    value. Those that were `written` to, or created, may have been names of other files in between.
 
     It `is_put_back` when there was no time for its names before: their order has to stay.
     """
@@ -43,6 +53,7 @@ class Plan:
     moves: Mapping[bytes, bytes]
     examine: tuple[bytes, ...]
     overdue: frozenset[bytes] = frozenset()
+    unheard: frozenset[bytes] = field(default=frozenset(), compare=False)
     alone: frozenset[bytes] = frozenset()
     vacated: frozenset[bytes] = frozenset()
     written: frozenset[bytes] = field(default=frozenset(), compare=False)
@@ -233,8 +244,9 @@ class Pending:
         self._is_turn_of_later = False
         self._unfinished = _Waiting()
         self._deferred = _Waiting()
+        self._resting: set[bytes] = set()  # of the deferred ones: whatever is written to them
         self._postponed: set[bytes] = set()  # of the unfinished ones: they wait anew
-        self._held_back: set[bytes] = set()  # unfinished or overdue, and nothing heard of a writer
+        self._held_back: set[bytes] = set()  # unfinished or overdue, and no write was heard of
         self._overdue: set[bytes] = set()  # of the ready ones: their patience is over
         self._another: set[bytes] = set()  # something else than a write came since it was taken
         self._written: set[bytes] = set()  # created, or written to, since it was taken
@@ -272,6 +284,8 @@ class Pending:
             match change:
                 case Unfinished(name):
                     self._write(name, now)
+                case Created(name, is_written):
+                    self._create(name, now, is_written=is_written)
                 case Changed(name):
                     self._change(name)
                 case Renamed(old, new):
@@ -292,6 +306,10 @@ class Pending:
         """
         return name in self._ready or name in self._unfinished or name in self._later
 
+    def is_heard(self, name: bytes) -> bool:
+        """Say whether the name has news, and not just waits for a writer of whom nothing came."""
+        return self.has_news(name) and name not in self._held_back
+
     def has_another(self, name: bytes) -> bool:
         """Say whether the name may be another file's since it was taken, or another writer's."""
         return name in self._another
@@ -310,8 +328,24 @@ class Pending:
             self._is_outdated(name)
             if not self.has_news(name):
                 self._deferred.drop(name)
+                self._resting.discard(name)
                 self._unfinished.put(name, now + self._patience)
                 self._held_back.add(name)
+        self._stay_bounded()
+
+    def wait_no_more(self, names: Iterable[bytes]) -> None:
+        """Have names examined as overdue: the patience for a writer of their file is over.
+
+        Not those under which something was heard, which have patience of their own.
+        """
+        for name in names:
+            if self.is_heard(name):
+                continue
+            self._is_outdated(name)
+            self._settle_name(name)
+            self._ready.put(name, None)
+            self._overdue.add(name)
+            self._alone.add(name)
         self._stay_bounded()
 
     def postpone(self, now: float) -> None:
@@ -333,9 +367,11 @@ class Pending:
             if self.has_news(name):
                 continue
             self._deferred.drop(name)
+            self._resting.discard(name)
             self._later[name] = None
             for flags, those in (
                 (self._overdue, plan.overdue),
+                (self._held_back, plan.unheard),
                 (self._alone, plan.alone),
                 (self._left, plan.vacated),
                 (self._written, plan.written),
@@ -348,22 +384,47 @@ class Pending:
         """Have names examined again after `delay` seconds: what is there cannot be read now.
 
         Without a delay that is soon, and later the more names are deferred. A name that has news
-        is examined for these; if it is unfinished, not before its `delay` is over.
+        is examined for these. One that is deferred already keeps the later time.
         """
         names = dict.fromkeys(names)
         if delay is None:
             # What cannot be read for long, and is much, must not be all that is looked at.
             count = len(self._deferred) + sum(name not in self._deferred for name in names)
-            seconds = self._retry * (1 + count // 100)
-        else:
-            seconds = delay
+            delay = self._retry * (1 + count // 100)
         for name in names:
-            self._is_outdated(name)
-            if (due := self._unfinished.due_of(name)) is not None:
-                self._unfinished.put(name, due if delay is None else max(due, now + delay))
-            elif not self._is_examined_soon(name) and name not in self._later:
-                self._deferred.put(name, max(now + seconds, self._deferred.due_of(name) or now))
+            due = now + delay
+            self._defer(name, max(due, self._deferred.due_of(name) or due))
         self._stay_bounded()
+
+    def rest(self, name: bytes, now: float, delay: float) -> None:
+        """Have a name examined again after `delay` seconds: that takes long, and it changes.
+
+        Nor is it examined sooner when it is written to.
+        """
+        due = now + delay
+        if (unfinished := self._unfinished.due_of(name)) is not None:
+            self._is_outdated(name)
+            self._unfinished.put(name, max(due, unfinished))
+        else:
+            self._defer(name, max(due, self._deferred.due_of(name) or due))
+            self._resting.add(name)
+        self._stay_bounded()
+
+    def look_again(self, names: Iterable[bytes], now: float) -> None:
+        """Have names examined: something has happened to their files, under other names.
+
+        It may be what those were deferred for; only what rests goes on doing so.
+        """
+        for name in names:
+            if name not in self._resting:
+                self._defer(name, now)
+        self._stay_bounded()
+
+    def _defer(self, name: bytes, due: float) -> None:
+        self._is_outdated(name)
+        is_waiting = name in self._unfinished or name in self._later
+        if not (is_waiting or self._is_examined_soon(name)):
+            self._deferred.put(name, due)
 
     def take(self, now: float, limit: int = 700) -> Plan:
         """Return what is to be done by `now`, at most `limit` names, and forget it.
@@ -390,7 +451,7 @@ class Pending:
             taken = dict.fromkeys(taken)
         plan = self._plan(taken, is_put_back=is_theirs)
         flags = (self._overdue, self._another, self._written, self._alone, self._left, self._gone)
-        for names in (*flags, self._held_back):
+        for names in (*flags, self._held_back, self._resting):
             names.difference_update(taken)
         if not self._ready:
             self._has_changes = self._has_exchanges = False
@@ -402,6 +463,7 @@ class Pending:
             {name: origin for name, origin in taken.items() if origin is not None},
             examine,
             overdue=frozenset(self._overdue.intersection(examine)),
+            unheard=frozenset(self._overdue.intersection(self._held_back, examine)),
             alone=frozenset(self._alone.intersection(examine)),
             vacated=frozenset(name for name in examine if name in self._left or name in self._gone),
             written=frozenset(self._written.intersection(examine)),
@@ -421,14 +483,23 @@ class Pending:
         if self._is_examined_soon(name):
             self._ready.drop(name)  # its new writer has it now
         if name not in self._unfinished:
-            # What was to rest for longer (it is large, and took its time) does so.
             due = now + self._patience
-            self._unfinished.put(name, max(due, self._deferred.due_of(name) or due))
+            rest = self._deferred.due_of(name) if name in self._resting else None
+            self._unfinished.put(name, max(due, rest or due))
             self._deferred.drop(name)
+            self._resting.discard(name)
         elif name in self._held_back:
             due = now + self._patience
             self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
         self._held_back.discard(name)
+
+    def _create(self, name: bytes, now: float, *, is_written: bool) -> None:
+        self._write(name, now)
+        # Whatever was written before was to another file.
+        if (waits := self._unfinished.due_of(name)) is not None:
+            self._unfinished.put(name, max(waits, now + self._patience))
+            if not is_written:
+                self._held_back.add(name)
 
     def _change(self, name: bytes) -> None:
         self._has_changes = True
@@ -473,6 +544,7 @@ class Pending:
     def _settle_name(self, name: bytes) -> bool:
         """Forget what is no more so of a name with news; say whether it waited for something."""
         self._another.add(name)
+        self._resting.discard(name)
         self._postponed.discard(name)
         self._held_back.discard(name)
         self._overdue.discard(name)

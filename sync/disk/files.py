@@ -118,6 +118,14 @@ class LargeFile:
         """Say whether the file is still what it was at the last look."""
         return _is_unchanged(self._status, os.fstat(self._fd))
 
+    def is_still(self) -> bool:
+        """Say the same before it is read; if so, it is as racy as at a look just now."""
+        began = now()
+        if not self.is_unchanged():
+            return False
+        self.racy = can_be_now(self._status.st_ctime_ns, began)
+        return True
+
     def close(self) -> None:
         """Close the file; a second time does nothing."""
         fd, self._fd = self._fd, -1
@@ -364,6 +372,7 @@ class Directory:
         size_max: int,
         *,
         seen: bool = False,
+        later: bool = False,
         overdue: bool = False,
     ) -> Found:
         """Read what is there under `name`, if it is a regular file of at most `size_max` bytes.
@@ -373,8 +382,9 @@ class Directory:
 
         One that was written to just now is not read while somebody has it open for writing, as
         far as the kernel tells: it is Busy. When it is `overdue` it is read all the same. Of a file
-        that was seen in a scan perhaps no event was heard, so it counts as written to just now for
-        half a second.
+        that was seen in a scan perhaps no event was heard, and one that is looked at `later` than
+        something was heard has perhaps the same writer still: so it counts as written to just now
+        for half a second.
 
         The process must ignore SIGIO: the kernel sends it to who asks, when a writer comes just
         then.
@@ -396,7 +406,8 @@ class Directory:
             return _not_opened(error)
         found: Found = None
         try:
-            found = self._read_open(fd, size_max, unheard=seen, overdue=overdue)
+            since = now() - (_PATIENCE if seen or later else _DELAY)
+            found = self._read_open(fd, size_max, since, unheard=seen, overdue=overdue)
         except OSError as error:
             found = _failed(error)
         finally:
@@ -404,8 +415,9 @@ class Directory:
                 _close(fd)
         return found
 
-    def _read_open(self, fd: int, size_max: int, *, unheard: bool, overdue: bool) -> Found:
-        since = now() - (_PATIENCE if unheard else _DELAY)
+    def _read_open(
+        self, fd: int, size_max: int, since: int, *, unheard: bool, overdue: bool
+    ) -> Found:
         found = self._read_once(fd, size_max)
         if not isinstance(found, File | LargeFile):
             return found

@@ -18,7 +18,7 @@ from threading import Lock
 
 import pyinotify
 
-from sync.core.changes import Change, Changed, Renamed, Unfinished
+from sync.core.changes import Change, Changed, Created, Renamed, Unfinished
 from sync.core.errors import DirectoryGoneError
 
 # What it would log, in a format of its own, the service says itself.
@@ -181,6 +181,7 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         self.lost = False
         self._changes: list[Change] = []
         self._unfinished: set[bytes] = set()  # names whose last change was of that kind
+        self._created: dict[bytes, int] = {}  # the same, and where those changes are
         self._gone = False
 
     def take(self) -> list[Change]:
@@ -188,11 +189,12 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         if self._gone:
             raise DirectoryGoneError("the watched directory was deleted, moved or unmounted")
         changes = [*self._changes, *map(Changed, self.halves.values())]
-        self._changes, self.halves, self._unfinished = [], {}, set()
+        self._changes, self.halves, self._unfinished, self._created = [], {}, set(), {}
         return changes
 
     def _changed(self, name: bytes) -> None:
         self._unfinished.discard(name)
+        self._created.pop(name, None)
         self._changes.append(Changed(name))
 
     def process_IN_CREATE(self, event: _Event) -> None:
@@ -200,13 +202,19 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         if event.mask & pyinotify.IN_ISDIR:
             self._changed(event.name)
         else:
-            self.process_IN_MODIFY(event)
+            self._created[event.name] = len(self._changes)
+            self._changes.append(Created(event.name))
 
     def process_IN_MODIFY(self, event: _Event) -> None:
-        # Most tell nothing new: one comes for the creation of a file and for each write to it.
-        if event.name not in self._unfinished:
-            self._unfinished.add(event.name)
+        # Most tell nothing new: one comes for each write.
+        if event.name in self._unfinished:
+            return
+        self._unfinished.add(event.name)
+        at = self._created.pop(event.name, None)
+        if at is None:
             self._changes.append(Unfinished(event.name))
+        else:  # nothing else has happened to it: one change tells both
+            self._changes[at] = Created(event.name, is_written=True)
 
     def process_IN_CLOSE_WRITE(self, event: _Event) -> None:
         self._changed(event.name)
@@ -224,7 +232,9 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
             self._changed(old)
             self._changed(event.name)
         else:
-            self._unfinished -= {old, event.name}
+            for name in (old, event.name):
+                self._unfinished.discard(name)
+                self._created.pop(name, None)
             self._changes.append(Renamed(old, event.name))
 
     def process_IN_Q_OVERFLOW(self, _event: _Event) -> None:

@@ -259,17 +259,24 @@ class Target:
         self.begin(commands)
         self.finish()
 
-    def remove(self, names: Sequence[bytes]) -> None:
+    def remove(self, names: Sequence[bytes]) -> dict[bytes, Exception]:
         """Delete keys where the server has no memory: then it takes no transaction, but takes this.
 
-        The second record goes last: if this ends half-way, what is left to be done is known by it.
-        Raises RedisAwayError.
+        Return those that it refuses to delete, with the reasons. The second record goes last: if
+        this ends half-way, what is left to be done is known by it. Raises RedisAwayError.
         """
-        held, _, known = self._ask(
-            (b"HDEL", MANIFEST, *names), (b"DEL", *names), (b"HDEL", NAMES, *names)
-        )
+        (held,) = self._ask((b"HDEL", MANIFEST, *names))
         self._counts[MANIFEST] -= held
-        self._counts[NAMES] -= known
+        answers = self._converse(*((b"DEL", name) for name in names))
+        refused_names = {
+            name: answer
+            for name, answer in zip(names, answers, strict=True)
+            if isinstance(answer, Exception)
+        }
+        if removed := [name for name in names if name not in refused_names]:
+            (known,) = self._ask((b"HDEL", NAMES, *removed))
+            self._counts[NAMES] -= known
+        return refused_names
 
     def begin(self, commands: Sequence[Command]) -> None:
         """Send commands as one transaction; what was begun before has to be finished.

@@ -60,9 +60,11 @@ class Outcome:
 
     done       what Redis has carried out
     deferred   names to be examined again, and after how many seconds (None: the usual)
+    resting    the same, though they are written to: they are large, and it takes long
     free       names to be examined at once: what was in their way is there no more
     held_back  names that a writer is, or may be, at work under: they wait for its close
     others     names of files that were found to have several, or have lost one: to be examined
+    overdue    the same, of files for whose writers nobody waits any more
     left       names of a plan for which there was no time
     is_doubtful  whether something happened under a name that is nobody's by now, and not just to
                the file of which Redis holds the content. It may have been one more name of a
@@ -72,9 +74,11 @@ class Outcome:
 
     done: list[Command] = field(default_factory=list)
     deferred: dict[bytes, float | None] = field(default_factory=dict)
+    resting: dict[bytes, float] = field(default_factory=dict)
     free: list[bytes] = field(default_factory=list)
     held_back: list[bytes] = field(default_factory=list)
     others: set[bytes] = field(default_factory=set)
+    overdue: set[bytes] = field(default_factory=set)
     left: list[bytes] = field(default_factory=list)
     is_doubtful: bool = False
 
@@ -82,9 +86,11 @@ class Outcome:
         """Add what became of other names."""
         self.done += other.done
         self.deferred |= other.deferred
+        self.resting |= other.resting
         self.free += other.free
         self.held_back += other.held_back
         self.others |= other.others
+        self.overdue |= other.overdue
         self.left += other.left
         self.is_doubtful |= other.is_doubtful
 
@@ -115,6 +121,7 @@ class _Terms(NamedTuple):
     """How some of the names are looked at; what each means is said of a `Plan`."""
 
     overdue: Collection[bytes] = _NONE
+    heard: Collection[bytes] = _NONE  # those that are overdue, and of whose writer was heard
     alone: Collection[bytes] = _NONE
     vacated: Collection[bytes] = _NONE
     written: Collection[bytes] = _NONE
@@ -211,9 +218,13 @@ class Mirror:
             yield outcome
         for name in settled.moved:
             signature, names = found[name]
+            if name in self._unsure:
+                self._unsure[name] = signature
             if signature and names > 1:
                 self.links.note(name, signature.inode, search=True)
-        terms = _Terms(plan.overdue, plan.alone, plan.vacated, plan.written)
+        terms = _Terms(
+            plan.overdue, plan.overdue - plan.unheard, plan.alone, plan.vacated, plan.written
+        )
         examined = dict.fromkeys(chain(missed, plan.examine))
         turn = _Turn(examined if plan.is_put_back else self._small_first(examined))
         yield from self._batches(turn, terms)
@@ -250,10 +261,9 @@ class Mirror:
             yield self._arrived(stream)
         if turn := self.streams.next():
             name, is_overdue = turn
+            overdue = [name] if is_overdue else _NONE
             # Its file's other names, if there are any, have turns of their own.
-            yield from self._batches(
-                [name], _Terms(overdue=[name] if is_overdue else _NONE, alone=[name])
-            )
+            yield from self._batches([name], _Terms(overdue, overdue, alone=[name]))
             yield self.flush()
 
     def keep_room(self) -> Outcome:
@@ -372,14 +382,24 @@ class Mirror:
                 ordinary
                 and ordinary.links <= 1
                 and not (name in several or name in single or name in skipped)
+                and name not in terms.alone
             ):
                 self._add(batch, name, ordinary)
             else:
-                found = ordinary or self._directory.read(
-                    name, size_max, seen=seen, overdue=name in terms.overdue
+                later = name in terms.alone
+                found = (not later and ordinary) or self._directory.read(
+                    name, size_max, seen=seen, later=later, overdue=name in terms.overdue
                 )
-                batch.outcome.others |= self._note_links(name, found, terms)
-                if name in skipped and isinstance(found, File):
+                others = self._note_links(name, found, terms)
+                if name in terms.heard:
+                    batch.outcome.overdue |= others
+                else:
+                    batch.outcome.others |= others
+                if self._is_to_be_searched_for(name, terms):
+                    batch.outcome.deferred[name] = None
+                    if isinstance(found, LargeFile):
+                        found.close()
+                elif name in skipped and isinstance(found, File):
                     # What was refused must not have others refused with it. And what was read
                     # must be sent before anybody else has a turn.
                     outcome = self._send(batch, terms)
@@ -389,7 +409,7 @@ class Mirror:
                     batch = _Batch()
                     yield outcome
                 else:
-                    self._sort_in(batch, name, found, is_overdue=name in terms.overdue)
+                    self._sort_in(batch, name, found, is_overdue=name in terms.heard)
             if batch.size >= self._bytes_max or len(batch.sets) + len(batch.absent) >= NAMES_MAX:
                 yield self._send(batch, terms)
                 batch = _Batch()
@@ -422,6 +442,7 @@ class Mirror:
             case Locked():
                 outcome.deferred[name] = None
             case Busy():
+                self.streams.hold_back(name)
                 outcome.held_back.append(name)
             case Emptied():
                 outcome.deferred[name] = _MOMENT
@@ -449,6 +470,11 @@ class Mirror:
             return set()
         return self.links.names([inode]) - {name}
 
+    def _is_to_be_searched_for(self, name: bytes, terms: _Terms) -> bool:
+        """Say whether a file of whose writers nothing was heard may have some under other names."""
+        is_unheard = name in terms.overdue and name not in terms.heard
+        return is_unheard and name in self.links.single and self.links.is_searching
+
     def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
         """Send what follows from a batch; return what became of the one before.
 
@@ -456,7 +482,7 @@ class Mirror:
         """
         if not (batch.sets or batch.absent):
             return batch.outcome  # Redis goes on meanwhile with what was sent last
-        self._leave_out_what_has_news(batch, terms.overdue)
+        self._leave_out_what_has_news(batch, terms)
         outcome = self.flush()
         batch.commands = [*batch.sets, *self._deletes(batch, terms)]
         if self.streams.count:
@@ -469,18 +495,18 @@ class Mirror:
             outcome.add(batch.outcome)
         return outcome
 
-    def _leave_out_what_has_news(self, batch: _Batch, overdue: Collection[bytes]) -> None:
+    def _leave_out_what_has_news(self, batch: _Batch, terms: _Terms) -> None:
         """Leave out what a writer may have been at work on when it was read.
 
         That it has closed the file was heard before; if there is news by now, another has begun.
         """
         names = [*(each.name for each in batch.sets), *batch.absent]
         # A file that has several names can be written to through any of them.
-        several = self.links.inodes
-        inodes = {name: several[name] for name in names if name in several and name not in overdue}
+        several, heard = self.links.inodes, terms.heard
+        inodes = {name: several[name] for name in names if name in several and name not in heard}
         shared = {inode: self.links.names([inode]) for inode in set(inodes.values())}
-        told = self._news.of(chain(names, *shared.values()), overdue=overdue)
-        written = {inode for inode, others in shared.items() if not told.isdisjoint(others)}
+        told = self._news.of(names, overdue=heard)
+        written = {inode for inode, others in shared.items() if self._news.is_heard_of(others)}
         news = {name for name in names if name in told or inodes.get(name) in written}
         news -= batch.closed
         if news:
@@ -529,8 +555,10 @@ class Mirror:
         deletes = [each for each in batch.commands if isinstance(each, Delete)]
         if not error.out_of_memory or not deletes:
             return batch.commands
-        self._target.remove([each.name for each in deletes])
-        batch.outcome.done += deletes
+        refused = self._target.remove([each.name for each in deletes])
+        for name, why in refused.items():
+            self._refuse(name, why, batch.outcome)
+        batch.outcome.done += [each for each in deletes if each.name not in refused]
         return [*batch.sets]
 
     def _make_room(self, error: RedisRefusedError, outcome: Outcome) -> None:
@@ -588,10 +616,10 @@ class Mirror:
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(file.close)
             if current and current.name == name and current.could_be(file.signature):
-                current.overdue |= is_overdue
+                current.overdue = is_overdue
             elif current:
                 self.streams.wait(name, overdue=is_overdue)
-            elif self._news.of([name], overdue=[name] if is_overdue else _NONE):
+            elif self._has_news(name, is_overdue=is_overdue):
                 outcome.held_back.append(name)
             elif not self._target.has_room(file.size):
                 self._refuse_large(name, file.size, _NO_ROOM, outcome)
@@ -606,7 +634,7 @@ class Mirror:
         if stream.is_void:
             stream.upload.void()
         elif stream.end is End.WHOLE:
-            if not stream.overdue and self._news.has_writer(name):
+            if self._is_anothers(stream):
                 stream.upload.void()
                 outcome.held_back.append(name)
             else:
@@ -623,6 +651,27 @@ class Mirror:
         else:
             self._rest(stream, outcome)
         return outcome
+
+    def _is_anothers(self, stream: Stream) -> bool:
+        """Say whether what has come may be of a writer whose close is still to be waited for.
+
+        When one that is waited for no more is not the only one, what seems to be the beginning of
+        a file that grows may be that of a file that was written anew.
+        """
+        name = stream.name
+        if stream.overdue:
+            return not stream.steady and self._has_news(name, is_overdue=True)
+        return self._news.has_writer(name, self._other_names(name))
+
+    def _has_news(self, name: bytes, *, is_overdue: bool) -> bool:
+        """Say whether something has happened to a file, and not just its known writer's writes."""
+        if is_overdue:
+            return bool(self._news.of([name], overdue=[name]))
+        return bool(self._news.of([name])) or self._news.is_heard_of(self._other_names(name))
+
+    def _other_names(self, name: bytes) -> set[bytes]:
+        inode = self.links.inodes.get(name)
+        return set() if inode is None else self.links.names([inode]) - {name}
 
     def _lose(self, stream: Stream, outcome: Outcome) -> None:
         """Do what follows from the loss of the connection over which a large file came.
@@ -664,7 +713,7 @@ class Mirror:
         if len(self._changing) >= _CHANGING_MAX:
             self._changing.clear()
         self._changing.add(stream.name)
-        outcome.deferred[stream.name] = rest
+        outcome.resting[stream.name] = rest
 
     def _remember(self, name: bytes, signature: Signature) -> None:
         if len(self._unsure) < _UNSURE_MAX:

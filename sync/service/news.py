@@ -63,10 +63,25 @@ class News:
             if pending.has_news(name) and (name not in overdue or pending.has_another(name))
         }
 
-    def has_writer(self, name: bytes) -> bool:
-        """Say whether somebody is writing to a file by now, and has not closed it."""
+    def is_heard_of(self, names: Iterable[bytes]) -> bool:
+        """Say whether something has happened under one of some names by now.
+
+        That a name is new, or that nobody knows who has its file open, is nothing.
+        """
         self.drain()
-        return self.pending.is_unfinished(name)
+        return any(map(self.pending.is_heard, names))
+
+    def has_writer(self, name: bytes, others: Iterable[bytes]) -> bool:
+        """Say whether somebody is writing to a file by now, and has not closed it.
+
+        So it seems of one who is waited for under the name, and is of one who was heard of under
+        one of its `others`.
+        """
+        self.drain()
+        pending = self.pending
+        return pending.is_unfinished(name) or any(
+            pending.is_unfinished(each) and pending.is_heard(each) for each in others
+        )
 
 
 class NoNews(News):
@@ -85,6 +100,10 @@ class NoNews(News):
         """Return no name."""
         return set()
 
-    def has_writer(self, name: bytes) -> bool:  # noqa: ARG002  # as above
+    def is_heard_of(self, names: Iterable[bytes]) -> bool:  # noqa: ARG002  # as above
+        """Say no."""
+        return False
+
+    def has_writer(self, name: bytes, others: Iterable[bytes]) -> bool:  # noqa: ARG002  # as above
         """Say no."""
         return False

@@ -165,11 +165,14 @@ class Session:
         now = time.monotonic()
         for name, delay in outcome.deferred.items():
             self._pending.defer([name], now, delay)
+        for name, seconds in outcome.resting.items():
+            self._pending.rest(name, now, seconds)
         self._pending.add(
             [Changed(name) for name in outcome.free if not self._pending.has_news(name)], now
         )
         self._pending.hold_back(outcome.held_back, now)
-        self._pending.defer(outcome.others, now, 0.0)
+        self._pending.wait_no_more(outcome.overdue)
+        self._pending.look_again(outcome.others, now)
         if outcome.is_doubtful or self._mirror.links.doubt:
             self._mirror.links.doubt = False
             self._schedule.want_rescan(now, in_reconcile=self._reconcile is not None)

@@ -22,6 +22,9 @@ from sync.core.changes import Signature
 from sync.disk.files import LargeFile
 from sync.redis.upload import Upload
 
+_MOMENT = 0.002  # seconds; the kernel's clock goes on in steps of 1 to 10 ms
+_MOMENTS_MAX = 10
+
 Job = Iterator[None]
 
 
@@ -142,6 +145,11 @@ class Streams:
         if self.current and self.current.name == name:
             self.current.is_void = True
 
+    def hold_back(self, name: bytes) -> None:
+        """Take note that there is a writer whose close is to be waited for."""
+        if self.current and self.current.name == name:
+            self.current.overdue = False
+
     def take(self) -> Stream | None:
         """Return the one that has ended, if one has, and forget it."""
         if not self.is_done:
@@ -170,6 +178,7 @@ class Streams:
     def _bring(self, stream: Stream) -> Generator[None, None, End]:
         """Send the file, and say what has come of it."""
         file, upload = stream.file, stream.upload
+        yield from self._let_clock_go_on(stream)
         size = file.size
         if self.trim_newline and file.ends_with(b"\n"):
             size -= 1
@@ -195,6 +204,16 @@ class Streams:
             stream.steady, stream.racy = True, file.racy
             return End.WHOLE
         return (yield from self._compare(stream, file.size, size, digest.digest()))
+
+    def _let_clock_go_on(self, stream: Stream) -> Job:
+        """Begin when a write from then on shows in the signature, if that is soon."""
+        for _ in range(_MOMENTS_MAX):
+            if not stream.file.racy:
+                return
+            time.sleep(_MOMENT)
+            if not stream.file.is_still():
+                return
+            yield
 
     def _compare(
         self, stream: Stream, size: int, sent: int, digest: bytes

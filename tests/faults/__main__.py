@@ -22,7 +22,7 @@ from random import Random
 from subprocess import TimeoutExpired
 from threading import Event
 
-from faults.world import FAULTS, WHEN_IDLE, Fault, World, have_own_mounts
+from faults.world import FAULTS, Fault, World, have_own_mounts
 from integration.drift import DriftError
 from integration.workload import MIB, is_excluded, operations
 
@@ -68,9 +68,8 @@ def plan(random: Random, only: Sequence[str]) -> Plan:
     else:
         # Nothing else makes up for what the service misses.
         subject = random.choice(list(FAULTS))
-        kinds = FAULTS[subject] if rate else FAULTS[subject] | WHEN_IDLE.get(subject, {})
         at = random.uniform(0, seconds)
-        faults = [Planned(at, _lasts(random), subject, _choice(random, kinds))]
+        faults = [Planned(at, _lasts(random), subject, _choice(random, FAULTS[subject]))]
     words = [word.lower() for word in only]
     return Plan(
         rate,

@@ -8,12 +8,16 @@ import ctypes
 import os
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
 from random import Random
+from threading import Event
+from typing import BinaryIO
 
 from integration.conftest import SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
@@ -26,6 +30,19 @@ SOCKET_TIMEOUT = 1  # seconds
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
+_UNREADABLE_MAX = 100  # files
+# The service is root, but may not read what root has no right to by its mode.
+_POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+_OWN = b"/mdvp-sync/"
+_RECORDS = [_OWN + b"manifest", _OWN + b"names"]
+# Removes one of two records, unless it is the only one that has all names: who has lost both cannot
+# tell whose a key is when its file goes.
+_REMOVE_RECORD = """
+for _, name in ipairs(redis.call("HKEYS", KEYS[1])) do
+  if redis.call("HEXISTS", KEYS[2], name) == 0 then return 0 end
+end
+return redis.call("DEL", KEYS[1])
+"""
 
 
 class World:
@@ -74,6 +91,13 @@ class World:
     def _start_redis(self) -> None:
         self.redis.start()
         self.redis.client.config_set("loglevel", "warning")  # nobody reads its output
+        self._allow("*")
+
+    def _allow(self, keys: str) -> None:
+        """Let the service use these keys, and no others."""
+        self.redis.client.acl_setuser(
+            "app", enabled=True, nopass=True, reset_keys=True, keys=[keys], categories=["+@all"]
+        )
 
     @contextmanager
     def redis_killed_and_empty(self, _: Random) -> Iterator[None]:
@@ -135,9 +159,40 @@ class World:
         yield
 
     @contextmanager
-    def redis_manifest_deleted(self, _: Random) -> Iterator[None]:
-        self.redis.client.delete("/mdvp-sync/manifest")
+    def redis_refusing_some_names(self, _: Random) -> Iterator[None]:
+        self._allow("[^abcd]*")
         yield
+        self._allow("*")
+        # What is refused is tried again seldom, but by each connection.
+        self.redis.client.client_kill_filter(_type="normal", skipme=True)
+
+    @contextmanager
+    def redis_record_deleted(self, random: Random) -> Iterator[None]:
+        """Have one of the service's own keys deleted."""
+        client = self.redis.client
+        if random.random() < 0.2:
+            client.delete(_OWN + b"epoch")
+        else:
+            client.eval(_REMOVE_RECORD, 2, *random.sample(_RECORDS, 2))
+        yield
+
+    @contextmanager
+    def redis_losing_what_comes_in(self, _: Random) -> Iterator[None]:
+        """Have the parts of large values gone, as after a long freeze, or when they are evicted."""
+        over = Event()
+
+        def lose() -> None:
+            while not over.wait(0.003):
+                for key in self.redis.client.scan_iter(match=_OWN + b"incoming/*", count=10_000):
+                    self.redis.client.delete(key)
+
+        with ThreadPoolExecutor(1) as pool:
+            losing = pool.submit(lose)
+            try:
+                yield
+            finally:
+                over.set()
+            losing.result()
 
     # The service.
 
@@ -147,11 +202,11 @@ class World:
             **os.environ,
             "SYNC_ROOT": str(self.root),
             "SYNC_RESCAN": "0",  # what it finds has been missed before
-            "REDIS_URL": f"{self.redis.url}?socket_timeout={SOCKET_TIMEOUT}",
+            "REDIS_URL": f"unix://app:any@{self.redis.socket}?socket_timeout={SOCKET_TIMEOUT}",
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted
         }
-        command = running((*TO_FILE, *SYNC, "run"), environ)
+        command = running((*TO_FILE, *_POWERLESS, *SYNC, "run"), environ)
         self.process = self._running_service.enter_context(command)
 
     def _end_service(self) -> None:
@@ -305,6 +360,27 @@ class World:
         yield
         self.root.mkdir()
 
+    @contextmanager
+    def files_unreadable(self, random: Random) -> Iterator[None]:
+        with ExitStack() as opened:
+            files = [opened.enter_context(file) for file in self._some_files(random)]
+            modes = [os.fstat(file.fileno()).st_mode for file in files]
+            for file in files:
+                os.fchmod(file.fileno(), 0)
+            yield
+            for file, mode in zip(files, modes, strict=True):
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+                # What cannot be read is tried again seldom, but when something happens to it.
+                with suppress(OSError), Path(f"/proc/self/fd/{file.fileno()}").open("ab"):
+                    pass
+
+    def _some_files(self, random: Random) -> Iterator[BinaryIO]:
+        """Yield about half of the files in the directory, open."""
+        for name in islice(os.listdir(self.root), 2 * _UNREADABLE_MAX):
+            if random.random() < 0.5:
+                with suppress(OSError):  # it is gone, or is none
+                    yield open(self.root / name, "rb", opener=_open_file)  # noqa: SIM115
+
     def _move_away(self) -> Path:
         away = self._mount / f"was-{next(self._numbers)}"
         self.root.rename(away)
@@ -324,6 +400,9 @@ FAULTS: dict[str, dict[Fault, int]] = {
         World.redis_read_only: 2,
         World.redis_out_of_memory: 3,
         World.redis_connections_killed: 2,
+        World.redis_refusing_some_names: 3,
+        World.redis_record_deleted: 3,
+        World.redis_losing_what_comes_in: 2,
     },
     "service": {
         World.service_killed: 4,
@@ -338,10 +417,9 @@ FAULTS: dict[str, dict[Fault, int]] = {
         World.directory_replaced: 2,
         World.directory_replaced_and_back: 2,
         World.directory_removed: 2,
+        World.files_unreadable: 3,
     },
 }
-# Without its manifest the service cannot tell whose a key is when its file goes.
-WHEN_IDLE: dict[str, dict[Fault, int]] = {"redis": {World.redis_manifest_deleted: 3}}
 
 
 def have_own_mounts() -> None:
@@ -357,6 +435,15 @@ def have_own_mounts() -> None:
 
 def _run(*command: str | Path) -> None:
     subprocess.run(command, check=True)
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open a regular file, and nothing else."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError
+    return fd
 
 
 def _remove(directory: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from integration.conftest import RedisServer, Service, Start
 
 EXAMPLES = int(os.environ.get("MDVP_DRIFT_EXAMPLES", "35"))
+IS_CHECK = "MDVP_DRIFT_EXAMPLES" not in os.environ
 DEADLINE = 5.0  # seconds
 FOREIGN = {b"theirs": b"not a file's", b"theirs~": b"", b".theirs.swp": b"\xff\n"}
 
@@ -103,6 +104,7 @@ def test_redis_is_equal_after_any_burst_of_operations(
             stateful_step_count=6,
             deadline=None,
             database=None,
+            derandomize=IS_CHECK,  # for what was done not to be chance
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

@@ -590,6 +590,21 @@ class TestUnreadableFile:
         eventually(lambda: status(service)["skipped_count"], 0)
 
     @pytest.mark.usefixtures("redis_server")
+    def test_is_right_under_all_its_names_when_something_happens_to_one(
+        self, root: Path, start: Start
+    ) -> None:
+        service = start(in_step=True, prefix=POWERLESS, SYNC_RESCAN="0")
+        (root / "a").write_bytes(b"one")
+        (root / "b").hardlink_to(root / "a")
+        eventually(lambda: service.get("b"), b"one")
+        (root / "a").chmod(0)
+        (root / "a").write_bytes(b"two")  # root may, and the service may not
+        eventually(lambda: (lists(service, "a", "b"), is_live(service)), (True, True))
+        (root / "a").chmod(0o644)
+        touch(root / "a")
+        eventually(service.redis.keys, {b"a": b"two", b"b": b"two"})
+
+    @pytest.mark.usefixtures("redis_server")
     def test_so_does_one_that_may_not_be_read_at_the_start(self, root: Path, start: Start) -> None:
         (root / "a").write_bytes(b"one")
         service = start(in_step=True)

@@ -23,7 +23,7 @@ from unit.memory_disk import Disk, Inode, Open
 from unit.memory_redis import PAGE, Server
 from unit.memory_turns import Clock, Turns
 
-from sync.core.changes import Change, Changed, Renamed, Unfinished
+from sync.core.changes import Change, Changed, Created, Renamed, Unfinished
 from sync.disk.watch import Watch
 
 __all__ = ["Clock", "Disk", "Server", "Turns"]
@@ -193,7 +193,7 @@ class Events(Watch):
         changes: list[Change] = []
         while self._disk.events and len(changes) < self.most:
             change = self._disk.events.popleft()
-            if isinstance(change, Changed | Unfinished | Renamed):
+            if isinstance(change, Created | Changed | Unfinished | Renamed):
                 changes.append(change)
             else:
                 self.lost = True

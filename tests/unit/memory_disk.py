@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from unit.memory_redis import HALF
 from unit.memory_turns import Clock
 
-from sync.core.changes import Change, Changed, Renamed, Signature, Unfinished
+from sync.core.changes import Change, Changed, Created, Renamed, Signature, Unfinished
 
 PATIENCE = 0.5  # seconds that a file stays open before a reader may see what is in it
 
@@ -85,7 +85,7 @@ class Disk:
 
     def __init__(self, clock: Clock, *, has_leases: bool = True) -> None:
         self.names: dict[bytes, Name] = {}
-        self.outside: list[Inode] = []
+        self.outside: list[Name] = []
         self.has_leases = has_leases
         self.events: deque[Change | object] = deque()
         self.open: dict[int, Open] = {}
@@ -238,7 +238,7 @@ class Disk:
             self._link(new, entry.inode)
             entry.inode.links += 1
             entry.inode.ctime = self._clock.now()
-            self._tell(Unfinished(new))
+            self._tell(Created(new))
 
     def link_elsewhere(self, name: bytes) -> None:
         """Give a file one more name, in another directory, of which nobody here is told."""
@@ -281,7 +281,7 @@ class Disk:
     def symlink(self, name: bytes) -> None:
         if name not in self.names:
             self._link(name, self._new(stat.S_IFLNK))
-            self._tell(Unfinished(name))
+            self._tell(Created(name))
 
     def remove(self, name: bytes) -> None:
         if name in self.names and self._may_go(name):
@@ -325,16 +325,16 @@ class Disk:
     def move_out(self, name: bytes) -> None:
         if name in self.names and self._may_go(name):
             entry = self.names.pop(name)
-            self.outside.append(entry.inode)
+            self.outside.append(entry)
             entry.inode.touch(self._clock.now())
             self._tell(Changed(name))
 
     def move_in(self, name: bytes) -> None:
         """Have what left last come back under a name that is free."""
         if self.outside and name not in self.names:
-            inode = self.outside.pop()
-            inode.touch(self._clock.now())
-            self._link(name, inode)
+            entry = self.outside.pop()
+            entry.inode.touch(self._clock.now())
+            self._name(name, entry)
             self._tell(Changed(name))
 
     def overflow(self) -> None:
@@ -356,7 +356,7 @@ class Disk:
             entry = self._link(name, self._new(stat.S_IFREG))
             self._open(entry)
             entry.inode.content = content
-            self._tell(Unfinished(name))
+            self._tell(Created(name, is_written=bool(content)))
             return entry
         if not self._may_write(entry):
             return None
@@ -385,7 +385,8 @@ class Disk:
         entry.inode.whole.add(entry.inode.content)  # whoever else has it open
         if not any(each.inode is entry.inode for each in self._writers):
             entry.inode.opened = None
-        self._tell(Changed(entry.name))
+        if entry not in self.outside:
+            self._tell(Changed(entry.name))
 
     def _put(self, entry: Name, content: bytes, *, even_if_unheard: bool = False) -> None:
         inode = entry.inode
@@ -393,7 +394,8 @@ class Disk:
             self._fill(inode, content)
             if inode.links > 1 and not self.has_leases:
                 self._excuse([inode])  # under the other names nothing is heard
-            self._tell(Unfinished(entry.name))
+            if entry not in self.outside:
+                self._tell(Unfinished(entry.name))
 
     def _fill(self, inode: Inode, content: bytes) -> None:
         self._see(inode)
@@ -435,7 +437,11 @@ class Disk:
         """Return all that are in use, for whatever reason; one may come more than once."""
         inodes = [entry.inode for entry in (*self.names.values(), *self._writers)]
         inodes += (each.inode for each in self.open.values())
-        return inodes + self.outside + [each for each in self._elsewhere if each.elsewhere]
+        return (
+            inodes
+            + [each.inode for each in self.outside]
+            + [each for each in self._elsewhere if each.elsewhere]
+        )
 
     def _new(self, kind: int) -> Inode:
         used = {inode.number for inode in self._inodes()}

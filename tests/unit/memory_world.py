@@ -55,6 +55,7 @@ class World:
 
     Attributes:
         torn: the keys and values that Redis was given although no reader should have seen them.
+        restless: the keys that it was given when nothing had happened for long.
         robbed: the keys that the service removed although their files were there all the time.
 
     """
@@ -75,6 +76,7 @@ class World:
         self.foreign = FOREIGN
         self.events = Events(self.disk, self.turns, self.clock)
         self.torn: list[tuple[bytes, bytes]] = []
+        self.restless: list[bytes] = []
         self.robbed: list[bytes] = []
         self._fit: dict[bytes, int] = {}  # names of files that can be keys, and since which step
         self._written: dict[bytes, int] = {}  # keys, and the step in which the service wrote them
@@ -271,18 +273,24 @@ class World:
         self.disk.mend()
         self.allow()
         self.limit_memory(None)
+        self._see_fit()
         self.events.nap = self.rest  # nobody else does anything
 
     def _do(self, step: "Step") -> None:
         assert not isinstance(step, Go)
         method, arguments = step
         method(self.disk if _is_of_disk(step) else self, *arguments)
+        self._see_fit()
+
+    def _see_fit(self) -> None:
         fit = self._mirrored().keys()
         self._fit = {name: self._fit.get(name, self.turns.steps) for name in fit}
 
     # What must never be.
 
     def _see_given(self, key: bytes, value: bytes) -> None:
+        if self._ends is not None and self.clock.seconds > self._ends - self.rest / 4:
+            self.restless.append(key)
         self._written[key] = self.turns.steps
         if not self.disk.is_whole(key, value):
             self.torn.append((key, value))

@@ -102,6 +102,28 @@ def scripts(groups: list[list[Choice]]) -> st.SearchStrategy[list[Step]]:
         (World.kill, ()),
     ]
 )
+# A large file that one writer keeps open is on its way when another writes it anew, and closes it.
+@example(
+    [
+        *MIRRORED,
+        (Disk.write, (b"b", b"666")),
+        (Disk.rewrite, (b"b", False)),
+        Go(21),
+        (Disk.write, (b"b", b"88888")),
+    ]
+)
+# The first half of a large file has come when it is written anew in the same tick.
+@example([Go(), (Disk.write, (b"a", b"666")), Go(34), (Disk.rewrite, (b"a", True))])
+# Nobody writes to a name that is new and waits for a close that does not come; then somebody does.
+@example(
+    [*MIRRORED, (Disk.link, (b"b", b"c")), Go(), (World.stall, (1.0,)), (Disk.truncate, (b"c",))]
+)
+@example(
+    [
+        *[Go(), (Disk.write, (b"b", b"too large")), (Disk.link, (b"b", b"a")), Go(), Go()],
+        (Disk.begin, (b"a", b"")),
+    ]
+)
 # A late look at both halves of an exchange of files that are told apart by their inodes alone.
 @example(
     [
@@ -158,6 +180,7 @@ def check(script: list[Step], rescan: float = 0, rest: float = REST) -> None:
 def check_end(world: World) -> None:
     assert world.torn == []
     assert world.robbed == []
+    assert world.restless == []
     assert world.server.values() == world.expected()
     names = world.expected().keys() - world.foreign.keys()
     assert world.server.manifest().keys() == names
@@ -176,6 +199,14 @@ def check_end(world: World) -> None:
 @given(scripts(GROUPS + FAULTS), st.booleans())
 # A rescan holds back what may be being written to; half a second later another writer is.
 @example(script=[*MIRRORED, Go(), (Disk.begin, (b"b", b""))], has_leases=False)
+# What is to be deleted is refused, by a server that has no memory either.
+@example(
+    script=[
+        *[*MIRRORED, (Disk.write, (b"a", b"")), (Disk.write, (b"b", b"too large"))],
+        *[(World.refuse, (b"b",)), (World.limit_memory, (15,)), Go()],
+    ],
+    has_leases=True,
+)
 def test_redis_ends_equal_though_redis_and_the_disk_fail_meanwhile(
     script: list[Step], has_leases: bool
 ) -> None:

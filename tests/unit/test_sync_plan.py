@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from sync.core.changes import NONE, Change, Changed, Rename, Renamed, Signature, Unfinished
+from sync.core.changes import NONE, Change, Changed, Created, Rename, Renamed, Signature, Unfinished
 from sync.core.plan import SPARE, Pending, Plan, Settled, in_order, settle
 
 A, B, C, D, T = b"a", b"b", b"c", b"d", b"t"
@@ -248,14 +248,36 @@ class TestADeferredName:
         assert pending.is_quiet
         assert pending.take(RETRY).examine == (B,)
         assert pending.due == 60.0
+        pending.look_again([A], 1.0)
+        assert pending.due == 1.0
 
     @pytest.mark.parametrize("before", [[], [Unfinished(A)]])
     def test_that_is_written_to_all_the_time_rests_all_the_same(self, before: list[Change]) -> None:
         pending = pending_after(*before)
-        pending.defer([A], 0.0, delay=60.0)
+        pending.rest(A, 0.0, 60.0)
+        pending.look_again([A], 1.0)
         pending.add([Unfinished(A)], 1.0)
         assert pending.has_news(A)
         assert pending.due == 60.0
+
+    @pytest.mark.parametrize("before", [[], [Unfinished(A)]])
+    def test_that_does_not_rest_waits_no_longer_when_it_is_written_to(
+        self, before: list[Change]
+    ) -> None:
+        pending = pending_after(*before)
+        pending.defer([A], 0.0, delay=60.0)
+        pending.add([Unfinished(A)], 1.0)
+        assert pending.take(1.0 + PATIENCE).examine == (A,)
+        assert pending.due is None
+
+    def test_rests_no_longer_when_its_writer_closes_it(self) -> None:
+        pending = pending_after()
+        pending.rest(A, 0.0, 60.0)
+        pending.add([Changed(A)], 1.0)
+        assert pending.take(1.0).examine == (A,)
+        pending.defer([A], 1.0, delay=60.0)
+        pending.add([Unfinished(A)], 2.0)
+        assert pending.due == 2.0 + PATIENCE
 
     def test_of_many_waits_longer(self) -> None:
         pending = pending_after()
@@ -276,6 +298,14 @@ class TestANameThatIsHeldBack:
         assert pending.take(1.1) == Plan({}, (A,))
         assert pending.take(1.0 + PATIENCE) == Plan({}, (B,), overdue=frozenset({B}))
 
+    def test_has_nobody_whose_writes_are_known_until_one_is_heard_of(self) -> None:
+        pending = pending_after(Unfinished(C))
+        pending.hold_back([A, B], 0.0)
+        pending.add([Unfinished(A)], 0.3)
+        assert [pending.is_heard(each) for each in (A, B, C)] == [True, False, True]
+        assert pending.take(PATIENCE).unheard == {B}
+        assert pending.take(0.3 + PATIENCE) == Plan({}, (A,), overdue=frozenset({A}))
+
     def test_stays_ready(self) -> None:
         pending = pending_after(Changed(A))
         pending.hold_back([A], 0.0)
@@ -292,6 +322,52 @@ class TestANameThatIsHeldBack:
         pending = pending_after(*changes)
         pending.hold_back([A], 0.0)
         assert bare(pending.take(0.0)) == Plan({}, (A, B))
+
+
+class TestANewName:
+    def test_waits_as_one_that_is_held_back(self) -> None:
+        pending = pending_after(Created(A), Created(B), Changed(B))
+        assert pending.take(0.0).examine == (B,)
+        assert pending.is_unfinished(A)
+        assert not pending.is_heard(A)
+        plan = pending.take(PATIENCE)
+        assert plan == Plan({}, (A,), overdue=frozenset({A}))
+        assert plan.unheard == {A}
+        pending.put_back([A], plan)
+        assert pending.take(PATIENCE).unheard == {A}
+
+    @pytest.mark.parametrize("is_written", [False, True])
+    def test_has_its_own_patience_though_an_earlier_file_is_still_written_to(
+        self, is_written: bool
+    ) -> None:
+        pending = pending_after(Changed(A), Unfinished(A))
+        pending.add([Created(A, is_written=is_written)], 0.3)
+        assert pending.due == 0.3 + PATIENCE
+        assert pending.is_heard(A) == is_written
+
+    def test_has_its_patience_from_its_first_write_on(self) -> None:
+        pending = pending_after(Created(A))
+        pending.add([Unfinished(A)], 0.3)
+        pending.add([Unfinished(A)], 0.4)
+        assert pending.due == 0.3 + PATIENCE
+        assert pending.take(0.3 + PATIENCE).unheard == set()
+
+
+class TestANameOfAFileForWhichNobodyWaits:
+    def test_is_examined_at_once_as_its_others_are(self) -> None:
+        pending = pending_after(Created(A))
+        pending.defer([B], 0.0)
+        pending.wait_no_more([A, B, C])
+        plan = pending.take(0.0)
+        assert set(plan.examine) == plan.overdue == plan.alone == {A, B, C}
+        assert not plan.unheard
+        assert pending.due is None
+
+    def test_waits_for_a_writer_of_its_own(self) -> None:
+        pending = pending_after(Unfinished(A), Changed(B))
+        pending.wait_no_more([A, B])
+        assert pending.take(0.0) == Plan({}, (B,))
+        assert pending.due == PATIENCE
 
 
 class TestANameThatIsPutBack:

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import IS_CHECK
 
-from sync.core.changes import Change, Changed, Renamed, Signature, Unfinished
+from sync.core.changes import Change, Changed, Created, Renamed, Signature, Unfinished
 from sync.core.plan import SPARE, Pending, Plan, settle
 
 EXAMPLES = 20 * int(os.environ.get("MDVP_TEST_EXAMPLES", "500"))
@@ -78,6 +78,7 @@ class Model:
             self.disk[name].content = self.last
         else:
             self.disk[name] = Inode(Signature(self.last, 1, 1, 1), self.last)
+            self.events.append(Created(name))
         self.events.append(Unfinished(name))
 
     def write_twice(self, name: bytes) -> None:
