@@ -336,13 +336,17 @@ class Pending:
     def wait_no_more(self, names: Iterable[bytes]) -> None:
         """Have names examined as overdue: the patience for a writer of their file is over.
 
-        Not those under which something was heard, which have patience of their own.
+        Not those under which something was heard, or that are new, perhaps another file's by now:
+        these have patience of their own.
         """
         for name in names:
-            if self.is_heard(name):
+            if self.is_heard(name) or name in self._written:
                 continue
             self._is_outdated(name)
+            has_another = name in self._another
             self._settle_name(name)
+            if not has_another:
+                self._another.discard(name)
             self._ready.put(name, None)
             self._overdue.add(name)
             self._alone.add(name)
@@ -399,7 +403,7 @@ class Pending:
     def rest(self, name: bytes, now: float, delay: float) -> None:
         """Have a name examined again after `delay` seconds: that takes long, and it changes.
 
-        Nor is it examined sooner when it is written to.
+        Nor is it examined sooner when it is written to, until it is closed.
         """
         due = now + delay
         if (unfinished := self._unfinished.due_of(name)) is not None:
@@ -407,7 +411,8 @@ class Pending:
             self._unfinished.put(name, max(due, unfinished))
         else:
             self._defer(name, max(due, self._deferred.due_of(name) or due))
-            self._resting.add(name)
+            if name in self._deferred:
+                self._resting.add(name)
         self._stay_bounded()
 
     def look_again(self, names: Iterable[bytes], now: float) -> None:

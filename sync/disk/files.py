@@ -478,7 +478,8 @@ class Directory:
                 return Busy()
             if has_writer is None:
                 # A time to come tells nothing: a clock was set, or is another's.
-                if not found.content and found.signature.ctime < soon:
+                changed = found.signature.ctime
+                if not found.content and can_be_now(changed, now() - _DELAY) and changed < soon:
                     return Emptied()
                 if found.steady:
                     return found

@@ -106,6 +106,14 @@ class Links:
         """Whether there are files whose names are to be found by `search`."""
         return bool(self._wanted or self._wants_all or self._scan)
 
+    def is_sought(self, name: bytes) -> bool:
+        """Say whether there may be other names of a name's file that a search is to find."""
+        inode = self.single.get(name)
+        if inode is None:
+            return False
+        is_sought = inode in self._wanted or inode in self._sought
+        return is_sought or self._wants_all or self._seeks_all
+
     def complete(self) -> None:
         """Have all names looked for of the files that are known: a scan saw those that count."""
         self._wants_all = bool(self._names)

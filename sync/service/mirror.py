@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
 
-from sync.core.changes import Command, Confirm, Delete, Rename, Set, Signature
+from sync.core.changes import NONE, Command, Confirm, Delete, Rename, Set, Signature
 from sync.core.errors import RedisAwayError, RedisRefusedError
 from sync.core.plan import Plan, settle
 from sync.disk.files import (
@@ -193,6 +193,7 @@ class Mirror:
         # Names whose entries in Redis are unsure, with the signatures that they are to have; None
         # when it has come to light that this is not the file's any more.
         self._unsure: dict[bytes, Signature | None] = {}
+        self._strays: set[bytes] = set()  # those of which that came to light of late
 
     @property
     def is_sending(self) -> bool:
@@ -208,19 +209,18 @@ class Mirror:
         found = {name: self._directory.look(name) for name in renamed}
         on_disk = {name: signature for name, (signature, _) in found.items()}
         settled = settle(plan.moves, self._held(renamed), on_disk)
-        missed = list(settled.missed)
+        missed = dict.fromkeys(settled.missed)
         for renames in _in_batches(settled.renames):
             outcome = self._rename(renames)
             if not outcome.done:
-                missed += {
-                    name for each in renames for name in (each.old, each.new)
-                } & on_disk.keys()
+                names = {name for each in renames for name in (each.old, each.new)}
+                missed |= dict.fromkeys(names & on_disk.keys())
             yield outcome
         for name in settled.moved:
-            signature, names = found[name]
-            if name in self._unsure:
+            signature, links = found[name]
+            if name in self._unsure and name not in missed:
                 self._unsure[name] = signature
-            if signature and names > 1:
+            if signature and links > 1:
                 self.links.note(name, signature.inode, search=True)
         terms = _Terms(
             plan.overdue, plan.overdue - plan.unheard, plan.alone, plan.vacated, plan.written
@@ -238,7 +238,7 @@ class Mirror:
         `alone`.
         """
         names = tuple(names)
-        yield from self._batches(names, _Terms(alone=names) if alone else _ORDINARY)
+        yield from self._batches(names, _Terms(alone=frozenset(names)) if alone else _ORDINARY)
         yield self.flush()
 
     def examine_files(self, names: Iterable[bytes]) -> Iterator[Outcome]:
@@ -260,10 +260,10 @@ class Mirror:
         if stream := self.streams.take():
             yield self._arrived(stream)
         if turn := self.streams.next():
-            name, is_overdue = turn
-            overdue = [name] if is_overdue else _NONE
+            name, *flags = turn
+            overdue, heard = ([name] if flag else _NONE for flag in flags)
             # Its file's other names, if there are any, have turns of their own.
-            yield from self._batches([name], _Terms(overdue, overdue, alone=[name]))
+            yield from self._batches([name], _Terms(overdue, heard, alone=[name]))
             yield self.flush()
 
     def keep_room(self) -> Outcome:
@@ -315,6 +315,10 @@ class Mirror:
                 _CONFIRMED,
             )
         )
+        for name in self._strays:
+            if self._unsure.get(name, NONE) is None and name not in pending:
+                del self._unsure[name]  # no event tells of it
+        self._strays.clear()
         commands: list[Command] = []
         for name, signature in ready:
             # What is written to a file is told of one of its names only.
@@ -323,6 +327,7 @@ class Mirror:
                 self._directory.signature(name) != signature
             ):
                 self._unsure[name] = None  # what happened to the file is still to be followed
+                self._strays.add(name)
             else:
                 del self._unsure[name]
                 commands.append(Confirm(name, signature))
@@ -409,7 +414,7 @@ class Mirror:
                     batch = _Batch()
                     yield outcome
                 else:
-                    self._sort_in(batch, name, found, is_overdue=name in terms.heard)
+                    self._sort_in(batch, name, found, terms)
             if batch.size >= self._bytes_max or len(batch.sets) + len(batch.absent) >= NAMES_MAX:
                 yield self._send(batch, terms)
                 batch = _Batch()
@@ -431,19 +436,18 @@ class Mirror:
             content = content.removesuffix(b"\n")
         batch.sets.append(Set(name, content, signature))
 
-    def _sort_in(self, batch: _Batch, name: bytes, found: Found, *, is_overdue: bool) -> None:
+    def _sort_in(self, batch: _Batch, name: bytes, found: Found, terms: _Terms) -> None:
         """Add to a batch what was found under a name."""
         outcome = batch.outcome
         match found:
             case File():
                 self._add(batch, name, found)
             case LargeFile():
-                self._offer(name, found, outcome, is_overdue=is_overdue)
+                self._offer(name, found, outcome, terms)
             case Locked():
                 outcome.deferred[name] = None
             case Busy():
-                self.streams.hold_back(name)
-                outcome.held_back.append(name)
+                self._hold_back(name, outcome, alone=name in terms.alone)
             case Emptied():
                 outcome.deferred[name] = _MOMENT
             case Unreadable(why):
@@ -455,6 +459,11 @@ class Mirror:
                 batch.absent.append(name)
             case None:
                 batch.absent.append(name)
+
+    def _hold_back(self, name: bytes, outcome: Outcome, *, alone: bool) -> None:
+        if not alone:  # or nothing has happened since the last look
+            self.streams.hold_back(name)
+        outcome.held_back.append(name)
 
     def _note_links(self, name: bytes, found: Found, terms: _Terms) -> set[bytes]:
         """Take note of a name of a file with several; return the others, if they matter here."""
@@ -468,12 +477,12 @@ class Mirror:
         self.links.note(name, inode, search=not terms.seen)
         if terms.seen or name in terms.alone or name not in self.links.inodes:
             return set()
-        return self.links.names([inode]) - {name}
+        return self._other_names(name)
 
     def _is_to_be_searched_for(self, name: bytes, terms: _Terms) -> bool:
         """Say whether a file of whose writers nothing was heard may have some under other names."""
         is_unheard = name in terms.overdue and name not in terms.heard
-        return is_unheard and name in self.links.single and self.links.is_searching
+        return is_unheard and self.links.is_sought(name)
 
     def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
         """Send what follows from a batch; return what became of the one before.
@@ -610,23 +619,25 @@ class Mirror:
             self._roomless[name] = size
         self._refuse(name, error, outcome)
 
-    def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, *, is_overdue: bool) -> None:
+    def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: _Terms) -> None:
         """Have a large file brought, now or later."""
         current = self.streams.current
+        overdue, heard = name in terms.overdue, name in terms.heard
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(file.close)
             if current and current.name == name and current.could_be(file.signature):
-                current.overdue = is_overdue
+                if heard or not (overdue or name in terms.alone):  # or nothing has happened
+                    current.heard = heard
             elif current:
-                self.streams.wait(name, overdue=is_overdue)
-            elif self._has_news(name, is_overdue=is_overdue):
+                self.streams.wait(name, overdue=overdue, heard=heard)
+            elif self._has_news(name, is_heard=heard):
                 outcome.held_back.append(name)
             elif not self._target.has_room(file.size):
                 self._refuse_large(name, file.size, _NO_ROOM, outcome)
             else:
                 unless_it_starts.pop_all()
                 upload = self._target.upload(name)
-                self.streams.start(name, file, upload, overdue=is_overdue)
+                self.streams.start(name, file, upload, overdue=overdue, heard=heard)
 
     def _arrived(self, stream: Stream) -> Outcome:
         """Do what follows from how a large file came."""
@@ -659,13 +670,13 @@ class Mirror:
         a file that grows may be that of a file that was written anew.
         """
         name = stream.name
-        if stream.overdue:
-            return not stream.steady and self._has_news(name, is_overdue=True)
+        if stream.heard:
+            return not stream.steady and self._has_news(name, is_heard=True)
         return self._news.has_writer(name, self._other_names(name))
 
-    def _has_news(self, name: bytes, *, is_overdue: bool) -> bool:
+    def _has_news(self, name: bytes, *, is_heard: bool) -> bool:
         """Say whether something has happened to a file, and not just its known writer's writes."""
-        if is_overdue:
+        if is_heard:
             return bool(self._news.of([name], overdue=[name]))
         return bool(self._news.of([name])) or self._news.is_heard_of(self._other_names(name))
 

@@ -64,11 +64,10 @@ class News:
         }
 
     def is_heard_of(self, names: Iterable[bytes]) -> bool:
-        """Say whether something has happened under one of some names by now.
+        """Say whether something had happened under one of some names when `of` was last asked.
 
         That a name is new, or that nobody knows who has its file open, is nothing.
         """
-        self.drain()
         return any(map(self.pending.is_heard, names))
 
     def has_writer(self, name: bytes, others: Iterable[bytes]) -> bool:

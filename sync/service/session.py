@@ -142,7 +142,8 @@ class Session:
         return self._watch.lost and (not self._is_reconciling() or self._waits_for_large_files())
 
     def _can_search(self) -> bool:
-        return self._mirror.links.is_searching and not self._is_reconciling()
+        reads_on = self._is_reconciling() and not self._waits_for_large_files()
+        return self._mirror.links.is_searching and not reads_on
 
     def _search(self) -> None:
         """Look on for the other names of files that were found to have some."""

@@ -22,9 +22,6 @@ from sync.core.changes import Signature
 from sync.disk.files import LargeFile
 from sync.redis.upload import Upload
 
-_MOMENT = 0.002  # seconds; the kernel's clock goes on in steps of 1 to 10 ms
-_MOMENTS_MAX = 10
-
 Job = Iterator[None]
 
 
@@ -44,6 +41,7 @@ class Stream:
     Attributes:
         name: whose value it is to be.
         overdue: whether it counts though a writer may be at work in it.
+        heard: whether there was news of that writer; if not, one of whom there is news is another.
         end: how it ended; None while it is on its way.
         error: what ended it, if that was an error.
         signature: of the file whose content has come.
@@ -59,6 +57,7 @@ class Stream:
     file: LargeFile
     upload: Upload
     overdue: bool
+    heard: bool
     signature: Signature
     began_as: Signature
     began: float
@@ -85,7 +84,7 @@ class Streams:
 
     Attributes:
         current: the one on its way, or that has come and has not been taken yet.
-        waiting: the names whose turn comes later, and whether they are overdue.
+        waiting: the names whose turn comes later, and whether each is overdue, and heard.
 
     """
 
@@ -93,7 +92,7 @@ class Streams:
     wake: Callable[[], None]  # is called, from there, when it is done
     trim_newline: bool = False
     current: Stream | None = None
-    waiting: dict[bytes, bool] = field(default_factory=dict)
+    waiting: dict[bytes, tuple[bool, bool]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -119,25 +118,30 @@ class Streams:
         """Say whether there is something to do: one has come, or the next can begin."""
         return self.is_done or (self.current is None and bool(self.waiting))
 
-    def start(self, name: bytes, file: LargeFile, upload: Upload, *, overdue: bool) -> None:
+    def start(
+        self, name: bytes, file: LargeFile, upload: Upload, *, overdue: bool, heard: bool
+    ) -> None:
         """Bring a file, which is closed in the end; nothing else may be on its way."""
         assert self.current is None  # noqa: S101  # the caller's defect
         self.waiting.pop(name, None)
         was = file.signature
-        stream = Stream(name, file, upload, overdue, was, was, time.monotonic())
+        stream = Stream(name, file, upload, overdue, heard, was, was, time.monotonic())
         self.current = stream
         self.spawn(self._job(stream))
 
-    def wait(self, name: bytes, *, overdue: bool) -> None:
+    def wait(self, name: bytes, *, overdue: bool, heard: bool) -> None:
         """Have a file looked at again when the one on its way has come."""
-        self.waiting[name] = overdue or self.waiting.get(name, False)
+        self.waiting[name] = overdue, heard
 
-    def next(self) -> tuple[bytes, bool] | None:
-        """Return the name whose turn it is, and forget it; None when there is none yet."""
+    def next(self) -> tuple[bytes, bool, bool] | None:
+        """Return the name whose turn it is, and forget it; None when there is none yet.
+
+        With it comes whether it is overdue, and whether its writer was heard of.
+        """
         if self.current is not None or not self.waiting:
             return None
         name = next(iter(self.waiting))
-        return name, self.waiting.pop(name)
+        return name, *self.waiting.pop(name)
 
     def void(self, name: bytes) -> None:
         """Take note that something else was found under a name: what comes for it is no use."""
@@ -148,7 +152,9 @@ class Streams:
     def hold_back(self, name: bytes) -> None:
         """Take note that there is a writer whose close is to be waited for."""
         if self.current and self.current.name == name:
-            self.current.overdue = False
+            self.current.heard = False
+        if name in self.waiting:
+            self.waiting[name] = False, False
 
     def take(self) -> Stream | None:
         """Return the one that has ended, if one has, and forget it."""
@@ -178,12 +184,12 @@ class Streams:
     def _bring(self, stream: Stream) -> Generator[None, None, End]:
         """Send the file, and say what has come of it."""
         file, upload = stream.file, stream.upload
-        yield from self._let_clock_go_on(stream)
         size = file.size
         if self.trim_newline and file.ends_with(b"\n"):
             size -= 1
         upload.begin(size)
         digest, sent = hashlib.sha256(), 0
+        early, early_size = b"", 0
         for piece in file.pieces():
             if stream.is_void:
                 return End.CHANGED
@@ -194,6 +200,9 @@ class Streams:
             if not sent and not stream.overdue and not file.is_unchanged():
                 return End.CHANGED
             sent += len(part)
+            if file.racy:  # a write in this tick of the clock may leave no trace
+                early, early_size = digest.digest(), sent
+                file.is_still()
             yield
         if sent < size:
             return End.CHANGED
@@ -202,18 +211,9 @@ class Streams:
             return End.LOCKED
         if file.is_unchanged():
             stream.steady, stream.racy = True, file.racy
-            return End.WHOLE
+            is_same = yield from self._begins_with(stream, early, early_size)
+            return End.WHOLE if is_same else End.CHANGED
         return (yield from self._compare(stream, file.size, size, digest.digest()))
-
-    def _let_clock_go_on(self, stream: Stream) -> Job:
-        """Begin when a write from then on shows in the signature, if that is soon."""
-        for _ in range(_MOMENTS_MAX):
-            if not stream.file.racy:
-                return
-            time.sleep(_MOMENT)
-            if not stream.file.is_still():
-                return
-            yield
 
     def _compare(
         self, stream: Stream, size: int, sent: int, digest: bytes
@@ -221,18 +221,24 @@ class Streams:
         """Say whether the first bytes of a file that had `size` bytes are those that were sent."""
         file = stream.file
         file.look()
-        found, read = hashlib.sha256(), 0
-        for piece in file.pieces():
-            if stream.is_void or read >= sent:
-                break
-            found.update(piece[: sent - read])
-            read += len(piece)
-            yield
-        if found.digest() != digest:
+        if not (yield from self._begins_with(stream, digest, sent)):
             return End.CHANGED
         stream.signature, stream.racy = file.signature, file.racy
         stream.steady = file.size == size and file.is_unchanged()
         return End.WHOLE
+
+    def _begins_with(self, stream: Stream, digest: bytes, size: int) -> Generator[None, None, bool]:
+        """Read a file once more; say whether its first bytes, so many, have this digest."""
+        if not size:
+            return True
+        found, read = hashlib.sha256(), 0
+        for piece in stream.file.pieces():
+            if stream.is_void or read >= size:
+                break
+            found.update(piece[: size - read])
+            read += len(piece)
+            yield
+        return found.digest() == digest
 
 
 def in_thread(job: Job) -> None:

@@ -177,22 +177,24 @@ class World:
         yield
 
     @contextmanager
-    def redis_losing_what_comes_in(self, _: Random) -> Iterator[None]:
-        """Have the parts of large values gone, as after a long freeze, or when they are evicted."""
+    def redis_ending_transactions(self, _: Random) -> Iterator[None]:
+        """Have connections end where a transaction has begun, as that of a large value does."""
         over = Event()
 
-        def lose() -> None:
+        def end() -> None:
+            client = self.redis.client
             while not over.wait(0.003):
-                for key in self.redis.client.scan_iter(match=_OWN + b"incoming/*", count=10_000):
-                    self.redis.client.delete(key)
+                for each in client.client_list():
+                    if each["multi"] != "-1":
+                        client.client_kill_filter(_id=each["id"])
 
         with ThreadPoolExecutor(1) as pool:
-            losing = pool.submit(lose)
+            ending = pool.submit(end)
             try:
                 yield
             finally:
                 over.set()
-            losing.result()
+            ending.result()
 
     # The service.
 
@@ -402,7 +404,7 @@ FAULTS: dict[str, dict[Fault, int]] = {
         World.redis_connections_killed: 2,
         World.redis_refusing_some_names: 3,
         World.redis_record_deleted: 3,
-        World.redis_losing_what_comes_in: 2,
+        World.redis_ending_transactions: 2,
     },
     "service": {
         World.service_killed: 4,

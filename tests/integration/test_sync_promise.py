@@ -15,6 +15,7 @@ import signal
 import stat
 import statistics
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from support import eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from integration.conftest import RedisServer, Service, Start
 
@@ -232,6 +234,44 @@ class TestLargeValue:
                 (root / "a").write_bytes(new)
                 self.arrives(service, new)
             eventually(lambda: is_live(service), True)
+
+
+class TestLargeLog:
+    """One that grows appears as it was a while ago, however it is written to."""
+
+    SIZE = 2 * MIB
+    APPEND = """
+import sys, time
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    with open(sys.argv[1], "ab", 0) as log:
+        log.write(b"x" * 100)
+        while sys.argv[2] == "keep":
+            time.sleep(0.003)
+            log.write(b"x" * 100)
+    time.sleep(0.003)
+"""
+
+    def appending(self, log: Path, how: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """Append to a log every 3 ms for the time of the block, and close it each time or never."""
+        log.write_bytes(b"x" * self.SIZE)
+        return running((sys.executable, "-c", self.APPEND, str(log), how), os.environ)
+
+    def test_that_is_closed_after_each_append(self, service: Service) -> None:
+        seen: set[int] = set()
+
+        def lengths() -> int:
+            seen.add(int(service.redis.client.strlen("log")))
+            return len(seen)
+
+        with self.appending(service.root / "log", "close"):
+            eventually(lambda: lengths() > 10, True)
+        service.catches_up()
+
+    def test_of_whose_writer_nobody_here_is_told(self, place: Path, service: Service) -> None:
+        with self.appending(place / "log", "keep"):
+            (service.root / "log").hardlink_to(place / "log")
+            eventually(lambda: service.redis.client.strlen("log") >= self.SIZE, True, 5)
 
 
 class TestRefusedFile:

@@ -355,19 +355,21 @@ class TestANewName:
 
 class TestANameOfAFileForWhichNobodyWaits:
     def test_is_examined_at_once_as_its_others_are(self) -> None:
-        pending = pending_after(Created(A))
+        pending = pending_after()
+        pending.hold_back([A], 0.0)
         pending.defer([B], 0.0)
         pending.wait_no_more([A, B, C])
+        assert not any(map(pending.has_another, (A, B, C)))
         plan = pending.take(0.0)
         assert set(plan.examine) == plan.overdue == plan.alone == {A, B, C}
         assert not plan.unheard
         assert pending.due is None
 
     def test_waits_for_a_writer_of_its_own(self) -> None:
-        pending = pending_after(Unfinished(A), Changed(B))
-        pending.wait_no_more([A, B])
+        pending = pending_after(Unfinished(A), Changed(B), Created(C))
+        pending.wait_no_more([A, B, C])
         assert pending.take(0.0) == Plan({}, (B,))
-        assert pending.due == PATIENCE
+        assert pending.take(PATIENCE).unheard == {C}
 
 
 class TestANameThatIsPutBack:
