@@ -327,8 +327,7 @@ class Pending:
         for name in names:
             self._is_outdated(name)
             if not self.has_news(name):
-                self._deferred.drop(name)
-                self._resting.discard(name)
+                self._defer_no_more(name)
                 self._unfinished.put(name, now + self._patience)
                 self._held_back.add(name)
         self._stay_bounded()
@@ -343,10 +342,7 @@ class Pending:
             if self.is_heard(name) or name in self._written:
                 continue
             self._is_outdated(name)
-            has_another = name in self._another
-            self._settle_name(name)
-            if not has_another:
-                self._another.discard(name)
+            self._forget_waiting(name)
             self._ready.put(name, None)
             self._overdue.add(name)
             self._alone.add(name)
@@ -370,8 +366,7 @@ class Pending:
             self._is_outdated(name)
             if self.has_news(name):
                 continue
-            self._deferred.drop(name)
-            self._resting.discard(name)
+            self._defer_no_more(name)
             self._later[name] = None
             for flags, those in (
                 (self._overdue, plan.overdue),
@@ -396,8 +391,7 @@ class Pending:
             count = len(self._deferred) + sum(name not in self._deferred for name in names)
             delay = self._retry * (1 + count // 100)
         for name in names:
-            due = now + delay
-            self._defer(name, max(due, self._deferred.due_of(name) or due))
+            self._defer(name, now + delay)
         self._stay_bounded()
 
     def rest(self, name: bytes, now: float, delay: float) -> None:
@@ -410,7 +404,7 @@ class Pending:
             self._is_outdated(name)
             self._unfinished.put(name, max(due, unfinished))
         else:
-            self._defer(name, max(due, self._deferred.due_of(name) or due))
+            self._defer(name, due)
             if name in self._deferred:
                 self._resting.add(name)
         self._stay_bounded()
@@ -422,6 +416,7 @@ class Pending:
         """
         for name in names:
             if name not in self._resting:
+                self._defer_no_more(name)
                 self._defer(name, now)
         self._stay_bounded()
 
@@ -429,7 +424,12 @@ class Pending:
         self._is_outdated(name)
         is_waiting = name in self._unfinished or name in self._later
         if not (is_waiting or self._is_examined_soon(name)):
-            self._deferred.put(name, due)
+            self._deferred.put(name, max(due, self._deferred.due_of(name) or due))
+
+    def _defer_no_more(self, name: bytes) -> bool:
+        """Say whether it was deferred."""
+        self._resting.discard(name)
+        return self._deferred.drop(name)
 
     def take(self, now: float, limit: int = 700) -> Plan:
         """Return what is to be done by `now`, at most `limit` names, and forget it.
@@ -491,8 +491,7 @@ class Pending:
             due = now + self._patience
             rest = self._deferred.due_of(name) if name in self._resting else None
             self._unfinished.put(name, max(due, rest or due))
-            self._deferred.drop(name)
-            self._resting.discard(name)
+            self._defer_no_more(name)
         elif name in self._held_back:
             due = now + self._patience
             self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
@@ -549,7 +548,10 @@ class Pending:
     def _settle_name(self, name: bytes) -> bool:
         """Forget what is no more so of a name with news; say whether it waited for something."""
         self._another.add(name)
-        self._resting.discard(name)
+        return self._forget_waiting(name)
+
+    def _forget_waiting(self, name: bytes) -> bool:
+        """Forget what a name waits for, and on which terms; say whether it waited."""
         self._postponed.discard(name)
         self._held_back.discard(name)
         self._overdue.discard(name)
@@ -558,7 +560,7 @@ class Pending:
         self._gone.discard(name)
         was_put_back = name in self._later
         self._later.pop(name, None)
-        return self._unfinished.drop(name) | self._deferred.drop(name) | was_put_back
+        return self._unfinished.drop(name) | self._defer_no_more(name) | was_put_back
 
     def _is_outdated(self, name: bytes) -> None:
         """Take to heart that Redis did not get what was found under this name.

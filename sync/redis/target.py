@@ -265,9 +265,11 @@ class Target:
         Return those that it refuses to delete, with the reasons. The second record goes last: if
         this ends half-way, what is left to be done is known by it. Raises RedisAwayError.
         """
-        (held,) = self._ask((b"HDEL", MANIFEST, *names))
-        self._counts[MANIFEST] -= held
-        answers = self._converse(*((b"DEL", name) for name in names))
+        held, *answers = self._converse(
+            (b"HDEL", MANIFEST, *names), *((b"DEL", name) for name in names)
+        )
+        self._connection.accepted([held])
+        self._counts[MANIFEST] -= number(held)
         refused_names = {
             name: answer
             for name, answer in zip(names, answers, strict=True)

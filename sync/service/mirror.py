@@ -315,10 +315,7 @@ class Mirror:
                 _CONFIRMED,
             )
         )
-        for name in self._strays:
-            if self._unsure.get(name, NONE) is None and name not in pending:
-                del self._unsure[name]  # no event tells of it
-        self._strays.clear()
+        self._forget_strays(pending)
         commands: list[Command] = []
         for name, signature in ready:
             # What is written to a file is told of one of its names only.
@@ -337,6 +334,13 @@ class Mirror:
             except RedisRefusedError:
                 self._target.probe()  # if it is for one of the names, a restart reads those files
         return len(ready) < _CONFIRMED
+
+    def _forget_strays(self, pending: Container[bytes]) -> None:
+        """Forget entries that could not be made sure the last time, if no event tells of why."""
+        for name in self._strays:
+            if self._unsure.get(name, NONE) is None and name not in pending:
+                del self._unsure[name]
+        self._strays.clear()
 
     def _small_first(self, names: Collection[bytes]) -> Iterable[bytes]:
         """Return names in an order in which none waits for others that take much longer."""
@@ -383,15 +387,15 @@ class Mirror:
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
         batch = _Batch()
         for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
+            # Unless nobody had it open while it was read, such a name takes a closer look.
+            later = name in terms.alone and not (ordinary and ordinary.closed)
             if (
                 ordinary
                 and ordinary.links <= 1
-                and not (name in several or name in single or name in skipped)
-                and name not in terms.alone
+                and not (later or name in several or name in single or name in skipped)
             ):
                 self._add(batch, name, ordinary)
             else:
-                later = name in terms.alone
                 found = (not later and ordinary) or self._directory.read(
                     name, size_max, seen=seen, later=later, overdue=name in terms.overdue
                 )

@@ -19,7 +19,7 @@ from random import Random
 from threading import Event
 from typing import BinaryIO
 
-from integration.conftest import SYNC, TO_FILE, RedisServer, paused
+from integration.conftest import POWERLESS, SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
 from integration.workload import MIB, Workload, operations
 from support import eventually, running
@@ -31,8 +31,6 @@ _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
 _UNREADABLE_MAX = 100  # files
-# The service is root, but may not read what root has no right to by its mode.
-_POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
 _OWN = b"/mdvp-sync/"
 _RECORDS = [_OWN + b"manifest", _OWN + b"names"]
 # Removes one of two records, unless it is the only one that has all names: who has lost both cannot
@@ -208,7 +206,7 @@ class World:
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted
         }
-        command = running((*TO_FILE, *_POWERLESS, *SYNC, "run"), environ)
+        command = running((*TO_FILE, *POWERLESS, *SYNC, "run"), environ)
         self.process = self._running_service.enter_context(command)
 
     def _end_service(self) -> None:

@@ -18,6 +18,8 @@ import redis
 from support import eventually, running
 
 SYNC = (sys.executable, "-m", "sync")
+# Root without the right to read what it may not.
+POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
 # A pipe that nobody reads would stop a service that has much to say.
 TO_FILE = ("sh", "-c", 'exec "$@" >"$OUTPUT" 2>&1', "sh")
 

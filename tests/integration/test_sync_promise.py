@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from integration.beholder import Value, beheld
-from integration.conftest import SYNC
+from integration.conftest import POWERLESS, SYNC
 from integration.slow_line import slow_line
 from support import eventually, running
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 MB = 10**6
 MIB = 1 << 20
 OWN = "/mdvp-sync/"
-# Root without the right to read what it may not.
-POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
 
 
 def status(service: Service) -> dict[str, Any]:

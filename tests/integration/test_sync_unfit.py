@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from integration.conftest import POWERLESS
 from support import eventually
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from integration.conftest import RedisServer, Service, Start
 
 MIB = 1 << 20
-# Root without the right to read what it may not.
-POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
 
 
 def complains_once(service: Service, text: str) -> None:
