@@ -1,6 +1,9 @@
-"""What a reconcile asks of Redis and of the disk; that all is equal after it is for the model."""
+"""What a reconcile asks of Redis and of the disk, and what the mirror does where the model seldom is.
 
-from collections.abc import Iterator
+That all is equal after a reconcile is for the model.
+"""
+
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,10 +17,10 @@ from sync.disk.files import Directory, now
 from sync.redis.target import Target
 from sync.service import mirror as mirror_module
 from sync.service.mirror import Mirror
-from sync.service.news import NoNews
+from sync.service.news import News, NoNews
 from sync.service.reconcile import Reconcile
 from sync.service.skipped import Skipped
-from sync.service.streams import Streams
+from sync.service.streams import Job, Streams
 from sync.service.streams import at_once as do_at_once
 
 LARGE = b"7777"
@@ -67,8 +70,7 @@ class Reconciler:
         self.disk.tick()
         self.server.log.clear()
         news = NoNews()
-        streams = Streams(do_at_once, lambda: None)
-        mirror = Mirror(self._directory, self.target, streams, news, self.skipped)
+        mirror = self.mirror(news, do_at_once)
         reconcile = Reconcile(
             "test",
             self._directory,
@@ -80,6 +82,19 @@ class Reconciler:
             at_once=at_once,
         )
         return reconcile, mirror
+
+    def mirror(self, news: News, spawn: Callable[[Job], None]) -> Mirror:
+        streams = Streams(spawn, lambda: None)
+        return Mirror(self._directory, self.target, streams, news, self.skipped)
+
+
+class AnothersNews(NoNews):
+    """Nothing, or that another writer than the one who is known has closed each file."""
+
+    is_there = False
+
+    def of(self, names: Iterable[bytes], *, overdue: Container[bytes] = ()) -> set[bytes]:
+        return {name for name in names if self.is_there and name in overdue}
 
 
 @pytest.fixture
@@ -221,3 +236,23 @@ def test_a_rename_just_when_entries_are_made_sure_moves_the_value(
     assert b"RENAME" in world.server.log
     assert b"MSET" not in world.server.log
     assert world.server.values() == {b"b": b"1"}
+
+
+@pytest.mark.parametrize("is_anothers", [False, True])
+def test_what_begins_as_a_large_file_counts_unless_another_writer_has_closed_it(
+    world: Reconciler, is_anothers: bool
+) -> None:
+    jobs: list[Job] = []
+    news = AnothersNews()
+    mirror = world.mirror(news, jobs.append)
+    world.disk.write(b"a", LARGE[:-1])
+    world.disk.tick()
+    for _ in mirror.follow(Plan({}, (b"a",), overdue=frozenset([b"a"]))):
+        pass
+    next(jobs[0])
+    world.disk.write(b"a", LARGE)  # grown, or written anew by somebody else
+    do_at_once(jobs[0])
+    news.is_there = is_anothers
+    held_back = [name for outcome in mirror.arrive() for name in outcome.held_back]
+    assert held_back == ([b"a"] if is_anothers else [])
+    assert world.server.values() == ({} if is_anothers else {b"a": LARGE[:-1]})
