@@ -137,6 +137,12 @@ def delete_incoming(client: redis.Redis) -> None:
         client.delete(key)
 
 
+def end_transactions(client: redis.Redis) -> int:
+    """End the connections over which a transaction has begun; return how many that were."""
+    begun = [each["id"] for each in client.client_list() if each["multi"] != "-1"]
+    return sum(client.client_kill_filter(_id=each) for each in begun)
+
+
 def is_quiet(client: redis.Redis) -> bool:
     """Say whether the server gets little, such as questions."""
 
@@ -186,7 +192,7 @@ class TestLargeValue:
         assert (value.count(content[:1]), len(value)) == (len(content), len(content))
 
     def test_is_right_after_a_freeze_in_which_what_came_in_was_lost(self, slow: Service) -> None:
-        old = b"a" * 1000
+        old, ended = b"a" * 1000, 0
         for number, letter in enumerate(b"bcdefg"):
             new = bytes([letter]) * (self.SIZE + letter)
             with self.looked_at(slow.redis, old, new):
@@ -195,8 +201,10 @@ class TestLargeValue:
                 with slow.paused():
                     eventually(lambda: is_quiet(slow.redis.client), True)
                     delete_incoming(slow.redis.client)
+                    ended += end_transactions(slow.redis.client)
                 self.arrives(slow, new)
             old = new
+        assert ended
         eventually(lambda: is_live(slow), True)
 
     def test_is_right_though_what_comes_in_is_deleted_all_the_time(self, slow: Service) -> None:

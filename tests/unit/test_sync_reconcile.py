@@ -1,4 +1,4 @@
-"""What a reconcile asks of Redis and of the disk, and what the mirror does where the model seldom is.
+"""What a reconcile asks of Redis and of the disk; what the mirror does where the model seldom is.
 
 That all is equal after a reconcile is for the model.
 """
