@@ -45,6 +45,16 @@ class Docker:
         """Wait until the container is healthy."""
         eventually(lambda: self.health(container), "healthy", deadline)
 
+    def in_tmp(self) -> list[str]:
+        """Return the names in the machine's `/tmp`, but for what the engine itself leaves there.
+
+        A `docker exec`, such as that of a health check, has its process' description in a file
+        there, which stays for ever where the container is removed at that moment (containerd 1.6:
+        3 of 1500 removals).
+        """
+        names = (path.name for path in self.engine.tmp.iterdir())
+        return sorted(name for name in names if not name.startswith("runc-process"))
+
     def build_plugin(self, name: str, folder: str) -> Path:
         """Build a plugin; return the directory of its volumes, which is new and its own."""
         data = self.engine.tmp.with_name(folder)

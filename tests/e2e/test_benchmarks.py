@@ -1,7 +1,6 @@
 """The benchmarks measure all that they say, in their quick mode; how fast it is, is not tested."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -84,7 +83,7 @@ def test_nothing_is_left_on_the_engine(docker: Docker, results: Results) -> None
     assert PLUGIN not in docker("plugin", "ls", "--format", "{{.Name}}")
     assert docker("ps", "--all", "--quiet") == ""
     assert docker("volume", "ls", "--quiet") == ""
-    assert os.listdir(docker.engine.tmp) == []
+    assert docker.in_tmp() == []
 
 
 def traces() -> set[str]:

@@ -41,7 +41,7 @@ def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docke
 
     quickstart(docker, "--clean")
     assert things(docker) == before
-    assert not any(docker.engine.tmp.iterdir())
+    assert docker.in_tmp() == []
     quickstart(docker, "--clean")
 
 

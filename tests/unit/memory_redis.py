@@ -19,8 +19,6 @@ OWN = b"/mdvp-sync/"  # what the service's own keys begin with
 MANIFEST = OWN + b"manifest"
 NAMES = OWN + b"names"
 EPOCH = OWN + b"epoch"
-RECORDS = (MANIFEST, NAMES, EPOCH)
-INCOMING = OWN + b"incoming"
 
 VALUE_MAX = 5  # bytes; what has more is too large for Redis
 PAGE = 2  # names in one transaction, or in one look at the directory or at the manifest
@@ -179,10 +177,7 @@ class Server:
             raise redis.ResponseError("no such key")
         value, end = self.keys[old], self._ends.get(old)
         self._change(old, None)
-        if old.startswith(INCOMING):
-            self._give(new, value)
-        else:
-            self._change(new, value)
+        self._change(new, value)
         if end is not None:
             self._ends[new] = end
         return b"OK"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
-from unit.memory_redis import MANIFEST, NAMES, OWN, RECORDS, VALUE_MAX, Pool
+from unit.memory_redis import MANIFEST, NAMES, VALUE_MAX, Pool
 
 from sync.core.errors import OUT_OF_MEMORY, RedisAwayError
 from sync.core.exclude import Excluded
@@ -136,11 +136,6 @@ class World:
     def lose_record(self, key: bytes) -> None:
         """Remove one of the service's own keys, whatever is lost by that."""
         self.server.remove(key)
-
-    def lose_incoming(self) -> None:
-        """Remove what the service has in Redis for a while only."""
-        passing = [key for key in self.server.keys if key.startswith(OWN) and key not in RECORDS]
-        self.server.remove(*passing)
 
     def expect(self, name: bytes, value: bytes | None) -> None:
         """Make sure that a reader sees this by now."""

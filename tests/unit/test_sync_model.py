@@ -61,7 +61,7 @@ FAULTS: list[list[Choice]] = [
     [(Disk.link_elsewhere, [NAMES]), (Disk.unlink_elsewhere, [NAMES])],
     [(Disk.write_elsewhere, [NAMES, CONTENTS])],
     [(World.delete_key, [NAMES]), (World.append_to_key, [NAMES])],
-    [(World.delete_own, [[MANIFEST, RECORD, EPOCH]]), (World.lose_incoming, [])],
+    [(World.delete_own, [[MANIFEST, RECORD, EPOCH]])],
     [(World.refuse, [NAMES]), (World.allow, [])],
     [(World.limit_memory, [[15, 17, 20, None]])],
 ]
@@ -342,7 +342,7 @@ def test_what_was_written_through_a_name_of_a_moment_is_found() -> None:
 
 
 @pytest.mark.parametrize("seconds", [61.0, 600.0])
-@pytest.mark.parametrize("then", [[], [("write", b"b", b"3")], [("lose_incoming",)]])
+@pytest.mark.parametrize("then", [[], [("write", b"b", b"3")]])
 def test_redis_ends_equal_wherever_the_service_is_frozen(
     seconds: float, then: list[tuple[object, ...]]
 ) -> None:
