@@ -24,6 +24,8 @@ from integration.drift import Sides
 from integration.workload import MIB, Workload, operations
 from support import eventually, running
 
+from sync.redis.target import EPOCH, MANIFEST, NAMES
+
 FOREIGN = {b"theirs": b"not a file's", b"theirs~": b"", b".theirs.swp": b"\xff\n", b"*theirs": b"*"}
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
@@ -31,8 +33,6 @@ _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
 _UNREADABLE_MAX = 100  # files
-_OWN = b"/mdvp-sync/"
-_RECORDS = [_OWN + b"manifest", _OWN + b"names"]
 # Removes one of two records, unless it is the only one that has all names: who has lost both cannot
 # tell whose a key is when its file goes.
 _REMOVE_RECORD = """
@@ -169,9 +169,9 @@ class World:
         """Have one of the service's own keys deleted."""
         client = self.redis.client
         if random.random() < 0.2:
-            client.delete(_OWN + b"epoch")
+            client.delete(EPOCH)
         else:
-            client.eval(_REMOVE_RECORD, 2, *random.sample(_RECORDS, 2))
+            client.eval(_REMOVE_RECORD, 2, *random.sample([MANIFEST, NAMES], 2))
         yield
 
     @contextmanager

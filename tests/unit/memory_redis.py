@@ -24,9 +24,9 @@ VALUE_MAX = 5  # bytes; what has more is too large for Redis
 PAGE = 2  # names in one transaction, or in one look at the directory or at the manifest
 HALF = b"!"  # what a file is full of while its writer has locked it
 
-_GROWING = {b"SET", b"MSET", b"SETRANGE", b"HSET", b"SADD", b"INCR"}  # refused without memory
+_GROWING = {b"SET", b"MSET", b"HSET", b"INCR"}  # refused without memory
 _WITHOUT_KEYS = {b"CONFIG", b"INFO", b"PING", b"CLIENT", b"UNWATCH"}
-_OF_MANY_KEYS = {b"DEL", b"UNLINK", b"EXISTS", b"MGET", b"WATCH"}
+_OF_MANY_KEYS = {b"DEL", b"EXISTS", b"MGET", b"WATCH"}
 
 
 @dataclass
@@ -170,8 +170,6 @@ class Server:
                 self.on_delete(key)
         return self.remove(*keys)
 
-    _unlink = _del
-
     def _rename(self, old: bytes, new: bytes) -> bytes:
         if old not in self.keys:
             raise redis.ResponseError("no such key")
@@ -181,17 +179,6 @@ class Server:
         if end is not None:
             self._ends[new] = end
         return b"OK"
-
-    def _pexpire(self, key: bytes, milliseconds: bytes) -> int:
-        if key not in self.keys:
-            return 0
-        self._ends[key] = self.now() + int(milliseconds) / 1000
-        self.versions[key] += 1
-        return 1
-
-    def _persist(self, key: bytes) -> int:
-        self.versions[key] += key in self._ends
-        return int(self._ends.pop(key, None) is not None)
 
     def _get(self, key: bytes) -> object:
         return self.keys.get(key)
@@ -228,16 +215,6 @@ class Server:
         self._change(key, b"%d" % number)
         return number
 
-    def _setrange(self, key: bytes, at: bytes, piece: bytes) -> int:
-        if int(at) + len(piece) > VALUE_MAX:
-            raise redis.ResponseError("string exceeds maximum allowed size")
-        end = self._ends.get(key)
-        value = self.keys.get(key, b"").ljust(int(at), b"\0")
-        self._change(key, value[: int(at)] + piece + value[int(at) + len(piece) :])
-        if end is not None:
-            self._ends[key] = end
-        return len(self.keys[key])
-
     # Commands on hashes.
 
     def _hlen(self, key: bytes) -> int:
@@ -264,35 +241,6 @@ class Server:
         after, page = _page(entries, cursor)
         return [after, [part for name in page for part in (name, entries[name])]]
 
-    # Commands on sets.
-
-    def _scard(self, key: bytes) -> int:
-        return len(self.keys.get(key, ()))
-
-    def _smembers(self, key: bytes) -> list[bytes]:
-        return sorted(self.keys.get(key, ()))
-
-    def _sismember(self, key: bytes, name: bytes) -> int:
-        return int(name in self.keys.get(key, ()))
-
-    def _smismember(self, key: bytes, *names: bytes) -> list[int]:
-        return [self._sismember(key, name) for name in names]
-
-    def _sadd(self, key: bytes, *names: bytes) -> int:
-        before: frozenset[bytes] = self.keys.get(key, frozenset())
-        if set(names) - before:
-            self._change(key, before | set(names))
-        return len(set(names) - before)
-
-    def _srem(self, key: bytes, *names: bytes) -> int:
-        before: frozenset[bytes] = self.keys.get(key, frozenset())
-        if before.intersection(names):
-            self._change(key, (before - set(names)) or None)
-        return len(before.intersection(names))
-
-    def _sscan(self, key: bytes, cursor: bytes, *_count: bytes) -> list[object]:
-        return list(_page(self.keys.get(key, ()), cursor))
-
 
 def _page(names: Iterable[bytes], cursor: bytes) -> tuple[bytes, list[bytes]]:
     """Return the names that come after the one that the cursor stands for, and the next cursor."""
@@ -316,7 +264,7 @@ def _keys(command: bytes, arguments: list[bytes]) -> list[bytes]:
 def _size(request: list[bytes]) -> int:
     """Return how many bytes of values a request brings."""
     match request:
-        case [b"SET", _, value, *_] | [b"SETRANGE", _, _, value]:
+        case [b"SET", _, value, *_]:
             return len(value)
         case [b"MSET", *pairs]:
             return sum(map(len, pairs[1::2]))
