@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from sync.core.changes import shown
 from sync.core.errors import RedisAwayError, SettingsError, SyncError
 from sync.report.figures import counted
 from sync.report.status import StatusFile, health
@@ -82,13 +83,13 @@ def run(settings: Settings) -> int:
     try:
         set_up(settings.log_level, settings.log_file)
         address = Address(settings.redis_url, settings.password)
-        target = Target(address.dial, Entries(trimmed=settings.trim))
+        target = Target(address.dial, Entries(trimmed=settings.trim), settings.prefix)
         excluded, skipped = Excluded(settings.exclude), Skipped(log)
         with closing(target):
             board = Board(StatusFile(settings.status), target, str(address), skipped)
-            log.info("mirroring %s to Redis at %s", settings.root, address)
+            log.info("mirroring %s to Redis at %s%s", settings.root, address, _words(settings))
             Service(
-                lambda: Directory(settings.root, excluded),
+                lambda: Directory(settings.root, excluded, is_tree=settings.tree),
                 target,
                 lambda directory, news, wake, sparing: Mirror(
                     directory,
@@ -148,12 +149,19 @@ def verify(settings: Settings, *, repair: bool) -> int:
         address = Address(settings.redis_url, settings.password)
         with (
             closing(Screen(sys.stdout, sys.stderr)) as screen,
-            closing(Target(address.dial, entries)) as target,
-            closing(Directory(settings.root, Excluded(settings.exclude))) as directory,
+            closing(Target(address.dial, entries, settings.prefix)) as target,
+            closing(
+                Directory(settings.root, Excluded(settings.exclude), is_tree=settings.tree)
+            ) as directory,
         ):
             streams = Streams(at_once, lambda: None, trim_newline=settings.trim)
             mirror = Mirror(
-                directory, target, streams, NoNews(), Skipped(log), trim_newline=settings.trim
+                directory,
+                target,
+                streams,
+                NoNews(directory),
+                Skipped(log),
+                trim_newline=settings.trim,
             )
             comparison = Comparison(directory, target, trim_newline=settings.trim)
             verification = Verification(
@@ -171,6 +179,14 @@ def verify(settings: Settings, *, repair: bool) -> int:
     except OSError as error:  # nobody reads what it prints, say
         return _cannot(f"stopped before all was compared: {error}")
     return _tell(found, f"Redis at {address}", settings.root, repair=repair)
+
+
+def _words(settings: Settings) -> str:
+    """Say how the keys differ from the names of the files in the directory itself."""
+    words = ", with all directories below" if settings.tree else ""
+    if settings.prefix:
+        words += f"; all keys begin with {shown(settings.prefix)}, others stay as they are"
+    return words
 
 
 def _tell(found: "Tally", redis: str, root: Path, *, repair: bool) -> int:

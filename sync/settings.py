@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ class Settings:
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
     exclude     SYNC_EXCLUDE: globs of names to leave out, with white space between them; none when
                 it is empty (what editors drop: `exclude.DEFAULT`)
+    tree        SYNC_TREE: 1 mirrors all directories below, too (0)
+    prefix      SYNC_PREFIX: what all keys begin with (nothing)
     rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
     rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take (1)
     status      SYNC_STATUS: file of the status, for `mdvp-sync status` (none)
@@ -34,6 +37,8 @@ class Settings:
     password: str | None
     trim: bool
     exclude: tuple[str, ...]
+    tree: bool
+    prefix: bytes
     rescan: float
     rescan_share: float
     status: Path | None
@@ -47,11 +52,6 @@ class Settings:
         Raises SettingsError.
         """
         given = {name: value for name, value in environ.items() if value}
-        trim = given.get("SYNC_TRIM_NEWLINE", "0")
-        if trim not in ("0", "1"):
-            raise SettingsError(
-                f"SYNC_TRIM_NEWLINE is {trim!r}: use 1 to drop a final newline, or 0"
-            )
         level = given.get("LOG_LEVEL", "INFO").upper()
         if level not in _LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(_LEVELS)}")
@@ -59,8 +59,10 @@ class Settings:
             root=Path(given.get("SYNC_ROOT", "/foo")),
             redis_url=given.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             password=given.get("REDIS_PASSWORD"),
-            trim=trim == "1",
+            trim=_switch(given, "SYNC_TRIM_NEWLINE", "to drop a final newline"),
             exclude=_exclude(environ.get("SYNC_EXCLUDE")),
+            tree=_switch(given, "SYNC_TREE", "to mirror all directories below"),
+            prefix=_prefix(given.get("SYNC_PREFIX", "")),
             rescan=_number(
                 "SYNC_RESCAN",
                 given.get("SYNC_RESCAN", "60"),
@@ -88,6 +90,23 @@ def _exclude(given: str | None) -> tuple[str, ...]:
                 f"SYNC_EXCLUDE has {glob!r}: a file's name has no slash, leave it out"
             )
     return globs
+
+
+def _switch(given: Mapping[str, str], name: str, words: str) -> bool:
+    value = given.get(name, "0")
+    if value not in ("0", "1"):
+        raise SettingsError(f"{name} is {value!r}: use 1 {words}, or 0")
+    return value == "1"
+
+
+def _prefix(given: str) -> bytes:
+    """Return what keys begin with: the service's own, which begin with a slash, stay apart."""
+    prefix = os.fsencode(given)
+    if prefix.startswith(b"/mdvp-sync"):
+        raise SettingsError(
+            f"SYNC_PREFIX is {given!r}: keys that begin with /mdvp-sync are the service's own"
+        )
+    return prefix
 
 
 def _number(name: str, given: str, least: float, most: float, words: str) -> float:

@@ -1,7 +1,8 @@
 """What happened to files, and what is to be done in Redis: the plain values that the parts pass on.
 
-A name is a file's name in the directory, as bytes: on disk that is all it is, and so it is in
-Redis.
+A name is a file's path below the root, as bytes: on disk that is all it is, and so it is in Redis.
+In a flat directory that is its name. A place is where a directory is: its path with a slash behind
+it, and b"" for the root; so the path of what is in it is the place and a name.
 """
 
 import os
@@ -42,6 +43,36 @@ class Renamed:
 Change: TypeAlias = Created | Changed | Unfinished | Renamed
 
 
+@dataclass(frozen=True, slots=True)
+class Appeared:
+    """There is a directory at the place that was not there before, with whatever is below."""
+
+    place: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """The directory that was at the place is not there any more."""
+
+    place: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The directory is at another place, with all that is below."""
+
+    old: bytes
+    new: bytes
+
+
+PlaceChange: TypeAlias = Appeared | Vanished | Moved
+
+
+def place_of(path: bytes) -> bytes:
+    """Return the place of the directory in which a file, or the directory at a place, is."""
+    return path[: path.rfind(b"/", 0, -1) + 1]
+
+
 # What marks a signature as unsure in the place of a ctime. `Signature.of` gives it to no file.
 UNSURE = -(1 << 63)
 
@@ -60,12 +91,15 @@ class Signature(NamedTuple):
     ctime: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Signature":
-        """Return the signature in a file's status."""
+    def of(cls, status: os.stat_result, salt: int = 0) -> "Signature":
+        """Return the signature in a file's status.
+
+        The salt tells the inodes of one file system from those of another.
+        """
         ctime = status.st_ctime_ns
         if ctime == UNSURE:  # a file system in user space may say so
             ctime += 1
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, ctime)
+        return cls(status.st_ino ^ salt, status.st_size, status.st_mtime_ns, ctime)
 
     def is_content_of(self, other: "Signature") -> bool:
         """Say whether both are of one content: a rename changes ctime, and nothing else."""

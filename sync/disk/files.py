@@ -16,15 +16,16 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
-from sync.core.changes import Signature
+from sync.core.changes import Signature, place_of
 from sync.core.errors import DirectoryGoneError
 from sync.core.exclude import Excluded
+from sync.disk.places import Opened, Places, too_long
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -47,6 +48,7 @@ _DELAY = 50_000_000
 _COARSEST = 2_000_000_000  # ns; no file system keeps times in larger steps
 _CLOCK_REALTIME_COARSE = 5  # <linux/time.h>; the time module has no name for it
 _new = tuple.__new__
+_Entry = TypeVar("_Entry", bound=tuple[bytes, *tuple[object, ...]])
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what others give back after a while
 
@@ -68,6 +70,13 @@ class File(NamedTuple):
     closed: bool = False
 
 
+class _Open(NamedTuple):
+    """A file that is open, and the salt of its directory."""
+
+    fd: int
+    salt: int
+
+
 class LargeFile:
     """A regular file that is read in pieces, in whichever thread. Whoever gets it closes it.
 
@@ -84,16 +93,17 @@ class LargeFile:
 
     """
 
-    def __init__(self, fd: int) -> None:
-        """Read what is open as `fd`."""
+    def __init__(self, fd: int, salt: int = 0) -> None:
+        """Read what is open as `fd`; the salt is that of its directory."""
         self._fd = fd
+        self._salt = salt
         self.look()
 
     def look(self) -> None:
         """Take what the file is now for what is to be read."""
         began = now()
         self._status = os.fstat(self._fd)
-        self.signature = Signature.of(self._status)
+        self.signature = Signature.of(self._status, self._salt)
         self.size = self._status.st_size
         self.links = self._status.st_nlink
         self.racy = can_be_now(self._status.st_ctime_ns, began)
@@ -174,15 +184,27 @@ Found: TypeAlias = File | LargeFile | Locked | Busy | Emptied | Unreadable | Unf
 
 
 class Directory:
-    """A directory, in which names are looked up. Names that are excluded are not there.
+    """A directory, in which files are looked up by their paths. What is excluded is not there.
+
+    In a flat one a path is a name, and what is below its directories is not there either. In a tree
+    a directory is none of the files; the scans tell it by its place, with a slash in the end.
 
     It is open from its construction on; at `rest` it is not, so that it can be unmounted.
+
+    Attributes:
+        path: where it is.
+        is_tree: whether it is a tree.
+
     """
 
-    def __init__(self, path: Path, excluded: Excluded | None = None) -> None:
+    def __init__(
+        self, path: Path, excluded: Excluded | None = None, *, is_tree: bool = False
+    ) -> None:
         """Open the directory at `path`; raise DirectoryGoneError if there is none."""
         self.path = path
+        self.is_tree = is_tree
         self._excluded = (excluded or Excluded()).match
+        self._places = Places(self._excluded)
         self._fd = -1
         self._identity: tuple[int, int] | None = None
         self.wake()
@@ -194,6 +216,7 @@ class Directory:
 
     def rest(self) -> None:
         """Close it for a while, in which nothing can be looked up."""
+        self._places.forget()
         os.close(self._fd)
         self._fd = -1
 
@@ -217,112 +240,193 @@ class Directory:
         if self._identity and identity != self._identity:
             raise DirectoryGoneError(f"{self.path} is another directory now")
         self._identity = identity
+        self._places.begin(self._fd, identity)
 
-    def names(self) -> Iterator[tuple[bytes, bool]]:
-        """Yield all names, and of each whether it is known to be a regular file's.
+    def forget(self) -> None:
+        """Look the directories below up anew from now on: others may have taken their places."""
+        self._places.forget()
 
-        Raises DirectoryGoneError.
+    def open_at(self, place: bytes) -> Opened:
+        """Return the directory at a place, open until `forget` or another look.
+
+        Raises FileNotFoundError when there is none, and OSError when nobody knows.
         """
-        excluded = self._excluded
-        with self._scan() as entries:
+        if place and not self.is_tree:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self._places.at(place)
+
+    def has_place(self, place: bytes) -> bool:
+        """Say whether there is a directory at a place, as far as anybody knows."""
+        try:
+            self.open_at(place)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def leave_out(self, place: bytes, *, really: bool = True) -> None:
+        """Have nothing looked up at a place, or have it looked up again."""
+        (self._places.left_out.add if really else self._places.left_out.discard)(place)
+
+    def _at(self, path: bytes) -> tuple[int, int, bytes]:
+        """Return what a path leads through, as its descriptor and salt, and the name in it.
+
+        Raises as `open_at` does.
+        """
+        place = place_of(path)
+        if not place:
+            return self._fd, 0, path
+        if too_long(path):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        fd, salt, _ = self.open_at(place)
+        return fd, salt, path[len(place) :]
+
+    def _stat(self, path: bytes) -> tuple[os.stat_result, int]:
+        """Return the status of what has a path, and its directory's salt; raises OSError."""
+        fd, salt, name = self._at(path)
+        return os.stat(name, dir_fd=fd, follow_symlinks=False), salt
+
+    def names(self, place: bytes = b"") -> Iterator[tuple[bytes, bool]]:
+        """Yield all paths at a place, and of each whether it is known to be a regular file's.
+
+        Raises DirectoryGoneError if that is the root, else OSError.
+        """
+        excluded, is_tree = self._excluded, self.is_tree
+        with self._scan(place) as (entries, _):
             for entry in entries:
-                name = entry.name.encode(_ENCODING, _ERRORS)  # os.fsencode, faster
-                if excluded(name):
-                    continue
+                name = place + entry.name.encode(_ENCODING, _ERRORS)  # os.fsencode, faster
+                is_file = False
                 try:
-                    is_file = entry.is_file(follow_symlinks=False)
+                    if not (is_file := entry.is_file(follow_symlinks=False)) and is_tree:
+                        name += b"/" if entry.is_dir(follow_symlinks=False) else b""
                 except OSError:  # one bad entry says nothing of the others
                     is_file = False
-                yield name, is_file
+                if not excluded(name):
+                    yield name, is_file
 
-    def files(self) -> Iterator[tuple[bytes, Signature | None, int]]:
-        """Yield all names, each with the signature of its regular file and how many names that has.
+    def files(self, place: bytes = b"") -> Iterator[tuple[bytes, Signature | None, int]]:
+        """Yield all paths at a place, with the signature of the regular file and how many names.
 
-        What is no regular file, or is not known to be one, has None and 0. Raises
-        DirectoryGoneError.
+        What is no regular file, or is not known to be one, has None and 0. Raises as `names` does.
         """
-        with self._scan() as entries:
+        excluded, is_tree = self._excluded, self.is_tree
+        with self._scan(place) as (entries, salt):
             for entry in entries:
-                name = entry.name.encode(_ENCODING, _ERRORS)
-                if self._excluded(name):
-                    continue
+                name = place + entry.name.encode(_ENCODING, _ERRORS)
                 signature, links = None, 0
                 try:
                     if entry.is_file(follow_symlinks=False):
+                        if excluded(name):
+                            continue
                         status = entry.stat(follow_symlinks=False)
-                        signature, links = Signature.of(status), status.st_nlink
+                        signature, links = Signature.of(status, salt), status.st_nlink
+                    elif is_tree and entry.is_dir(follow_symlinks=False):
+                        name += b"/"
                 except FileNotFoundError:
                     continue
                 except OSError:  # one bad entry says nothing of the others
                     signature, links = None, 0
-                yield name, signature, links
+                if signature or not excluded(name):
+                    yield name, signature, links
+
+    def walk(self) -> Iterator[tuple[bytes, Signature | None, int]]:
+        """Yield what `files` does at the root and at all places below that can be listed."""
+        yield from self._walk(self.files)
 
     def inodes(self) -> Iterator[tuple[bytes, int]]:
-        """Yield all names, excluded or not, each with its inode; nothing of them is looked at.
+        """Yield all paths, of files excluded or not, each with its inode, salted as a signature's.
 
-        Raises DirectoryGoneError.
+        Nothing of them is looked at. Raises DirectoryGoneError.
         """
-        with self._scan() as entries:
-            for entry in entries:
-                yield os.fsencode(entry.name), entry.inode()
+        yield from self._walk(self._inodes)
 
-    def has(self, name: bytes) -> bool:
-        """Say whether there is anything of this name, excluded or not."""
+    def _inodes(self, place: bytes) -> Iterator[tuple[bytes, int]]:
+        with self._scan(place) as (entries, salt):
+            for entry in entries:
+                name = place + os.fsencode(entry.name)
+                if self.is_tree and entry.is_dir(follow_symlinks=False):
+                    name += b"/"
+                yield name, entry.inode() ^ salt
+
+    def _walk(self, listed: Callable[[bytes], Iterator[_Entry]]) -> Iterator[_Entry]:
+        if not self.is_tree:
+            yield from listed(b"")
+            return
+        places = [b""]
+        while places:
+            below: list[bytes] = []
+            try:
+                for entry in listed(places.pop()):
+                    if entry[0].endswith(b"/"):
+                        below.append(entry[0])
+                    yield entry
+            except OSError:  # it was removed, or cannot be read; the others can
+                continue
+            places += reversed(below)
+
+    def has(self, path: bytes) -> bool:
+        """Say whether there is anything with this path that can be a file, excluded or not."""
         try:
-            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            mode = self._stat(path)[0].st_mode
         except OSError:
             return False
-        return True
+        return not (self.is_tree and stat.S_ISDIR(mode))
 
-    def size(self, name: bytes) -> int:
-        """Return how many bytes what has this name has, 0 when none can be seen."""
+    def size(self, path: bytes) -> int:
+        """Return how many bytes what has this path has, 0 when none can be seen."""
         try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size
+            return self._stat(path)[0].st_size
         except OSError:
             return 0
 
-    def links(self, name: bytes) -> tuple[int, int]:
-        """Return the inode of the regular file `name` and how many names it has, or zeros.
+    def links(self, path: bytes) -> tuple[int, int]:
+        """Return the inode of the regular file with a path and how many names it has, or zeros.
 
-        Here a name that is excluded is there too.
+        Here a path that is excluded is there too.
         """
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            status, salt = self._stat(path)
         except OSError:
             return 0, 0
-        return (status.st_ino, status.st_nlink) if stat.S_ISREG(status.st_mode) else (0, 0)
+        return (status.st_ino ^ salt, status.st_nlink) if stat.S_ISREG(status.st_mode) else (0, 0)
 
     @contextmanager
-    def _scan(self) -> Iterator[Iterator[os.DirEntry[str]]]:
+    def _scan(self, place: bytes) -> Iterator[tuple[Iterator[os.DirEntry[str]], int]]:
         try:
+            opened, salt = self._fd, 0
+            if place:
+                opened, salt, _ = self.open_at(place)
             # Another descriptor: how far a scan has come is kept with it, and there may be two.
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=opened)
             try:
                 with os.scandir(fd) as entries:
-                    yield entries
+                    yield entries, salt
             finally:
                 os.close(fd)
         except OSError as error:  # it was removed, or its file system has failed
+            if place:
+                raise
             raise DirectoryGoneError(f"cannot list {self.path}: {error.strerror}") from error
 
-    def signature(self, name: bytes) -> Signature | None:
-        """Return the signature of the regular file `name`, None when none can be seen."""
-        return self.look(name)[0]
+    def signature(self, path: bytes) -> Signature | None:
+        """Return the signature of the regular file with a path, None when none can be seen."""
+        return self.look(path)[0]
 
-    def look(self, name: bytes) -> tuple[Signature | None, int]:
-        """Return the signature of the regular file `name`, and how many names it has.
+    def look(self, path: bytes) -> tuple[Signature | None, int]:
+        """Return the signature of the regular file with a path, and how many names it has.
 
         When none can be seen, which may be for a failure of the disk, that is None and 0.
         """
-        if self._excluded(name):
+        if self._excluded(path):
             return None, 0
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            status, salt = self._stat(path)
         except OSError:
             return None, 0
         if not stat.S_ISREG(status.st_mode):
             return None, 0
-        return Signature.of(status), status.st_nlink
+        return Signature.of(status, salt), status.st_nlink
 
     def read_ordinary(
         self, names: Iterable[bytes], size_max: int, *, seen: bool
@@ -336,46 +440,46 @@ class Directory:
         The process must ignore SIGIO, as for `read`.
         """
         began = now()  # an earlier time than that of the read makes more files racy, and not fewer
-        for number, name in enumerate(names, 1):
+        for number, path in enumerate(names, 1):
             if number % _AT_ONE_TIME == 0:
                 began = now()
-            if not seen and not self._is_regular(name):
-                yield name, None
+            if not seen and not self._is_regular(path):
+                yield path, None
                 continue
             try:
-                fd = os.open(name, _OPEN_FLAGS, dir_fd=self._fd)
+                at, salt, name = self._at(path) if b"/" in path else (self._fd, 0, path)
+                fd = os.open(name, _OPEN_FLAGS, dir_fd=at)
             except OSError:
-                yield name, None
+                yield path, None
                 continue
             try:
-                found = _read_ordinary(fd, size_max, began - (_PATIENCE if seen else _DELAY))
+                found = _read_ordinary(fd, size_max, began - (_PATIENCE if seen else _DELAY), salt)
                 if not (found or seen):
-                    found = _read_closed(fd, size_max, began)
+                    found = _read_closed(fd, size_max, began, salt)
             except OSError:
                 found = None
             finally:
                 _close(fd)
-            yield name, found
+            yield path, found
 
-    def _is_regular(self, name: bytes) -> bool:
-        if self._excluded(name):
+    def _is_regular(self, path: bytes) -> bool:
+        if self._excluded(path):
             return False
         try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            return stat.S_ISREG(self._stat(path)[0].st_mode)
         except OSError:
             return False
-        return stat.S_ISREG(status.st_mode)
 
     def read(
         self,
-        name: bytes,
+        path: bytes,
         size_max: int,
         *,
         seen: bool = False,
         later: bool = False,
         overdue: bool = False,
     ) -> Found:
-        """Read what is there under `name`, if it is a regular file of at most `size_max` bytes.
+        """Read what is there under a path, if it is a regular file of at most `size_max` bytes.
 
         A file that was `seen` to be a regular one just now is not looked at before it is opened:
         to open a FIFO or a device can have effects on others.
@@ -391,9 +495,9 @@ class Directory:
         """
         try:
             if not seen:
-                if self._excluded(name):
+                if self._excluded(path):
                     return None
-                status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+                status, _ = self._stat(path)
                 if not stat.S_ISREG(status.st_mode):
                     return self._wrong_kind(status)
         except FileNotFoundError:
@@ -401,13 +505,14 @@ class Directory:
         except OSError as error:
             return _failed(error)
         try:
-            fd = os.open(name, _OPEN_FLAGS, dir_fd=self._fd)
+            at, salt, name = self._at(path)
+            fd = os.open(name, _OPEN_FLAGS, dir_fd=at)
         except OSError as error:
             return _not_opened(error)
         found: Found = None
         try:
             since = now() - (_PATIENCE if seen or later else _DELAY)
-            found = self._read_open(fd, size_max, since, unheard=seen, overdue=overdue)
+            found = self._read_open(_Open(fd, salt), size_max, since, unheard=seen, overdue=overdue)
         except OSError as error:
             found = _failed(error)
         finally:
@@ -416,55 +521,55 @@ class Directory:
         return found
 
     def _read_open(
-        self, fd: int, size_max: int, since: int, *, unheard: bool, overdue: bool
+        self, file: _Open, size_max: int, since: int, *, unheard: bool, overdue: bool
     ) -> Found:
-        found = self._read_once(fd, size_max)
+        found = self._read_once(file, size_max)
         if not isinstance(found, File | LargeFile):
             return found
         if overdue:
-            return self._read_steady(fd, size_max, found)
+            return self._read_steady(file, size_max, found)
         recent = can_be_now(found.signature.ctime, since)
         if isinstance(found, File):
             if recent or not found.steady:
-                return self._read_anew(fd, size_max, found, unheard=unheard)
+                return self._read_anew(file, size_max, found, unheard=unheard)
         elif recent:
-            has_writer = _has_writer(fd)
+            has_writer = _has_writer(file.fd)
             if has_writer or (has_writer is None and unheard):
                 return Busy()
         return found
 
-    def _read_once(self, fd: int, size_max: int) -> File | LargeFile | Locked | Unfit:
+    def _read_once(self, file: _Open, size_max: int) -> File | LargeFile | Locked | Unfit | None:
         """Read the file once, a small one with its lock, which is left to be given back."""
-        if not _lock(fd):
+        if not _lock(file.fd):
             return Locked()
         began = now()
-        before = os.fstat(fd)
+        before = os.fstat(file.fd)
         size = before.st_size
         if size > _SMALL:
-            _unlock(fd)
+            _unlock(file.fd)
         if not stat.S_ISREG(before.st_mode):
             return self._wrong_kind(before)
         if size > size_max:
             return _too_large(size_max)
         if size > _PIECE:
-            return LargeFile(fd)
-        content = os.pread(fd, size, 0)
-        steady = len(content) == size and _is_unchanged(before, os.fstat(fd))
-        if size > _SMALL and _is_locked(fd):
+            return LargeFile(*file)
+        content = os.pread(file.fd, size, 0)
+        steady = len(content) == size and _is_unchanged(before, os.fstat(file.fd))
+        if size > _SMALL and _is_locked(file.fd):
             return Locked()
         racy = can_be_now(before.st_ctime_ns, began)
-        return File(Signature.of(before), content, before.st_nlink, steady, racy)
+        return File(Signature.of(before, file.salt), content, before.st_nlink, steady, racy)
 
-    def _read_steady(self, fd: int, size_max: int, found: Found) -> Found:
+    def _read_steady(self, file: _Open, size_max: int, found: Found) -> Found:
         """Return what was `found`, or is when it is read again because it was changing."""
         for _ in range(_TRIES):
             if not isinstance(found, File) or found.steady:
                 break
-            _unlock(fd)
-            found = self._read_once(fd, size_max)
+            _unlock(file.fd)
+            found = self._read_once(file, size_max)
         return found
 
-    def _read_anew(self, fd: int, size_max: int, found: File, *, unheard: bool) -> Found:
+    def _read_anew(self, file: _Open, size_max: int, found: File, *, unheard: bool) -> Found:
         """Return what to make of a file that may be being written to, and was `found` like this.
 
         To ask for writers before a read, or after it, is not enough: some come and go in between.
@@ -472,8 +577,8 @@ class Directory:
         """
         soon = now() + _COARSEST
         for _ in range(_TRIES):
-            _unlock(fd)
-            has_writer = _keep_writers_out(fd)
+            _unlock(file.fd)
+            has_writer = _keep_writers_out(file.fd)
             if has_writer or (has_writer is None and unheard):
                 return Busy()
             if has_writer is None:
@@ -484,10 +589,10 @@ class Directory:
                 if found.steady:
                     return found
             try:
-                again = self._read_once(fd, size_max)
-                _unlock(fd)  # before whoever waits is let in, and asks for it
+                again = self._read_once(file, size_max)
+                _unlock(file.fd)  # before whoever waits is let in, and asks for it
             finally:
-                were_out = has_writer is False and _let_writers_in(fd)
+                were_out = has_writer is False and _let_writers_in(file.fd)
             if not isinstance(again, File):
                 return again
             found = again
@@ -495,9 +600,15 @@ class Directory:
                 return found._replace(closed=_is_closed(found.content))
         return found if has_writer is None else Busy()
 
-    def _wrong_kind(self, status: os.stat_result) -> Unfit:
+    def _wrong_kind(self, status: os.stat_result) -> Unfit | None:
+        if self.is_tree and stat.S_ISDIR(status.st_mode):
+            return None  # what is in it is mirrored
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
-        return Unfit(f"is {kind}: not mirrored, only files directly in {self.path} become keys")
+        where = "below" if self.is_tree else "directly in"
+        what = f"is {kind}: not mirrored, only files {where} {self.path} become keys"
+        if stat.S_ISDIR(status.st_mode):
+            what += "; with SYNC_TREE=1 all below it do"
+        return Unfit(what)
 
     def close(self) -> None:
         """Close the directory."""
@@ -505,7 +616,7 @@ class Directory:
             self.rest()
 
 
-def _read_ordinary(fd: int, size_max: int, began: int) -> File | None:
+def _read_ordinary(fd: int, size_max: int, began: int, salt: int) -> File | None:
     """Read a file as nearly all are: small, and last changed some time ago; None if it is not.
 
     This is done for each of very many files, so it is spelled out. To make named tuples in the
@@ -530,12 +641,12 @@ def _read_ordinary(fd: int, size_max: int, began: int) -> File | None:
         and ctime == after.st_ctime_ns
         and mtime == after.st_mtime_ns
     ):
-        signature = _new(Signature, (before.st_ino, size, mtime, ctime))
+        signature = _new(Signature, (before.st_ino ^ salt, size, mtime, ctime))
         return _new(File, (signature, content, before.st_nlink, True, False, False))
     return None
 
 
-def _read_closed(fd: int, size_max: int, began: int) -> File | None:
+def _read_closed(fd: int, size_max: int, began: int, salt: int) -> File | None:
     """Read a small file while the kernel keeps writers out; None if it is not, or cannot be.
 
     So nearly all are read that have just changed. `began` is a time before that (`now`).
@@ -557,7 +668,12 @@ def _read_closed(fd: int, size_max: int, began: int) -> File | None:
         return None
     racy = can_be_now(status.st_ctime_ns, began)
     return File(
-        Signature.of(status), content, status.st_nlink, True, racy, closed=_is_closed(content)
+        Signature.of(status, salt),
+        content,
+        status.st_nlink,
+        True,
+        racy,
+        closed=_is_closed(content),
     )
 
 
@@ -680,7 +796,9 @@ def _not_opened(error: OSError) -> Locked | Unreadable | Unfit | None:
     return _failed(error)
 
 
-def _failed(error: OSError) -> Locked | Unreadable:
+def _failed(error: OSError) -> Locked | Unreadable | Unfit:
     if error.errno in _SCARCE:
         return Locked()
+    if error.errno == errno.ENAMETOOLONG:
+        return Unfit("has a path that no program can open, longer than 4096 bytes: not mirrored")
     return Unreadable(f"cannot be read ({error.strerror}): its key stays as it is; tried again")

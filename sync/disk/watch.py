@@ -4,6 +4,9 @@ Failure model. The kernel drops events when its queue is full and says so once (
 `lost` is set then, and only a look at the whole directory helps. The directory itself may be moved,
 unmounted or deleted: `DirectoryGoneError`, there is nothing left to watch. A rename is two events
 that share a cookie; when only one comes, the file left or entered the directory.
+
+A tree of directories has one queue for all of them, so that renames from one to another are two
+halves there too. Where the directories are is the business of `watches`.
 """
 
 import logging
@@ -18,8 +21,10 @@ from threading import Lock
 
 import pyinotify
 
-from sync.core.changes import Change, Changed, Created, Renamed, Unfinished
+from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
 from sync.core.errors import DirectoryGoneError
+from sync.disk.files import Directory
+from sync.disk.watches import Watches
 
 # What it would log, in a format of its own, the service says itself.
 pyinotify.log.setLevel(logging.CRITICAL)
@@ -50,8 +55,13 @@ class Watch:
 
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Watch `directory`; raise DirectoryGoneError when that is not possible."""
+    _watches: Watches | None = None
+
+    def __init__(self, directory: Path, tree: Directory | None = None) -> None:
+        """Watch `directory`, and what is below if it is that of a `tree`.
+
+        Raises DirectoryGoneError when that is not possible.
+        """
         try:
             manager = pyinotify.WatchManager()
         except OSError as error:
@@ -69,10 +79,15 @@ class Watch:
         self._poll.register(self._wakes, select.POLLIN)
         self.lost = False
         try:
-            manager.add_watch(str(directory), _MASK, quiet=False)
+            (root,) = manager.add_watch(str(directory), _MASK, quiet=False).values()
         except pyinotify.WatchManagerError as error:
             self.close()
             raise DirectoryGoneError(f"cannot watch {directory}: {error}") from error
+        self._handler.root = root
+        if tree:
+            kernel = _Kernel(manager)
+            self._watches = Watches(tree, root, kernel.add, kernel.remove)
+            self._handler.watches = self._watches
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for something to happen; say whether it did.
@@ -100,14 +115,37 @@ class Watch:
         for _ in range(_READS_MAX):
             if self._notifier.read_events() < _READ_SIZE // 2:
                 break
-        if self._handler.halves:
+        handler = self._handler
+        if handler.is_waiting:
             end = time.monotonic() + _HALF_WAIT  # and no later: there may be no end of events
-            while self._handler.halves and (left := end - time.monotonic()) > 0 and self.wait(left):
+            while handler.is_waiting and (left := end - time.monotonic()) > 0 and self.wait(left):
                 self._notifier.read_events()
-        changes = self._handler.take()
+        changes = handler.take()
         self.lost = self.lost or self._handler.lost
         self._handler.lost = False
         return changes
+
+    def read_places(self) -> list[PlaceChange]:
+        """Return what has happened to directories below, as far as `read` has come to know it."""
+        return self._watches.take() if self._watches else []
+
+    def enter(self, place: bytes) -> bool:
+        """Have a directory watched before it is looked into; say whether there is one.
+
+        Raises OSError when it cannot be looked into, or must not be.
+        """
+        return self._watches.enter(place) if self._watches else not place
+
+    @property
+    def unwatched(self) -> tuple[int, int]:
+        """How many directories are not watched, for want of watches, and of how many."""
+        if self._watches is None:
+            return 0, 1
+        return self._watches.tree.unwatched, len(self._watches.tree)
+
+    def is_watched(self, path: bytes) -> bool:
+        """Say whether it is told what happens to the file with a path."""
+        return self._watches is None or self._watches.is_watched(path)
 
     def close(self) -> None:
         """End the watch."""
@@ -117,6 +155,14 @@ class Watch:
             self._wakes = -1
 
 
+def watches_max() -> int:
+    """Return how many watches a user may have together, 0 when that is not known: inotify(7)."""
+    try:
+        return int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 @dataclass(slots=True)
 class _Event:
     """What there is to know about an inotify event."""
@@ -124,6 +170,29 @@ class _Event:
     mask: int
     cookie: int
     name: bytes
+    wd: int
+
+
+class _Kernel:
+    """Adds and removes watches by pyinotify's system calls.
+
+    Its own `Watch` objects would take more memory than all the rest, in a tree of 100,000
+    directories, and it knows them by their paths.
+    """
+
+    def __init__(self, manager: pyinotify.WatchManager) -> None:
+        self._fd = manager.get_fd()
+        self._calls = manager._inotify_wrapper  # it has no other way to them
+
+    def add(self, path: str) -> int:
+        wd = int(self._calls.inotify_add_watch(self._fd, path, _MASK))
+        if wd < 0:
+            number = self._calls.get_errno()
+            raise OSError(number, os.strerror(number))
+        return wd
+
+    def remove(self, wd: int) -> None:
+        self._calls.inotify_rm_watch(self._fd, wd)  # it fails when the directory is gone
 
 
 class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no types
@@ -146,13 +215,20 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no t
         except BlockingIOError:
             return 0  # there are none
         data = bytes(memoryview(self._buffer)[:size])
-        process = self._default_proc_fun.by_mask
+        handler = self._default_proc_fun
+        process, root = handler.by_mask, handler.root
         at, end = 0, len(data)
         while at < end:
-            _, mask, cookie, length = _HEADER.unpack_from(data, at)
+            wd, mask, cookie, length = _HEADER.unpack_from(data, at)
             at += 16
-            process[mask](_Event(mask, cookie, data[at : at + length].rstrip(b"\0")))
+            name = data[at : at + length].rstrip(b"\0")
             at += length
+            if wd != root and name:
+                place = handler.watches.place(wd)
+                if place is None:
+                    continue  # that directory is gone, and will be looked into if it comes back
+                name = place + name
+            process[mask](_Event(mask, cookie, name, wd))
         return int(size)
 
 
@@ -177,17 +253,28 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
 
     def my_init(self) -> None:
         self.by_mask = _Methods(self)
+        self.root = -1  # the number of the root's watch
+        self.watches: Watches | None = None  # of a tree
         self.halves: dict[int, bytes] = {}  # cookie → old name, until the other half comes
         self.lost = False
+        self._halves_of_places: set[int] = set()  # cookies of directories
         self._changes: list[Change] = []
         self._unfinished: set[bytes] = set()  # names whose last change was of that kind
         self._created: dict[bytes, int] = {}  # the same, and where those changes are
         self._gone = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a rename has told one half."""
+        return bool(self.halves or self._halves_of_places)
+
     def take(self) -> list[Change]:
         """Return the changes so far; a rename whose other half has not come is a removal."""
         if self._gone:
             raise DirectoryGoneError("the watched directory was deleted, moved or unmounted")
+        if self.watches:
+            self._halves_of_places.clear()
+            self.watches.settle()
         changes = [*self._changes, *map(Changed, self.halves.values())]
         self._changes, self.halves, self._unfinished, self._created = [], {}, set(), {}
         return changes
@@ -197,10 +284,19 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         self._created.pop(name, None)
         self._changes.append(Changed(name))
 
+    def _directory(self, place: bytes) -> None:
+        """Take up that something happened to a directory; in a flat one that is a name."""
+        if self.watches is None:
+            self._changed(place)
+            return
+        self._unfinished.clear()  # another directory may be there by now, with other files
+        self._created.clear()
+        self.watches.happened(place + b"/")
+
     def process_IN_CREATE(self, event: _Event) -> None:
         # A directory has no writer whose close to wait for.
         if event.mask & pyinotify.IN_ISDIR:
-            self._changed(event.name)
+            self._directory(event.name)
         else:
             self._created[event.name] = len(self._changes)
             self._changes.append(Created(event.name))
@@ -219,17 +315,27 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
     def process_IN_CLOSE_WRITE(self, event: _Event) -> None:
         self._changed(event.name)
 
-    process_IN_DELETE = process_IN_CLOSE_WRITE
+    def process_IN_DELETE(self, event: _Event) -> None:
+        if event.mask & pyinotify.IN_ISDIR:
+            self._directory(event.name)
+        else:
+            self._changed(event.name)
 
     def process_IN_MOVED_FROM(self, event: _Event) -> None:
-        self.halves[event.cookie] = event.name
+        if event.mask & pyinotify.IN_ISDIR and self.watches:
+            self._halves_of_places.add(event.cookie)
+            self._directory(event.name)
+        else:
+            self.halves[event.cookie] = event.name
 
     def process_IN_MOVED_TO(self, event: _Event) -> None:
         old = self.halves.pop(event.cookie, None)
-        if old is None:
-            self._changed(event.name)
-        elif event.mask & pyinotify.IN_ISDIR:  # a directory is no key to rename
-            self._changed(old)
+        self._halves_of_places.discard(event.cookie)
+        if event.mask & pyinotify.IN_ISDIR:  # a directory is no key to rename
+            if old is not None:
+                self._changed(old)
+            self._directory(event.name)
+        elif old is None:
             self._changed(event.name)
         else:
             for name in (old, event.name):
@@ -240,8 +346,11 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
     def process_IN_Q_OVERFLOW(self, _event: _Event) -> None:
         self.lost = True
 
-    def _directory_gone(self, _event: _Event) -> None:
-        self._gone = True
+    def _directory_gone(self, event: _Event) -> None:
+        if event.wd == self.root:
+            self._gone = True
+        elif self.watches and event.mask & pyinotify.IN_IGNORED:
+            self.watches.ignored(event.wd)
 
     process_IN_DELETE_SELF = _directory_gone
     process_IN_MOVE_SELF = _directory_gone

@@ -6,6 +6,10 @@ they agree however the connection or the service ends. The same names are in a s
 so that they are still known when one of the two is deleted or evicted. A key that is in neither was
 put there by somebody else, and is left alone.
 
+Each directory of a tree has two such records of its own, `MANIFEST/a/b/` and `NAMES/a/b/`, and in
+those of the directory that it is in there is a mark, a name with a slash in the end: so all records
+can be found from the root's on, by either kind. A mark is there before what it leads to.
+
 Only `connect` opens a connection: a server that was away may have come back empty. Each connection
 begins an epoch, a number in Redis that every transaction WATCHes. What an earlier connection has
 sent and a server that hung carries out late is thereby void, and so is what another mirror sends.
@@ -13,19 +17,29 @@ sent and a server that hung carries out late is thereby void, and so is what ano
 A transaction that the server refuses is not carried out, and the connection goes on.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any, NamedTuple, cast
 
 import redis
 
-from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, Signature
+from sync.core.changes import (
+    Arrive,
+    Command,
+    Confirm,
+    Delete,
+    Rename,
+    Set,
+    Signature,
+    place_of,
+)
 from sync.core.errors import RedisChangedError
 from sync.core.manifest import Entries
+from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
 from sync.redis.upload import Upload
 
-# No file name has a slash in it.
+# No path begins with a slash.
 MANIFEST = b"/mdvp-sync/manifest"
 NAMES = b"/mdvp-sync/names"
 EPOCH = b"/mdvp-sync/epoch"
@@ -33,46 +47,77 @@ _PROBE = b"/mdvp-sync/probe"
 
 # What a Redis server takes as one value unless it is configured otherwise.
 _VALUE_MAX = 512 << 20
+_MEANWHILE = "something changed its keys meanwhile"
+_MARKED_MAX = 50_000  # places remembered, some 8 MB
 
 
 class _Begun(NamedTuple):
-    """A transaction that was sent: its commands, their names, and the requests in it."""
+    """A transaction that was sent: its commands, their names by place, the requests in it.
+
+    The first requests are for the entries of the names, and the last may be marks of `places`.
+    """
 
     commands: Sequence[Command]
-    names: Sequence[bytes]
+    names: Mapping[bytes, Sequence[bytes]]
     requests: Sequence[Request]
+    places: Collection[bytes] = ()
+
+
+class Records(NamedTuple):
+    """What is in the records of directories.
+
+    entries   the manifest's entry of each name or mark that was asked for, None if there is none
+    lengths   how many names and marks each place has, in the manifest and in the second record
+    """
+
+    entries: Sequence[bytes | None]
+    lengths: Sequence[tuple[int, int]]
 
 
 class Target:
     """The Redis server that mirrors the directory.
 
     Attributes:
+        below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
         format: how it keeps the signatures of files.
         value_max: how many bytes it takes as one value.
 
     """
 
-    def __init__(self, dial: Callable[[], Any], entries: Entries) -> None:
-        """Talk to the server to which `dial` makes connections of redis-py's; to none yet."""
+    def __init__(self, dial: Callable[[], Any], entries: Entries, prefix: bytes = b"") -> None:
+        """Talk to the server to which `dial` makes connections of redis-py's; to none yet.
+
+        All keys begin with `prefix`.
+        """
         self._dial = dial
         self._connection = Connection(dial)
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
         self.format = entries
+        self._prefix = prefix
+        self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
+        self._epoch_key, self._probe = prefix + EPOCH, prefix + _PROBE
+        self._learning: tuple[Request, ...] = (
+            (b"GET", self._epoch_key),
+            (b"HLEN", self._manifest),
+            (b"HLEN", self._names),
+        )
         self._begun: _Begun | None = None
         self._answers: list[object] = []  # to what was begun, as far as they are there
-        self._watched: tuple[bytes, ...] = (EPOCH,)
+        self._watched: tuple[bytes, ...] = (self._epoch_key,)
         self._epoch = 0
-        # How many names each of the two has.
-        self._counts = {MANIFEST: 0, NAMES: 0}
+        # How many names and marks each of the root's two has.
+        self._counts = {self._manifest: 0, self._names: 0}
+        self._marked: set[bytes] = set()  # places of which both marks are there
+        self.below = 0
         self.bytes = 0
         self.value_max = _VALUE_MAX
 
     @property
     def count(self) -> int:
         """How many names it holds content of."""
-        return self._counts[MANIFEST]
+        return self._counts[self._manifest] + self.below
 
     @property
     def commands(self) -> int:
@@ -80,9 +125,9 @@ class Target:
         return self._sent + self._connection.sent + (self._large.sent if self._large else 0)
 
     @property
-    def has_both_records(self) -> bool:
-        """Say whether both records have as many names."""
-        return self._counts[MANIFEST] == self._counts[NAMES]
+    def is_empty(self) -> bool:
+        """Say whether it holds nothing, as far as the root's records tell."""
+        return not any(self._counts.values())
 
     def connect(self) -> None:
         """Connect anew and begin an epoch; learn what the server holds and takes.
@@ -90,7 +135,8 @@ class Target:
         Raises RedisAwayError.
         """
         self._open()
-        begun, watched, *rest = self._converse((b"INCR", EPOCH), (b"WATCH", EPOCH), *_LEARN)
+        epoch = self._epoch_key
+        begun, watched, *rest = self._converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
         self._connection.accepted([watched])
         # A server without memory lets no number grow, but what it holds can still be removed.
         self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
@@ -98,15 +144,23 @@ class Target:
     def join(self) -> None:
         """Connect anew beside a service that mirrors to the server, and do not disturb its epoch.
 
-        A transaction is void then when the service changes anything between two of them.
+        A transaction is void then when the service changes anything between two of them, at the
+        root or where it was last told to `watch`.
         """
-        self._watched = (EPOCH, MANIFEST)
+        self._watched = (self._epoch_key, self._manifest)
         self._open()
-        _, *rest = self._converse((b"WATCH", *self._watched), *_LEARN)
+        _, *rest = self._converse((b"WATCH", *self._watched), *self._learning)
         self._learn(rest[0], *rest)
+
+    def watch(self, names: Sequence[bytes]) -> None:
+        """Have the next transaction be void when the service changes what is beside these names."""
+        records = [self._manifest + _record(place) for place in _by_place(names)]
+        self._watched = (self._epoch_key, *dict.fromkeys((self._manifest, *records)))
+        self._ask((b"UNWATCH",), (b"WATCH", *self._watched))
 
     def _open(self) -> None:
         self._begun, self._answers = None, []
+        self._marked.clear()
         self._forget_large()
         self._connection.open()
         self.learn_value_max()
@@ -121,8 +175,8 @@ class Target:
 
     def _learn(self, begun: object, latest: object, held: object, known: object) -> None:
         self._connection.accepted([begun, latest, held, known])
-        self._epoch, self.bytes = number(begun), 0
-        self._counts = {MANIFEST: number(held), NAMES: number(known)}
+        self._epoch, self.bytes, self.below = number(begun), 0, 0
+        self._counts = {self._manifest: number(held), self._names: number(known)}
         self._check_epoch(latest)
 
     def check(self) -> None:
@@ -130,7 +184,7 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
-        epoch, *counts = self._ask(*_LEARN)
+        epoch, *counts = self._ask(*self._learning)
         self._check_epoch(epoch)
         if self._begun:
             return  # what it does to the counts is not taken note of yet
@@ -151,68 +205,126 @@ class Target:
             )
 
     def entries(self, names: Sequence[bytes]) -> Sequence[bytes | None]:
-        """Return the manifest's entry of each name, None if there is none."""
-        if not names:
-            return ()
-        (entries,) = self._ask((b"HMGET", MANIFEST, *names))
-        return cast("Sequence[bytes | None]", entries)
+        """Return the manifest's entry of each name or mark, None if there is none."""
+        return self.records(names).entries
+
+    def records(self, names: Sequence[bytes], places: Sequence[bytes] = ()) -> Records:
+        """Return the manifest's entries of names and marks, and how many each place has."""
+        groups = _by_place(names)
+        asked = list(self._entries_of(groups))
+        for place in places:
+            record = _record(place)
+            asked += [(b"HLEN", self._manifest + record), (b"HLEN", self._names + record)]
+        if not asked:
+            return Records((), ())
+        answers = self._ask(*asked)
+        lengths = answers[len(groups) :]
+        return Records(
+            _in_order(names, groups, answers),
+            list(zip(lengths[::2], lengths[1::2], strict=True)),
+        )
+
+    def _entries_of(self, groups: Mapping[bytes, Sequence[bytes]]) -> Iterator[Request]:
+        for place, names in groups.items():
+            yield b"HMGET", self._manifest + _record(place), *names
 
     def are_ours(self, names: Sequence[bytes]) -> list[bool]:
         """Say of each name whether its key is the mirror's."""
         if not names:
             return []
-        records = self._ask(*((b"HMGET", key, *names) for key in (MANIFEST, NAMES)))
-        return [one is not None or other is not None for one, other in zip(*records, strict=True)]
+        groups = _by_place(names)
+        answers = self._ask(
+            *(
+                (b"HMGET", kind + _record(place), *some)
+                for kind in (self._manifest, self._names)
+                for place, some in groups.items()
+            )
+        )
+        held = _in_order(names, groups, answers)
+        known = _in_order(names, groups, answers[len(groups) :])
+        return [a is not None or b is not None for a, b in zip(held, known, strict=True)]
 
     def held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
         """Return the signature of the file whose content each name holds, None if none."""
         return dict(zip(names, map(self.format.decode, self.entries(names)), strict=True))
 
-    def manifest(self, page_size: int = 1000) -> Iterator[dict[bytes, bytes]]:
-        """Yield the names that Redis holds content of and their entries, in pages of about a size.
+    def manifest(self, place: bytes = b"", page_size: int = 1000) -> Iterator[dict[bytes, bytes]]:
+        """Yield the names and marks at a place, and their entries, in pages of about a size.
 
         A name may come more than once.
         """
-        return self._pages(MANIFEST, page_size)
+        return self._pages(self._manifest, place, page_size)
 
-    def names(self, page_size: int = 1000) -> Iterator[list[bytes]]:
-        """Yield the names in the second record, in pages of about a size."""
-        return map(list, self._pages(NAMES, page_size))
+    def names(self, place: bytes = b"", page_size: int = 1000) -> Iterator[list[bytes]]:
+        """Yield the names and marks in a place's second record, in pages of about a size."""
+        return map(list, self._pages(self._names, place, page_size))
 
-    def _pages(self, key: bytes, size: int) -> Iterator[dict[bytes, bytes]]:
-        cursor = b"0"
+    def _pages(self, kind: bytes, place: bytes, size: int) -> Iterator[dict[bytes, bytes]]:
+        cursor, key = b"0", kind + _record(place)
         while True:
             (answer,) = self._ask((b"HSCAN", key, cursor, b"COUNT", size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
-            yield dict(zip(page[::2], page[1::2], strict=True))
+            names = [place + name for name in page[::2]] if place else page[::2]
+            yield dict(zip(names, page[1::2], strict=True))
             if int(cursor) == 0:
                 return
 
     def add_names(self, names: Sequence[bytes]) -> None:
-        """See to it that these names, which are in the manifest, are in the second record."""
-        if names:
-            (added,) = self._ask(_marks(names))
-            self._counts[NAMES] += cast("int", added)
+        """See to it that names, and marks, that are in the manifest are in the second record."""
+        requests = [self._named(place, some) for place, some in _by_place(names).items()]
+        for request, added in zip(requests, self._ask(*requests), strict=True):
+            self._count(request, added)
+
+    def know(self, places: Iterable[bytes]) -> None:
+        """Take note that both marks of places are there."""
+        if len(self._marked) < _MARKED_MAX:
+            self._marked.update(places)
+
+    def mark(self, places: Sequence[bytes]) -> None:
+        """See to it that places have their marks in the records of the directory above."""
+        requests = list(self._marks(places))
+        for request, added in zip(requests, self._ask(*requests), strict=True):
+            self._count(request, added)
+
+    def unmark(self, places: Sequence[bytes]) -> list[bytes]:
+        """Remove the marks of places at which there are no names and no marks; return those."""
+        lengths = self.records((), places).lengths
+        empty = [place for place, both in zip(places, lengths, strict=True) if not any(both)]
+        requests = [
+            (b"HDEL", kind + _record(place), *names)
+            for place, names in _by_place(empty).items()
+            for kind in (self._manifest, self._names)
+        ]
+        if requests:
+            self._marked.difference_update(empty)
+            answers = self._ask((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+            if answers[-2] is None:
+                self.check()
+                raise RedisChangedError(_MEANWHILE)
+            for request, answer in zip(requests, answers[-2], strict=True):
+                self._count(request, answer)
+        return empty
 
     def lengths(self, names: Sequence[bytes]) -> list[int]:
         """Return how many bytes each key holds: 0 for no key, -1 for what is no string."""
-        answers = self._converse(*((b"STRLEN", name) for name in names))
+        answers = self._converse(*((b"STRLEN", key) for key in self._keys(names)))
         return [answer if isinstance(answer, int) else -1 for answer in answers]
 
     def are_there(self, names: Sequence[bytes]) -> list[bool]:
         """Say of each key whether there is one."""
-        return [answer == 1 for answer in self._converse(*((b"EXISTS", name) for name in names))]
+        answers = self._converse(*((b"EXISTS", key) for key in self._keys(names)))
+        return [answer == 1 for answer in answers]
 
     def values(self, names: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return what each key holds, None for no key and for what is no string."""
         if not names:
             return ()
-        (values,) = self._ask((b"MGET", *names))
+        (values,) = self._ask((b"MGET", *self._keys(names)))
         return cast("Sequence[bytes | None]", values)
 
     def piece(self, name: bytes, at: int, size: int) -> bytes:
         """Return `size` bytes of what a key holds, from `at` on; fewer at its end."""
-        (answer,) = self._converse((b"GETRANGE", name, at, at + size - 1))
+        (answer,) = self._converse((b"GETRANGE", self._prefix + name, at, at + size - 1))
         return answer if isinstance(answer, bytes) else b""
 
     def has_room(self, size: int) -> bool:
@@ -236,18 +348,18 @@ class Target:
         """
         self._ask(
             (b"MULTI",),
-            (b"HMGET", MANIFEST, _PROBE),
-            (b"MSET", _PROBE, b""),
-            (b"DEL", _PROBE),
-            (b"HSET", _PROBE, b"", b""),
-            (b"HDEL", _PROBE, b""),
+            (b"HMGET", self._manifest, b""),
+            (b"MSET", self._probe, b""),
+            (b"DEL", self._probe),
+            (b"HSET", self._probe, b"", b""),
+            (b"HDEL", self._probe, b""),
             (b"EXEC",),
             (b"WATCH", *self._watched),
         )
 
     def is_full(self) -> bool:
         """Say whether the server refuses for want of memory whatever it is sent."""
-        (answer,) = self._converse((b"SET", _PROBE, b"", b"PX", b"1"))
+        (answer,) = self._converse((b"SET", self._probe, b"", b"PX", b"1"))
         return isinstance(answer, redis.OutOfMemoryError)
 
     def apply(self, commands: Sequence[Command]) -> None:
@@ -265,20 +377,26 @@ class Target:
         Return those that it refuses to delete, with the reasons. The second record goes last: if
         this ends half-way, what is left to be done is known by it. Raises RedisAwayError.
         """
-        held, *answers = self._converse(
-            (b"HDEL", MANIFEST, *names), *((b"DEL", name) for name in names)
-        )
-        self._connection.accepted([held])
-        self._counts[MANIFEST] -= number(held)
+        held = self._remove_from(self._manifest, names)
+        self._connection.accepted(held)
+        answers = self._converse(*((b"DEL", key) for key in self._keys(names)))
         refused_names = {
             name: answer
             for name, answer in zip(names, answers, strict=True)
             if isinstance(answer, Exception)
         }
         if removed := [name for name in names if name not in refused_names]:
-            (known,) = self._ask((b"HDEL", NAMES, *removed))
-            self._counts[NAMES] -= known
+            self._connection.accepted(self._remove_from(self._names, removed))
         return refused_names
+
+    def _remove_from(self, kind: bytes, names: Sequence[bytes]) -> list[object]:
+        requests = [
+            (b"HDEL", kind + _record(place), *some) for place, some in _by_place(names).items()
+        ]
+        answers = self._converse(*requests)
+        for request, answer in zip(requests, answers, strict=True):
+            self._count(request, number(answer))
+        return answers
 
     def begin(self, commands: Sequence[Command]) -> None:
         """Send commands as one transaction; what was begun before has to be finished.
@@ -287,14 +405,16 @@ class Target:
         """
         assert self._begun is None  # noqa: S101  # the caller's defect
         runs = [(kind, list(run)) for kind, run in groupby(commands, type)]
-        names = _names(commands, [kind for kind, _ in runs])
-        requests: list[Request] = [(b"HMGET", MANIFEST, *names)]
+        names = _by_place(_names(commands, [kind for kind, _ in runs]))
+        requests = list(self._entries_of(names))
         for kind, run in runs:
             requests += self._requests(kind, run)
+        places = self._unmarked(names)
+        requests += self._marks(places)
         self._connection.send(
             [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
         )
-        self._begun = _Begun(commands, names, requests)
+        self._begun = _Begun(commands, names, requests, places)
         if len(self._watched) > 1:
             # What is read next must be read when the server watches again: others change it too.
             self._collect()
@@ -318,50 +438,114 @@ class Target:
         """Take note of what a transaction has done. Raises RedisChangedError."""
         if done is None:
             self.check()
-            raise RedisChangedError("something changed its keys meanwhile")
-        entries, *answers = cast("list[Any]", done)
-        for request, answer in zip(begun.requests[1:], answers, strict=True):
+            raise RedisChangedError(_MEANWHILE)
+        told = cast("list[Any]", done)
+        entries, answers = told[: len(begun.names)], told[len(begun.names) :]
+        for request, answer in zip(begun.requests[len(begun.names) :], answers, strict=True):
             if isinstance(answer, Exception):
                 # What a rename could not do, its entry in the manifest says nothing sure of.
                 raise RedisChangedError(f"it no longer holds what it was given: {answer}")
-            if request[0] == b"HSET":
-                self._counts[request[1]] += answer
-            elif request[0] == b"HDEL":
-                self._counts[request[1]] -= answer
+            self._count(request, answer)
         before = {
-            name: self.format.decode(entry)
-            for name, entry in zip(begun.names, entries, strict=True)
+            place + name: self.format.decode(entry)
+            for (place, names), found in zip(begun.names.items(), entries, strict=True)
+            for name, entry in zip(names, found, strict=True)
             if entry
         }
         self.bytes += _growth(begun.commands, before)
+        self.know(begun.places)
+
+    def _count(self, request: Request, changed: int) -> None:
+        """Take note of how many names and marks a request has added or removed."""
+        command, key = request[:2]
+        if command == b"HDEL":
+            changed = -changed
+        elif command != b"HSET":
+            return
+        if key in self._counts:
+            self._counts[key] += changed
+            if key == self._manifest and request[2].endswith(b"/"):
+                self.below -= changed  # a mark is no name
+        elif key.startswith(self._manifest) and not request[2].endswith(b"/"):
+            self.below += changed
 
     def _requests(self, kind: type, commands: list[Any]) -> Iterator[Request]:
         """Yield what commands of one kind are to Redis, the least that does it."""
         if kind is Rename:
-            for each in commands:
-                # Should the server not have the value, this must not say that it has.
-                entry = self.format.encode(each.signature.unsure())
-                yield b"RENAME", each.old, each.new
-                yield b"HSET", MANIFEST, each.new, entry
-                yield b"HDEL", MANIFEST, each.old
-                yield b"HSET", NAMES, each.new, b""
-                yield b"HDEL", NAMES, each.old
+            yield from self._renames(commands)
             return
-        names = [each.name for each in commands]
         if kind is Delete:
-            yield b"DEL", *names
-            yield b"HDEL", MANIFEST, *names
-            yield b"HDEL", NAMES, *names
+            names = [each.name for each in commands]
+            yield b"DEL", *self._keys(names)
+            yield from self._removals(names)
             return
         if kind is Set:
-            yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
+            if self._prefix:
+                keys = self._keys([each.name for each in commands])
+                values = [each.content for each in commands]
+                yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
+            else:
+                yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
         yield from self._entries(commands)
+
+    def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
+        """Yield renames one by one, and what the records have in the end of all."""
+        last: dict[bytes, Signature | None] = {}
+        prefix = self._prefix
+        for old, new, signature in commands:
+            yield b"RENAME", prefix + old, prefix + new
+            # Should the server not have the value, this must not say that it has.
+            last[old], last[new] = None, signature.unsure()
+        last.pop(SPARE, None)
+        there = {name: signature for name, signature in last.items() if signature}
+        yield from self._put(list(there), self.format.encode_all(list(there.values())))
+        yield from self._removals([name for name, signature in last.items() if not signature])
 
     def _entries(self, commands: Sequence[Set | Arrive | Confirm]) -> Iterator[Request]:
         names = [each.name for each in commands]
-        entries = self.format.encode_all([each.signature for each in commands])
-        yield b"HSET", MANIFEST, *chain.from_iterable(zip(names, entries, strict=True))
-        yield _marks(names)
+        yield from self._put(names, self.format.encode_all([each.signature for each in commands]))
+
+    def _put(self, names: Sequence[bytes], entries: Sequence[bytes]) -> Iterator[Request]:
+        """Yield what puts names and their entries in the records of their directories."""
+        if b"/" not in b"".join(names):
+            yield b"HSET", self._manifest, *chain.from_iterable(zip(names, entries, strict=True))
+            yield self._named(b"", names)
+            return
+        found = dict(zip(names, entries, strict=True))
+        for place, some in _by_place(names).items():
+            fields = ((name, found[place + name]) for name in some)
+            yield b"HSET", self._manifest + _record(place), *chain.from_iterable(fields)
+            yield self._named(place, some)
+
+    def _named(self, place: bytes, names: Sequence[bytes]) -> Request:
+        fields = chain.from_iterable((name, b"") for name in names)
+        return b"HSET", self._names + _record(place), *fields
+
+    def _removals(self, names: Sequence[bytes]) -> Iterator[Request]:
+        for place, some in _by_place(names).items():
+            record = _record(place)
+            yield b"HDEL", self._manifest + record, *some
+            yield b"HDEL", self._names + record, *some
+
+    def _unmarked(self, places: Iterable[bytes]) -> dict[bytes, None]:
+        """Return places, and those above, of which it is not known that their marks are there."""
+        unmarked: dict[bytes, None] = {}
+        for place in places:
+            while place and place not in self._marked and place not in unmarked:
+                unmarked[place] = None
+                place = place_of(place)  # noqa: PLW2901  # up to the root
+        return unmarked
+
+    def _marks(self, places: Iterable[bytes]) -> Iterator[Request]:
+        for place, names in _by_place(list(places)).items():
+            record = _record(place)
+            fields = tuple(chain.from_iterable((name, b"") for name in names))
+            yield b"HSET", self._manifest + record, *fields
+            yield b"HSET", self._names + record, *fields
+
+    def _keys(self, names: Sequence[bytes]) -> Sequence[bytes]:
+        prefix = self._prefix
+        return [prefix + name for name in names] if prefix else names
 
     def upload(self, name: bytes) -> Upload:
         """Return what brings a value that is large; only one at a time."""
@@ -370,11 +554,11 @@ class Target:
             self._large = Connection(self._dial)
         first = (
             (b"WATCH", *self._watched),
-            (b"GET", EPOCH),
+            (b"GET", self._epoch_key),
             (b"MULTI",),
-            (b"HMGET", MANIFEST, name),
+            *self._entries_of(_by_place([name])),
         )
-        return Upload(self._large, first, self._epoch, name)
+        return Upload(self._large, first, self._epoch, name, self._prefix + name)
 
     def arrive(self, upload: Upload, signature: Signature) -> Arrive:
         """Give a key the value that was brought, the content of the file of this signature.
@@ -383,10 +567,12 @@ class Target:
         """
         self._collect()  # so that what was begun before is done before
         command = Arrive(upload.name, signature)
-        requests = list(self._entries([command]))
+        names = _by_place([upload.name])
+        places = self._unmarked(names)
+        requests = [*self._entries([command]), *self._marks(places)]
         done = upload.commit(requests)
-        all_of_it = [(b"HMGET",), (b"SET",), *requests]
-        self._account(_Begun([command], [upload.name], all_of_it), done)
+        all_of_it = [(b"HMGET",), (b"SET", b""), *requests]
+        self._account(_Begun([command], names, all_of_it, places), done)
         return command
 
     def _forget_large(self) -> None:
@@ -410,11 +596,36 @@ class Target:
         self._connection.close()
 
 
-_LEARN: tuple[Request, ...] = ((b"GET", EPOCH), (b"HLEN", MANIFEST), (b"HLEN", NAMES))
+def _record(place: bytes) -> bytes:
+    """Return what the key of a directory's record has behind that of the root's."""
+    return b"/" + place if place else b""
 
 
-def _marks(names: Sequence[bytes]) -> Request:
-    return (b"HSET", NAMES, *chain.from_iterable((name, b"") for name in names))
+def _by_place(names: Sequence[bytes]) -> dict[bytes, Sequence[bytes]]:
+    """Return names, or places, by the place that they are at, without it."""
+    if not names:
+        return {}
+    if b"/" not in b"".join(names):
+        return {b"": names}
+    groups: dict[bytes, list[bytes]] = {}
+    for name in names:
+        place = name[: name.rfind(b"/", 0, -1) + 1]  # `place_of`, spelled out
+        groups.setdefault(place, []).append(name[len(place) :])
+    return cast("dict[bytes, Sequence[bytes]]", groups)
+
+
+def _in_order(
+    names: Sequence[bytes], groups: Mapping[bytes, Sequence[bytes]], answers: Sequence[Any]
+) -> Sequence[bytes | None]:
+    """Return what was answered for groups of names, one answer for each, in the names' order."""
+    if len(groups) == 1:
+        return cast("Sequence[bytes | None]", answers[0])
+    found = {
+        place + name: entry
+        for (place, some), entries in zip(groups.items(), answers, strict=False)
+        for name, entry in zip(some, entries, strict=True)
+    }
+    return [found[name] for name in names]
 
 
 # Of the commands there are very many, and nearly all are Sets: what is done with each is little.
@@ -423,7 +634,7 @@ def _names(commands: Sequence[Command], kinds: Collection[type]) -> list[bytes]:
     if Rename not in kinds:
         return list(dict.fromkeys([command[0] for command in commands]))
     names = (c[:2] if isinstance(c, Rename) else c[:1] for c in commands)
-    return list(dict.fromkeys(chain.from_iterable(names)))
+    return [name for name in dict.fromkeys(chain.from_iterable(names)) if name != SPARE]
 
 
 def _growth(commands: Sequence[Command], held: Mapping[bytes, Signature | None]) -> int:

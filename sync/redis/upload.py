@@ -15,8 +15,13 @@ from sync.redis.connection import Connection, Request, number, refused
 class Upload:
     """One value on its way, as the service's thread for large files sends it."""
 
-    def __init__(
-        self, connection: Connection, first: Sequence[Request], epoch: int, name: bytes
+    def __init__(  # each is a part of the transaction
+        self,
+        connection: Connection,
+        first: Sequence[Request],
+        epoch: int,
+        name: bytes,
+        key: bytes,
     ) -> None:
         """Send it over `connection`, which is used for nothing else.
 
@@ -27,16 +32,17 @@ class Upload:
         self._first = first
         self._epoch = epoch
         self.name = name
+        self._key = key
 
     def begin(self, size: int) -> None:
         """Begin with a value of `size` bytes. Raises RedisAwayError, as all that follows."""
         if not self._connection.is_open:
             self._connection.open()
         self._connection.send(self._first)
-        name = self.name
+        key = self._key
         self._connection.sent += 1
         self._connection.send_raw(
-            b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(name), name, size)
+            b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(key), key, size)
         )
 
     def send(self, piece: bytes | memoryview) -> None:

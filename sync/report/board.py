@@ -18,6 +18,8 @@ class Board:
         where: the server, in words.
         lag: seconds from the arrival of the oldest change of the last batch to its being in Redis.
         arriving: how many large files are on their way, or wait.
+        directories: how many directories there are, with the root.
+        unwatched: of how many of them nothing is heard, for want of watches.
 
     """
 
@@ -28,6 +30,8 @@ class Board:
     reconciles: Counter[str] = field(default_factory=Counter)
     lag: float | None = None
     arriving: int = 0
+    directories: int = 1
+    unwatched: int = 0
 
     def write(self, state: str, detail: str = "") -> None:
         """Write the status: `state`, `detail`, and all the rest."""
@@ -40,6 +44,8 @@ class Board:
                 commands=self.target.commands,
                 lag=self.lag,
                 arriving=self.arriving,
+                directories=self.directories,
+                unwatched=self.unwatched,
                 reconciles=self.reconciles,
                 skipped={
                     shown(name): why for name, why in islice(self.skipped.items(), SKIPPED_MAX)

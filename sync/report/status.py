@@ -38,6 +38,8 @@ class Status:
     lag             seconds from the arrival of the oldest change of the last batch to its being
                     in Redis; None before the first
     arriving        how many large files are on their way to Redis, or wait for their turn
+    directories     how many there are, with the root
+    unwatched       of how many of them nothing is heard: they are followed by rescans only
     reconciles      cause -> how many
     skipped         a name, as `changes.shown` writes it -> why; at most SKIPPED_MAX of them
     skipped_count   how many there are altogether
@@ -50,6 +52,8 @@ class Status:
     commands: int = 0
     lag: float | None = None
     arriving: int = 0
+    directories: int = 1
+    unwatched: int = 0
     reconciles: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     skipped_count: int = 0
@@ -127,6 +131,9 @@ class Health:
         yield f"commands    {status.commands:,} sent to Redis"
         yield f"lag         {lag}"
         yield f"reconciles  {', '.join(causes) or 'none yet'}"
+        if status.unwatched:
+            directories = counted(status.directories, "directory", "directories")
+            yield f"unwatched   {status.unwatched:,} of {directories}: followed by rescans only"
         yield f"skipped     {status.skipped_count:,}"
         for name, why in status.skipped.items():
             yield f"  {name} {why}"
@@ -174,6 +181,8 @@ def _figures(status: Status) -> dict[str, object]:
         "commands": status.commands,
         "lag_ms": None if status.lag is None else round(status.lag * 1e3, 3),
         "arriving": status.arriving,
+        "directories": status.directories,
+        "unwatched": status.unwatched,
         "reconciles": dict(status.reconciles),
         "skipped": dict(status.skipped),
         "skipped_count": status.skipped_count,
@@ -190,6 +199,8 @@ def _status(said: Mapping[str, Any]) -> Status:
         commands=int(said["commands"]),
         lag=None if lag_ms is None else float(lag_ms) / 1e3,
         arriving=int(said["arriving"]),
+        directories=int(said["directories"]),
+        unwatched=int(said["unwatched"]),
         reconciles={str(cause): int(number) for cause, number in said["reconciles"].items()},
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
         skipped_count=int(said["skipped_count"]),

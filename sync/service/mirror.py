@@ -8,7 +8,15 @@ in parts. What it refuses of all ends the session.
 """
 
 import time
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import (
+    Collection,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -205,23 +213,7 @@ class Mirror:
 
         What was sent before has to be settled, by `flush`: what became of it may change the plan.
         """
-        renamed = plan.names()
-        found = {name: self._directory.look(name) for name in renamed}
-        on_disk = {name: signature for name, (signature, _) in found.items()}
-        settled = settle(plan.moves, self._held(renamed), on_disk)
-        missed = dict.fromkeys(settled.missed)
-        for renames in _in_batches(settled.renames):
-            outcome = self._rename(renames)
-            if not outcome.done:
-                names = {name for each in renames for name in (each.old, each.new)}
-                missed |= dict.fromkeys(names & on_disk.keys())
-            yield outcome
-        for name in settled.moved:
-            signature, links = found[name]
-            if name in self._unsure and name not in missed:
-                self._unsure[name] = signature
-            if signature and links > 1:
-                self.links.note(name, signature.inode, search=True)
+        missed = yield from self.move(plan.moves)
         terms = _Terms(
             plan.overdue, plan.overdue - plan.unheard, plan.alone, plan.vacated, plan.written
         )
@@ -230,6 +222,46 @@ class Mirror:
         yield from self._batches(turn, terms)
         yield self.flush()
         yield Outcome(left=turn.left())
+
+    def move(
+        self, moves: Mapping[bytes, bytes], *, are_hints: bool = False
+    ) -> Generator[Outcome, None, dict[bytes, None]]:
+        """Move values in Redis, new name from old one; return the names to examine instead.
+
+        Of moves that are but hints, since a directory has moved, nobody knows what happened to the
+        files before: those are done of which Redis surely has the content.
+        """
+        names = list(dict.fromkeys([*moves.values(), *moves]))
+        found = {name: self._directory.look(name) for name in names}
+        on_disk = {name: signature for name, (signature, _) in found.items()}
+        held = self._held(names)
+        if are_hints:
+            self._forget_doubtful(held, found)
+        settled = settle(moves, held, on_disk)
+        missed = dict.fromkeys(settled.missed)
+        for renames in _in_batches(settled.renames):
+            outcome = self._rename(renames)
+            if not outcome.done:
+                those = {name for each in renames for name in (each.old, each.new)}
+                missed |= dict.fromkeys(those & on_disk.keys())
+            yield outcome
+        for name in settled.moved:
+            signature, links = found[name]
+            if name in self._unsure and name not in missed:
+                self._unsure[name] = signature
+            if signature and links > 1:
+                self.links.note(name, signature.inode, search=True)
+        return missed
+
+    def _forget_doubtful(
+        self,
+        held: dict[bytes, Signature | None],
+        found: Mapping[bytes, tuple[Signature | None, int]],
+    ) -> None:
+        """Take for unknown what Redis holds of files that may have been written to since."""
+        for name, (_, links) in found.items():
+            if links > 1 or self._news.has(name):
+                held[name] = None
 
     def examine(self, names: Iterable[bytes], *, alone: bool = False) -> Iterator[Outcome]:
         """Make Redis hold under each of these names what is on disk.
@@ -250,7 +282,7 @@ class Mirror:
 
     def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
-        yield from self.examine(self.skipped)
+        yield from self.examine([name for name in self.skipped if not name.endswith(b"/")])
 
     def arrive(self) -> Iterator[Outcome]:
         """Have a large file take effect that has come, and begin with the next.
@@ -731,7 +763,7 @@ class Mirror:
         outcome.resting[stream.name] = rest
 
     def _remember(self, name: bytes, signature: Signature) -> None:
-        if len(self._unsure) < _UNSURE_MAX:
+        if len(self._unsure) < _UNSURE_MAX and self._news.tells_of(name):
             self._unsure[name] = signature
 
 

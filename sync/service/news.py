@@ -3,8 +3,9 @@
 import time
 from collections.abc import Container, Iterable
 
+from sync.core.looks import Looks
 from sync.core.plan import Pending
-from sync.disk.files import now
+from sync.disk.files import Directory, now
 from sync.disk.watch import Watch
 
 _PATIENCE = 0.5  # seconds that a file may stay open before it is mirrored all the same
@@ -16,6 +17,7 @@ class News:
 
     Attributes:
         pending: the changes that wait for their turn.
+        looks: the directories that wait for theirs.
         arrived: when the first of them came that was not taken yet (s); None when there is none.
         drained: until when what had happened was known then, by `files.now`.
         is_new: whether something has come since this was unset.
@@ -26,6 +28,7 @@ class News:
         """Take up what `watch` tells."""
         self._watch = watch
         self.pending = Pending(_PATIENCE, _RETRY)
+        self.looks = Looks()
         self.arrived: float | None = None
         self.drained = 0
         self.is_new = False
@@ -43,10 +46,28 @@ class News:
             self.pending.add(changes, at)
             self.arrived = self.arrived or at
             self.is_new = True
+        if places := self._watch.read_places():
+            self.looks.add(places)
+            self.is_new = True
         if self.pending.overflowed:
             # More than is remembered: as if the kernel had dropped it.
             self.pending.overflowed = False
             self._watch.lost = True
+
+    def enter(self, place: bytes) -> bool:
+        """Have what happens in a directory told from now on; say whether there is one.
+
+        Raises OSError when it cannot be looked into, or must not be.
+        """
+        return self._watch.enter(place)
+
+    def tells_of(self, name: bytes) -> bool:
+        """Say whether what happens to a file is told."""
+        return self._watch.is_watched(name)
+
+    def has(self, name: bytes) -> bool:
+        """Say whether a name waits for its turn."""
+        return name in self.pending
 
     def of(self, names: Iterable[bytes], *, overdue: Container[bytes] = ()) -> set[bytes]:
         """Return those of some names under which something has happened by now.
@@ -86,9 +107,26 @@ class News:
 class NoNews(News):
     """For whoever has no watch."""
 
-    def __init__(self) -> None:
-        """Know of nothing, and of nothing new."""
+    def __init__(self, directory: Directory) -> None:
+        """Know of nothing in `directory`, and of nothing new."""
         self.is_new = False
+        self._directory = directory
+
+    def enter(self, place: bytes) -> bool:
+        """Say whether there is a directory."""
+        try:
+            self._directory.open_at(place)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def tells_of(self, name: bytes) -> bool:  # noqa: ARG002  # as above
+        """Say no."""
+        return False
+
+    def has(self, name: bytes) -> bool:  # noqa: ARG002  # as above
+        """Say no."""
+        return False
 
     def of(  # as above
         self,

@@ -2,22 +2,31 @@
 
 A reconcile is done in steps, so that the service can do other things between them; above all it
 follows what happens meanwhile. That is safe, since each step makes names equal to what is on disk
-at that moment, whatever was done before, and since the watch is older than the scan.
+at that moment, whatever was done before, and since the watch of a directory is older than its scan.
 """
 
+import errno
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from sync.core.changes import Arrive, Delete, Set, Signature
+from sync.core.changes import Arrive, Delete, Set, Signature, place_of
+from sync.core.looks import Look
 from sync.disk.files import Directory
 from sync.redis.target import Target
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
+from sync.service.stale import Stale
+
+_EVERYTHING = Look(b"")
+# What others give back after a while.
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+_Entry = TypeVar("_Entry", tuple[bytes, Signature | None, int], tuple[bytes, bool])
 
 
 class Reconcile:
-    """One look at the whole directory and at all that Redis holds of it.
+    """One look at a directory, with all that is below, and at all that Redis holds of it.
 
     Attributes:
         cause: what it is for.
@@ -35,12 +44,13 @@ class Reconcile:
         mirror: Mirror,
         news: News,
         *,
+        look: Look = _EVERYTHING,
         values: bool = False,
         in_a_hurry: bool = True,
         at_once: int = NAMES_MAX,
         stale_first: bool = False,
     ) -> None:
-        """Prepare it; with `values` it does not take the manifest's word for what keys hold.
+        """Prepare a `look`; with `values` it does not take the manifest's word for what keys hold.
 
         It looks at so many names `at_once`, in a step: what happens meanwhile waits. When it is
         not `in_a_hurry` it does not wait for large files.
@@ -53,13 +63,23 @@ class Reconcile:
         self._mirror = mirror
         self._news = news
         self._format = target.format
+        self._look = look
         self._values = values
         self._in_a_hurry = in_a_hurry
         self._at_once = at_once
         self._stale_first = stale_first
+        self._stale = Stale(directory, target, mirror, at_once)
+        self._suspicious: dict[bytes, bool] = {}  # places: whether both records are as long
         self._coming: set[bytes] = set()  # large files that it waits for
-        self._steps = self._all()
-        self._bytes = 0  # of the files that Redis held content of when they were seen
+        self._is_scarce = False
+        self._steps = self._everything() if look == _EVERYTHING else self._branch()
+        self._has_changed = False  # whether Redis is not to be as it was
+        self._held = Counter[bytes]()  # by place: how many of its names and marks Redis holds
+        self._long: set[bytes] = set()  # places that take more than one step
+        self._unmarked: set[bytes] = set()  # places of which Redis has no mark
+        # Of the files that Redis held content of when they were seen:
+        self._bytes = 0
+        self._below = 0  # how many were not at the root, less the marks that are
 
     @property
     def is_waiting(self) -> bool:
@@ -80,79 +100,191 @@ class Reconcile:
         self.sets += kinds[Set] + kinds[Arrive]
         self.deletes += kinds[Delete]
 
-    def _all(self) -> Iterator[Outcome]:
+    def _everything(self) -> Iterator[Outcome]:
         self._news.is_new = False
-        before = self._target.bytes
+        before, below = self._target.bytes, self._target.below
         self._target.learn_value_max()
-        was_empty = not self._target.count and self._target.has_both_records
+        was_empty = self._target.is_empty
         if self._stale_first:
-            yield from self._remove_stale()
+            yield from self._stale.everywhere()
         yield from self._mirror.examine_skipped()
-        equal = yield from self._scan(was_empty=was_empty)
+        yield from self._scan(was_empty=was_empty)
         if self._in_a_hurry:
+            self._mirror.links.complete()  # names that are left out were not seen
             self._coming = self._mirror.streams.names()
         while self.is_waiting:
             yield Outcome()
-        if not self._stale_first and (self._news.is_new or not self._is_all(equal, was_empty)):
-            yield from self._remove_stale()
-        self._target.bytes += self._bytes - before
+        if not self._stale_first:
+            if was_empty and self._news.is_new:
+                yield from self._stale.everywhere()
+            else:
+                yield from self._remove_stale()
+        self._target.bytes += self._bytes + self._stale.bytes - before
+        self._target.below += self._below + self._stale.below - below
 
-    def _is_all(self, equal: int, was_empty: bool) -> bool:
-        """Say whether Redis can hold nothing but what was seen, if nothing happened meanwhile."""
-        return self._target.has_both_records and (was_empty or equal == self._target.count)
+    def _branch(self) -> Iterator[Outcome]:
+        yield from self._scan(was_empty=False)
+        yield from self._remove_stale()
 
-    def _scan(self, *, was_empty: bool) -> Generator[Outcome, None, int]:
-        """Bring files; return of how many of those seen Redis held the content before."""
-        held = 0
-        for files, others, equal in self._found(was_empty=was_empty):
-            self.seen += len(files) + len(others) + equal
-            held += equal
+    def steps(self) -> Iterator[Outcome]:
+        """Do step by step what there is to do."""
+        while (done := self.step()) is not None:
+            yield done
+
+    def _remove_stale(self) -> Iterator[Outcome]:
+        for place, is_whole in self._suspicious.items():
+            yield from self._stale.at(place, is_whole=is_whole)
+
+    def _scan(self, *, was_empty: bool) -> Iterator[Outcome]:
+        """Bring files."""
+        for files, others, seen in self._found(was_empty=was_empty):
+            self.seen += seen
+            if self._look.origins:
+                files = yield from self._without_moved(files)  # noqa: PLW2901  # the rest of them
             yield from self._mirror.examine_files(files)
             if others:
                 yield from self._mirror.examine(others)
             elif not was_empty:
                 yield self._mirror.flush()
-            yield Outcome()
+            yield Outcome(is_doubtful=self._is_scarce)
         yield self._mirror.flush()
-        if self._in_a_hurry:
-            self._mirror.links.complete()  # names that are left out were not seen
-        return held
 
-    def _found(self, *, was_empty: bool) -> Iterator[tuple[list[bytes], list[bytes], int]]:
-        """Yield names of files to bring, names of what is no file, how many files are held."""
+    def _found(self, *, was_empty: bool) -> Iterator[tuple[Sequence[bytes], list[bytes], int]]:
+        """Yield names of files to bring, names of what is no file, and how many were seen."""
         if was_empty:  # nothing to compare with
-            names = self._directory.names()
-            while some := list(islice(names, self._at_once)):
+            for some, _ in self._parts(self._directory.names):
                 files = [name for name, is_file in some if is_file]
-                yield files, [name for name, is_file in some if not is_file], 0
+                others = [name for name, is_file in some if not (is_file or name.endswith(b"/"))]
+                yield files, others, len(files) + len(others)
             return
-        scanned = self._directory.files()
-        while batch := list(islice(scanned, self._at_once)):
+        for batch, ended in self._parts(self._directory.files):
             signatures = {name: signature for name, signature, _ in batch}
             for name, signature, links in batch:
                 if links > 1 and signature:
                     self._mirror.links.note(name, signature.inode)
-            suspects = self._suspects(signatures)
+            suspects = self._suspects(signatures, ended)
             files = [name for name in suspects if signatures[name]]
             others = [name for name in suspects if not signatures[name]]
-            yield files, others, len(signatures) - len(suspects)
+            yield files, others, len(signatures)
 
-    def _suspects(self, batch: Mapping[bytes, Signature | None]) -> list[bytes]:
-        """Return the names under which Redis does not hold, or may not hold, what is on disk."""
-        entries = self._target.entries(tuple(batch))
+    def _parts(
+        self, listed: Callable[[bytes], Iterator[_Entry]]
+    ) -> Iterator[tuple[list[_Entry], list[bytes]]]:
+        """Yield what is listed, directory by directory, in parts; and which are listed then."""
+        part: list[_Entry] = []
+        ended: list[bytes] = []
+        places = [self._look.place]
+        while places:
+            place = places.pop()
+            below: list[bytes] = []
+            try:
+                if not self._enter(place):
+                    continue
+                for entry in listed(place):
+                    part.append(entry)
+                    if entry[0].endswith(b"/"):
+                        below.append(entry[0])
+                    if len(part) >= self._at_once:
+                        self._long.add(place)
+                        yield part, ended
+                        part, ended = [], []
+                ended.append(place)
+            except OSError as error:
+                self._cannot_list(place, error)
+            places += reversed(below)
+            if len(part) + len(ended) >= self._at_once:
+                yield part, ended
+                part, ended = [], []
+        if part or ended:
+            yield part, ended
+
+    def _enter(self, place: bytes) -> bool:
+        is_there = self._news.enter(place)
+        self._mirror.skipped.clear_of([place])
+        return is_there
+
+    def _cannot_list(self, place: bytes, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        if error.errno == errno.ELOOP:
+            why = f"is not mirrored: {error.strerror}"
+        elif error.errno == errno.ENAMETOOLONG:
+            why = "is not mirrored: its path is longer than the 4096 bytes that programs can open"
+        else:
+            why = f"cannot be listed ({error.strerror}): its keys stay as they are; tried again"
+            self._is_scarce |= error.errno in _SCARCE
+        self._mirror.skipped.note(place, why)
+
+    def _suspects(
+        self, batch: Mapping[bytes, Signature | None], ended: Sequence[bytes]
+    ) -> list[bytes]:
+        """Return the names under which Redis does not hold, or may not hold, what is on disk.
+
+        Of places that have `ended` all names are in this batch, or were in those before.
+        """
+        entries, lengths = self._target.records(tuple(batch), ended)
         suspects: list[bytes] = []
         equal: list[tuple[bytes, Signature]] = []
+        marks: list[bytes] = []
         encode = self._format.encode
         for (name, signature), entry in zip(batch.items(), entries, strict=True):
             if signature and encode(signature) == entry:
                 equal.append((name, signature))
                 self._bytes += signature.size
+            elif name.endswith(b"/"):
+                marks.append(name)
             else:
                 suspects.append(name)
                 self._bytes += self._size(entry)
         if self._values:
             suspects += self._of_other_length(equal)
+        self._has_changed |= bool(suspects)
+        self._take_count(tuple(batch), entries)
+        self._take_marks({name: entries[at] for at, name in enumerate(batch)} if marks else {})
+        self._end(ended, lengths)
         return suspects
+
+    def _take_count(self, names: Sequence[bytes], entries: Sequence[bytes | None]) -> None:
+        """Take note of how many names and marks of each place Redis holds."""
+        if not self._directory.is_tree:
+            self._held[b""] += len(entries) - entries.count(None)
+            return
+        for name, entry in zip(names, entries, strict=True):
+            if entry is not None:
+                place = place_of(name)
+                self._held[place] += 1
+                if place and not name.endswith(b"/"):
+                    self._below += 1
+                elif not place and name.endswith(b"/"):
+                    self._below -= 1
+
+    def _take_marks(self, entries: Mapping[bytes, bytes | None]) -> None:
+        """Take note of which directories Redis has marks of."""
+        marks = [name for name in entries if name.endswith(b"/")]
+        self._target.know(name for name in marks if entries[name] is not None)
+        self._unmarked.update(name for name in marks if entries[name] is None)
+
+    def _end(self, places: Sequence[bytes], lengths: Sequence[tuple[int, int]]) -> None:
+        """Find out of which places, all of whose names were seen, Redis holds something else."""
+        for place, (length, known) in zip(places, lengths, strict=True):
+            held = self._held.pop(place, 0)
+            # What is deleted while one part is looked at makes up for what only Redis has.
+            is_sure = place not in self._long or not (self._has_changed or self._news.is_new)
+            if length != known or length > held or not is_sure:
+                self._suspicious[place] = length == known
+            if place in self._unmarked and (length or known):
+                self._target.mark([place])
+            self._unmarked.discard(place)
+            self._long.discard(place)
+
+    def _without_moved(self, names: Sequence[bytes]) -> Generator[Outcome, None, Sequence[bytes]]:
+        """Have values moved from where a directory was before; return the names that got none."""
+        for origin in self._look.origins:
+            at = len(self._look.place)
+            moves = {name: origin + name[at:] for name in names}
+            missed = yield from self._mirror.move(moves, are_hints=True)
+            names = [name for name in names if name in missed]
+        return names
 
     def _of_other_length(self, files: Sequence[tuple[bytes, Signature]]) -> Iterator[bytes]:
         """Yield the names whose keys cannot hold the contents of their files."""
@@ -166,24 +298,6 @@ class Reconcile:
         for name, is_there in zip(empty, self._target.are_there(empty), strict=True):
             if not is_there:
                 yield name
-
-    def _remove_stale(self) -> Iterator[Outcome]:
-        """Examine what Redis holds and the directory does not have."""
-        is_whole = self._target.has_both_records
-        for page in self._target.manifest(self._at_once):
-            if not is_whole:
-                self._target.add_names(tuple(page))
-            stale = [name for name in page if self._directory.signature(name) is None]
-            self._bytes += sum(self._size(page[name]) for name in stale)
-            yield from self._mirror.examine(stale)
-            yield Outcome()
-        if is_whole:
-            return
-        for names in self._target.names(self._at_once):
-            entries = self._target.entries(names)
-            lost = [name for name, entry in zip(names, entries, strict=True) if entry is None]
-            yield from self._mirror.examine(lost)
-            yield Outcome()
 
     def _size(self, entry: bytes | None) -> int:
         held = self._format.decode(entry)

@@ -73,7 +73,7 @@ class Service:
         try:
             with (
                 closing(self._open_directory()) as directory,
-                closing(Watch(directory.handle)) as watch,
+                closing(Watch(directory.handle, directory if directory.is_tree else None)) as watch,
             ):
                 session = self._make_session(directory, watch)
                 session.run(self._cause, stale_first=self._out_of_memory)

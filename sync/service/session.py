@@ -14,16 +14,19 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from sync.core.changes import Changed
+from sync.core.looks import Look
 from sync.core.schedule import Rescan, Schedule
 from sync.disk.files import Directory
-from sync.disk.watch import Watch
+from sync.disk.watch import Watch, watches_max
 from sync.redis.target import Target
 from sync.report.board import Board
+from sync.report.figures import counted
 from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.reconcile import Reconcile
+from sync.service.stale import Stale
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ RESCAN = "rescan"
 _LOST = "events were lost"
 
 _RESCANNED = 50  # names that a rescan looks at in a step
+_GONE = 1000  # directories that are gone, in a step
 _SEARCHED = 1000  # names among which a step of a search looks for those of a file with several
 
 
@@ -61,6 +65,9 @@ class Session:
         self._is_idle = False  # whether nothing happened in the last wait
         self._has_unsure = False  # whether there are entries to confirm
         self._reconcile: Reconcile | None = None
+        self._branch: Iterator[Outcome] | None = None  # the steps of a look into directories
+        self._looked: Look | None = None  # the one; None when they are gone
+        self._unwatched = 0
         self._began = 0.0
         self.in_step = False  # whether Redis has been equal to the directory
 
@@ -78,6 +85,7 @@ class Session:
                 self._report.tick()
                 self._news.drain()
                 self._follow()
+                self._look()
                 self._arrive()
                 self._search()
                 self._confirm()
@@ -88,7 +96,7 @@ class Session:
     def _wait(self) -> None:
         """Wait until something happens, or until there is something to do though nothing does."""
         # What came while the last of it was followed is taken up already.
-        if self._pending.is_ready or self._mirror.streams.is_due:
+        if self._pending.is_ready or self._is_looking or self._mirror.streams.is_due:
             return
         if self._can_begin_anew() or self._can_confirm() or self._can_search():
             return
@@ -119,11 +127,58 @@ class Session:
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
 
+    def _look(self) -> None:
+        """Do a step of a look into directories that are new, or have moved, or are gone."""
+        looks = self._news.looks
+        if self._looked is not looks.current:  # it has moved since
+            self._branch = None
+        if self._branch is None:
+            self._branch = self._next_branch()
+        if self._branch is None:
+            return
+        self._settle()
+        arrived = self._news.arrived or time.monotonic()
+        outcome = next(self._branch, None)
+        if outcome is None:
+            self._branch = self._looked = looks.current = None
+            self._tell_unwatched()
+            return
+        for each in self._accounted([outcome]):
+            if not self._is_reconciling():
+                self._report.done(each.done, time.monotonic() - arrived)
+
+    @property
+    def _is_looking(self) -> bool:
+        return self._branch is not None or bool(self._news.looks)
+
+    def _next_branch(self) -> Iterator[Outcome] | None:
+        self._looked = look = self._news.looks.take()
+        if look:
+            parts = (self._directory, self._target, self._mirror, self._news)
+            return Reconcile("", *parts, look=look).steps()
+        if gone := self._news.looks.take_gone(_GONE):
+            return Stale(self._directory, self._target, self._mirror, NAMES_MAX).gone(gone)
+        return None
+
+    def _tell_unwatched(self) -> None:
+        """Log of how many directories nothing is heard, if that is news."""
+        unwatched, directories = self._watch.unwatched
+        self._board.unwatched, self._board.directories = unwatched, directories
+        if unwatched and not self._unwatched:
+            log.error(
+                "%s of %s are not watched, and followed by rescans only: raise "
+                "fs.inotify.max_user_watches of the host to %d or more",
+                f"{unwatched:,}",
+                counted(directories, "directory", "directories"),
+                watches_max() + unwatched,
+            )
+        self._unwatched = unwatched
+
     def _settle(self) -> None:
         """See what became of what a reconcile has sent last, before anything else is done."""
         if self._mirror.is_sending:
             for outcome in self._accounted([self._mirror.flush()]):
-                if self._reconcile:
+                if self._reconcile and not self._branch:
                     self._reconcile.count(outcome)
 
     def _arrive(self) -> None:
@@ -196,7 +251,7 @@ class Session:
 
     def _can_confirm(self) -> bool:
         # Events that were lost may have been about these files: a reconcile reads them again.
-        lost = self._watch.lost or self._is_reconciling()
+        lost = self._watch.lost or self._is_reconciling() or self._is_looking
         return self._has_unsure and not lost and not self._mirror.is_sending
 
     def _confirm(self) -> None:
@@ -205,6 +260,8 @@ class Session:
             self._has_unsure = not self._mirror.confirm(self._news.drained, self._pending)
 
     def _begin(self, cause: str, *, stale_first: bool = False) -> None:
+        if cause != RESCAN:
+            self._news.looks.clear()  # it looks into all directories
         self._reconcile = Reconcile(
             cause,
             self._directory,
@@ -261,6 +318,7 @@ class Session:
 
     def _end(self, reconcile: Reconcile) -> None:
         self._reconcile = None
+        self._tell_unwatched()
         self._board.reconciles[reconcile.cause] += 1
         if reconcile.cause == RESCAN:
             if reconcile.sets or reconcile.deletes:

@@ -23,7 +23,7 @@ from unit.memory_disk import Disk, Inode, Open
 from unit.memory_redis import PAGE, Server
 from unit.memory_turns import Clock, Turns
 
-from sync.core.changes import Change, Changed, Created, Renamed, Unfinished
+from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
 from sync.disk.watch import Watch
 
 __all__ = ["Clock", "Disk", "Server", "Turns"]
@@ -187,6 +187,9 @@ class Events(Watch):
     def wake(self) -> None:
         """Have a wait that is going on, or else the next, end now."""
         self._turns.woken = True
+
+    def read_places(self) -> list[PlaceChange]:
+        return []
 
     def read(self) -> list[Change]:
         self._turns.take()

@@ -69,7 +69,7 @@ class Reconciler:
         """Prepare one, and what it works with."""
         self.disk.tick()
         self.server.log.clear()
-        news = NoNews()
+        news = NoNews(self._directory)
         mirror = self.mirror(news, do_at_once)
         reconcile = Reconcile(
             "test",
@@ -149,7 +149,7 @@ def test_where_nothing_changed_entries_are_compared_and_that_is_all(world: Recon
         world.disk.write(name, content)
     world.run()
     world.run()
-    assert set(world.server.log) == {b"CONFIG", b"HMGET"}  # what it takes; what it holds
+    assert set(world.server.log) == {b"CONFIG", b"HLEN", b"HMGET"}  # what it takes; what it holds
 
 
 def test_names_that_are_no_files_any_more_are_looked_for_when_there_are_more_than_files(
@@ -243,7 +243,7 @@ def test_what_begins_as_a_large_file_counts_unless_another_writer_has_closed_it(
     world: Reconciler, is_anothers: bool
 ) -> None:
     jobs: list[Job] = []
-    news = AnothersNews()
+    news = AnothersNews(world.directory)
     mirror = world.mirror(news, jobs.append)
     world.disk.write(b"a", LARGE[:-1])
     world.disk.tick()

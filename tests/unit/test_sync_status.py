@@ -23,7 +23,7 @@ STATUS = Status(
 )
 KEYS = {
     *("healthy", "problem", "state", "detail", "files", "bytes", "commands", "lag_ms"),
-    *("arriving", "reconciles", "skipped", "skipped_count"),
+    *("arriving", "directories", "unwatched", "reconciles", "skipped", "skipped_count"),
 }
 
 
@@ -211,6 +211,8 @@ def test_programs_read_the_same(path: Path) -> None:
         "commands": 17,
         "lag_ms": 0.6,
         "arriving": 0,
+        "directories": 1,
+        "unwatched": 0,
         "reconciles": {"start": 1, "Redis was away": 2},
         "skipped": {"X": "is a directory"},
         "skipped_count": 2,

@@ -1,0 +1,226 @@
+"""Which directories of a tree are watched, and where each of them is by now.
+
+Failure model. What the kernel tells of a directory may be long past. So it is looked up what is at
+the place, and the watch tells which directory that is: the kernel gives one number to each, however
+often, and by whatever path, it is asked to watch it. One that is gone from its place and is nowhere
+else when all has been heard that was under way has left the tree. Where there are no more watches
+to be had, nothing is heard of a directory; looks at the whole tree find what happens there.
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+
+from sync.core.changes import Appeared, Moved, PlaceChange, Vanished, place_of, shown
+from sync.disk.files import Directory
+from sync.disk.places import Opened
+from sync.disk.tree import UNWATCHED, Node, Tree
+
+
+class Watches:
+    """The watches of one tree of directories.
+
+    Attributes:
+        tree: the directories that are known.
+        told: what has happened to directories.
+
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        root: int,
+        add: Callable[[str], int],
+        remove: Callable[[int], None],
+    ) -> None:
+        """Watch what is below `directory`, whose own watch has the number `root`.
+
+        `add` watches what is at a path and returns the number of the watch, or raises OSError;
+        `remove` ends a watch.
+        """
+        self._directory = directory
+        self._add = add
+        self._remove = remove
+        self.tree = Tree(root)
+        self.told: list[PlaceChange] = []
+        # Directories that are gone from their place, and where that was; some of them are nowhere.
+        self._adrift: dict[Node, bytes] = {}
+        self._disturbed: set[Node] = set()  # of those: something happened in them meanwhile
+        self._last: tuple[int, bytes | None] = (UNWATCHED, None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Say whether it is known of each directory where it is."""
+        return not self._adrift
+
+    def place(self, wd: int) -> bytes | None:
+        """Return the place of the directory that has a watch; None if it is not known, or nowhere.
+
+        Of one that is found later it is then not taken for granted that nothing happened in it.
+        """
+        if self._last[0] != wd:
+            node = self.tree.watched(wd)
+            place = self.tree.place(node) if node else None
+            if node and place is None:
+                self._disturb(node)
+            self._last = (wd if place is not None else UNWATCHED), place
+        return self._last[1]
+
+    def is_watched(self, path: bytes) -> bool:
+        """Say whether the directory of a file is watched."""
+        node = self.tree.at(place_of(path))
+        return node is not None and node.wd != UNWATCHED
+
+    def happened(self, place: bytes) -> None:
+        """Take up that something happened to a directory at a place, now or some time ago."""
+        self._directory.forget()
+        try:
+            self._look(place, is_news=True)
+        except FileNotFoundError:
+            if self.tree.at(place) is None:  # it never could be looked into
+                self.told.append(Vanished(place))
+            self._leave(place)
+        except OSError:  # whoever looks into it will find out
+            self.told.append(Appeared(place))
+
+    def enter(self, place: bytes) -> bool:
+        """See to it that a directory is watched before it is looked into; say whether it is there.
+
+        Raises OSError when it cannot be looked into, or must not be.
+        """
+        try:
+            for above in self._unknown_above(place):
+                self._look(above, is_news=False)
+            self._look(place, is_news=False)
+        except FileNotFoundError:
+            self._leave(place)
+            return False
+        return True
+
+    def ignored(self, wd: int) -> None:
+        """Take up that a watch has ended: its directory is deleted, or unmounted."""
+        node = self.tree.watched(wd)
+        if node is None:
+            return
+        place = self.tree.place(node)
+        self.tree.watch(node, UNWATCHED)
+        self._moved()
+        if place is not None:
+            self.happened(place)
+
+    def settle(self) -> None:
+        """Take for gone what is nowhere: all that was under way has been heard."""
+        for node, place in self._adrift.items():
+            for wd in self.tree.forget(node):
+                self._remove(wd)
+            self.told.append(Vanished(place))
+        self._adrift.clear()
+        self._disturbed.clear()
+        self._moved()
+
+    def take(self) -> list[PlaceChange]:
+        """Return what has happened to directories since the last call."""
+        told, self.told = self.told, []
+        return told
+
+    def _unknown_above(self, place: bytes) -> Iterator[bytes]:
+        """Yield the places above one of which no directory is known, from the root on."""
+        if self.tree.at(place_of(place)) is None:
+            ends = (end + 1 for end, byte in enumerate(place[:-1]) if byte == ord("/"))
+            yield from (place[:end] for end in ends if self.tree.at(place[:end]) is None)
+
+    def _look(self, place: bytes, *, is_news: bool) -> None:
+        """Take up which directory is at a place.
+
+        Raises FileNotFoundError if there is none, and OSError if nobody knows.
+        """
+        if not place or self.tree.at(place_of(place)) is None:
+            return  # when it is known where that is, it will be looked into
+        self._directory.leave_out(place, really=False)
+        opened = self._directory.open_at(place)
+        node, wd = self.tree.at(place), self._watch(opened)
+        if node and node.wd == wd != UNWATCHED:
+            return
+        self._check_for_loop(place, opened, wd)
+        was = self.tree.watched(wd)
+        if was:
+            self._arrive(was, place)
+            return
+        if node and node.wd == UNWATCHED:
+            self.tree.watch(node, wd)
+        else:
+            self._leave(place)
+            self.tree.make(place, wd)
+        if is_news:
+            self.told.append(Appeared(place))
+
+    def _watch(self, opened: Opened) -> int:
+        try:
+            return self._add(f"/proc/self/fd/{opened.fd}")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return UNWATCHED
+
+    def _check_for_loop(self, place: bytes, opened: Opened, wd: int) -> None:
+        """Raise OSError if the directory at a place is in the tree already, and still there."""
+        others: Iterator[bytes | None]
+        if wd != UNWATCHED:
+            node = self.tree.watched(wd)
+            others = iter([self.tree.place(node) if node else None])
+        else:
+            others = _and_above(place_of(place))
+        for other in others:
+            if other is not None and other != place and self._is_at(other, opened):
+                self._leave(place)
+                self._directory.leave_out(place)
+                where = f"the directory {shown(other[:-1])}" if other else "the root"
+                raise OSError(errno.ELOOP, f"it is {where} once more, by a mount")
+
+    def _is_at(self, place: bytes, opened: Opened) -> bool:
+        try:
+            return self._directory.open_at(place).identity == opened.identity
+        except OSError:
+            return False
+
+    def _leave(self, place: bytes) -> None:
+        """Take up that what was known to be at a place is not there."""
+        node = self.tree.at(place)
+        if node and node is not self.tree.root:
+            self.tree.take_off(node)
+            self._adrift[node] = place
+            self._moved()
+
+    def _arrive(self, node: Node, place: bytes) -> None:
+        """Take up that a directory that is known is at another place, or again at its own."""
+        old = self._adrift.pop(node, None) or self.tree.place(node)
+        self._moved()
+        if old is not None and place.startswith(old):  # what is known of those above is outdated
+            self._leave(old)
+            self.told.append(Appeared(old))
+            return
+        self._leave(place)
+        self.tree.take_off(node)
+        self.tree.put(node, place)
+        if old is None:  # it was in one that is adrift
+            self.told.append(Appeared(place))
+        elif node in self._disturbed:
+            self.told += (Vanished(old), Appeared(place))
+        elif old != place:
+            self.told.append(Moved(old, place))
+        self._disturbed.discard(node)
+
+    def _disturb(self, node: Node) -> None:
+        while node.parent is not None:
+            node = node.parent
+        if node in self._adrift:
+            self._disturbed.add(node)
+
+    def _moved(self) -> None:
+        self._last = (UNWATCHED, None)
+
+
+def _and_above(place: bytes) -> Iterator[bytes]:
+    yield place
+    while place:
+        place = place_of(place)
+        yield place
