@@ -224,11 +224,12 @@ class TestExclusion:
         (root / "a~").write_text("one")
         (root / "a.tmp").write_text("two")
         (root / "a b").write_text("three")
+        (root / "b.tmp").write_text("four")
         everything = start(in_step=True, SYNC_EXCLUDE="")
         assert everything.redis.keys() == everything.files()
         everything.stop(signal.SIGTERM)
-        some = start(in_step=True, SYNC_EXCLUDE="*.tmp a?b")
-        assert some.redis.keys() == {b"a~": b"one"}
+        some = start(in_step=True, SYNC_EXCLUDE="*.tmp /a?b !b.tmp")
+        assert some.redis.keys() == {b"a~": b"one", b"b.tmp": b"four"}
 
 
 class TestFollowing:

@@ -199,6 +199,7 @@ class TestSettings:
             ("REDIS_URL", "redis://localhost:port", "REDIS_URL cannot be used"),
             ("REDIS_URL", "redis://localhost?no_such_option=1", "REDIS_URL cannot be used"),
             ("REDIS_URL", "redis://localhost?decode_responses=1", "decode_responses"),
+            ("SYNC_EXCLUDE", "*~ a/[b", "SYNC_EXCLUDE has 'a/[b', which cannot be used: write"),
             ("SYNC_STATUS", "/nowhere/status", "/nowhere/status"),
             ("SYNC_LOG_FILE", "/nowhere/log", "/nowhere/log"),
         ],
