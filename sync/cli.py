@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     check = commands.add_parser(
         "verify", help="compare each file with what Redis holds, and say what differs"
     )
+    check.add_argument(
+        "path", nargs="?", default="", help="a file or a directory below SYNC_ROOT (all of it)"
+    )
     check.add_argument("--repair", action="store_true", help="mend what differs")
     options = parser.parse_args(arguments)
     try:
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     if options.command == "status":
         return status(settings, as_json=options.json)
     if options.command == "verify":
-        return verify(settings, repair=options.repair)
+        return verify(settings, options.path, repair=options.repair)
     return run(settings)
 
 
@@ -125,8 +128,11 @@ def status(settings: Settings, *, as_json: bool) -> int:
     return 1 if found.problem else 0
 
 
-def verify(settings: Settings, *, repair: bool) -> int:
-    """Compare; 0 when all is equal, perhaps by repair, 1 when not, 2 when it could not look."""
+def verify(settings: Settings, path: str, *, repair: bool) -> int:
+    """Compare all, or what is at a path below the root.
+
+    Return 0 when all is equal, perhaps by repair, 1 when not, 2 when it could not look.
+    """
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.disk.files import Directory  # noqa: PLC0415
@@ -169,7 +175,7 @@ def verify(settings: Settings, *, repair: bool) -> int:
             )
             try:
                 target.join()
-                found = verification.run()
+                found = verification.run(_below(settings.root, path))
             except RedisAwayError as error:
                 return _cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")
     except SyncError as error:
@@ -178,7 +184,22 @@ def verify(settings: Settings, *, repair: bool) -> int:
         return _cannot("stopped before all was compared")
     except OSError as error:  # nobody reads what it prints, say
         return _cannot(f"stopped before all was compared: {error}")
-    return _tell(found, f"Redis at {address}", settings.root, repair=repair)
+    return _tell(found, f"Redis at {address}", settings.root / path, repair=repair)
+
+
+def _below(root: Path, path: str) -> bytes:
+    """Return a path as one below the root: it is one, or one of the file system, or the root's own.
+
+    Raises SettingsError.
+    """
+    parts = Path(path).parts
+    if Path(path).is_absolute():
+        if not Path(path).is_relative_to(root):
+            raise SettingsError(f"{path} is not below {root}")
+        parts = Path(path).relative_to(root).parts
+    if ".." in parts:
+        raise SettingsError(f"{path} has .. in it: name it by its path below {root}")
+    return os.fsencode("/".join(parts))
 
 
 def _words(settings: Settings) -> str:

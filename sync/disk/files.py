@@ -330,9 +330,11 @@ class Directory:
                 if signature or not excluded(name):
                     yield name, signature, links
 
-    def walk(self) -> Iterator[tuple[bytes, Signature | None, int]]:
-        """Yield what `files` does at the root and at all places below that can be listed."""
-        yield from self._walk(self.files)
+    def walk(
+        self, place: bytes = b"", failed: Callable[[bytes, OSError], object] = lambda *_: None
+    ) -> Iterator[tuple[bytes, Signature | None, int]]:
+        """Yield what `files` does at a place and at all below; tell which cannot be listed."""
+        yield from self._walk(self.files, place, failed)
 
     def inodes(self) -> Iterator[tuple[bytes, int]]:
         """Yield all paths, of files excluded or not, each with its inode, salted as a signature's.
@@ -349,21 +351,36 @@ class Directory:
                     name += b"/"
                 yield name, entry.inode() ^ salt
 
-    def _walk(self, listed: Callable[[bytes], Iterator[_Entry]]) -> Iterator[_Entry]:
+    def _walk(
+        self,
+        listed: Callable[[bytes], Iterator[_Entry]],
+        place: bytes = b"",
+        failed: Callable[[bytes, OSError], object] = lambda *_: None,
+    ) -> Iterator[_Entry]:
         if not self.is_tree:
-            yield from listed(b"")
+            yield from iter(()) if place else listed(b"")
             return
-        places = [b""]
+        places = [place]
         while places:
+            place = places.pop()
             below: list[bytes] = []
             try:
-                for entry in listed(places.pop()):
+                self._check_for_loop(place)
+                for entry in listed(place):
                     if entry[0].endswith(b"/"):
                         below.append(entry[0])
                     yield entry
-            except OSError:  # it was removed, or cannot be read; the others can
-                continue
+            except OSError as error:  # it was removed, or cannot be read; the others can
+                failed(place, error)
             places += reversed(below)
+
+    def _check_for_loop(self, place: bytes) -> None:
+        """Raise OSError if a directory is, by a mount, one that is above it."""
+        identity = self.open_at(place).identity
+        while place:
+            place = place_of(place)
+            if self.open_at(place).identity == identity:
+                raise OSError(errno.ELOOP, "it is one above it once more, by a mount")
 
     def has(self, path: bytes) -> bool:
         """Say whether there is anything with this path that can be a file, excluded or not."""

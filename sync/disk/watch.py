@@ -84,6 +84,7 @@ class Watch:
             self.close()
             raise DirectoryGoneError(f"cannot watch {directory}: {error}") from error
         self._handler.root = root
+        self._tree = tree
         if tree:
             kernel = _Kernel(manager)
             self._watches = Watches(tree, root, kernel.add, kernel.remove)
@@ -111,6 +112,8 @@ class Watch:
 
         Raises DirectoryGoneError.
         """
+        if self._tree:
+            self._tree.forget()
         # All that is queued: in a burst one read's worth comes in no time.
         for _ in range(_READS_MAX):
             if self._notifier.read_events() < _READ_SIZE // 2:
@@ -138,10 +141,15 @@ class Watch:
 
     @property
     def unwatched(self) -> tuple[int, int]:
-        """How many directories are not watched, for want of watches, and of how many."""
+        """How many directories are not watched, and of how many."""
         if self._watches is None:
             return 0, 1
         return self._watches.tree.unwatched, len(self._watches.tree)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether that is so for want of watches; else they are in the tree more than once."""
+        return self._watches is not None and self._watches.is_short
 
     def is_watched(self, path: bytes) -> bool:
         """Say whether it is told what happens to the file with a path."""

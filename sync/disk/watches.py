@@ -22,6 +22,7 @@ class Watches:
     Attributes:
         tree: the directories that are known.
         told: what has happened to directories.
+        is_short: whether there were no more watches to be had.
 
     """
 
@@ -41,6 +42,7 @@ class Watches:
         self._add = add
         self._remove = remove
         self.tree = Tree(root)
+        self.is_short = False
         self.told: list[PlaceChange] = []
         # Directories that are gone from their place, and where that was; some of them are nowhere.
         self._adrift: dict[Node, bytes] = {}
@@ -140,9 +142,9 @@ class Watches:
         node, wd = self.tree.at(place), self._watch(opened)
         if node and node.wd == wd != UNWATCHED:
             return
-        self._check_for_loop(place, opened, wd)
-        was = self.tree.watched(wd)
-        if was:
+        if self._is_elsewhere(place, opened, wd):
+            wd = UNWATCHED  # it is told under the other place what happens in it
+        if was := self.tree.watched(wd):
             self._arrive(was, place)
             return
         if node and node.wd == UNWATCHED:
@@ -159,22 +161,25 @@ class Watches:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+            self.is_short = True
             return UNWATCHED
 
-    def _check_for_loop(self, place: bytes, opened: Opened, wd: int) -> None:
-        """Raise OSError if the directory at a place is in the tree already, and still there."""
-        others: Iterator[bytes | None]
-        if wd != UNWATCHED:
-            node = self.tree.watched(wd)
-            others = iter([self.tree.place(node) if node else None])
-        else:
-            others = _and_above(place_of(place))
-        for other in others:
-            if other is not None and other != place and self._is_at(other, opened):
+    def _is_elsewhere(self, place: bytes, opened: Opened, wd: int) -> bool:
+        """Say whether a directory is at another place, too, by a mount.
+
+        Raises OSError if that is above: what is in it would be there without end.
+        """
+        node = self.tree.watched(wd)
+        if node is None and wd != UNWATCHED:
+            return False  # it has got its watch just now
+        for above in _above(place):
+            if self._is_at(above, opened):
                 self._leave(place)
                 self._directory.leave_out(place)
-                where = f"the directory {shown(other[:-1])}" if other else "the root"
+                where = f"the directory {shown(above[:-1])}" if above else "the root"
                 raise OSError(errno.ELOOP, f"it is {where} once more, by a mount")
+        other = self.tree.place(node) if node else None
+        return other is not None and other != place and self._is_at(other, opened)
 
     def _is_at(self, place: bytes, opened: Opened) -> bool:
         try:
@@ -219,8 +224,8 @@ class Watches:
         self._last = (UNWATCHED, None)
 
 
-def _and_above(place: bytes) -> Iterator[bytes]:
-    yield place
+def _above(place: bytes) -> Iterator[bytes]:
+    """Yield the places above one, the nearest first, the root last."""
     while place:
         place = place_of(place)
         yield place

@@ -273,6 +273,10 @@ class Mirror:
         yield from self._batches(names, _Terms(alone=frozenset(names)) if alone else _ORDINARY)
         yield self.flush()
 
+    def watch(self, names: Sequence[bytes]) -> None:
+        """Have it void what is sent for these names when another service changes them meanwhile."""
+        self._target.watch(names)
+
     def examine_files(self, names: Iterable[bytes]) -> Iterator[Outcome]:
         """Examine names, each of which was found to be a regular file's just now, alone.
 

@@ -165,12 +165,14 @@ class Session:
         unwatched, directories = self._watch.unwatched
         self._board.unwatched, self._board.directories = unwatched, directories
         if unwatched and not self._unwatched:
+            way_out = "each is mounted at another place in the tree, too"
+            if self._watch.is_short:
+                needed = watches_max() + unwatched
+                way_out = f"raise fs.inotify.max_user_watches of the host to {needed} or more"
+            all_of_them = counted(directories, "directory", "directories")
             log.error(
-                "%s of %s are not watched, and followed by rescans only: raise "
-                "fs.inotify.max_user_watches of the host to %d or more",
-                f"{unwatched:,}",
-                counted(directories, "directory", "directories"),
-                watches_max() + unwatched,
+                "%s of %s cannot be watched, and are followed by rescans only: %s",
+                *(f"{unwatched:,}", all_of_them, way_out),
             )
         self._unwatched = unwatched
 

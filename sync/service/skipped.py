@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sync.core.changes import shown
 from sync.report.log import LINES_MAX
@@ -31,6 +31,16 @@ class Skipped(dict[bytes, str]):
         if self:
             for name in names:
                 self.pop(name, None)
+
+    def take_below(self, places: Sequence[bytes]) -> list[bytes]:
+        """Forget places that are gone, and what is below; return the names that are below."""
+        if not self:
+            return []
+        gone = tuple(places)
+        below = [name for name in self if name.startswith(gone)]
+        for name in below:
+            del self[name]
+        return [name for name in below if not name.endswith(b"/")]
 
     def _complain(self, words: str) -> None:
         """Log an error, but not more than LINES_MAX a second."""

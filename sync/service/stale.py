@@ -46,6 +46,7 @@ class Stale:
     def gone(self, places: Iterable[bytes]) -> Iterator[Outcome]:
         """Look through the records of directories that are not there any more, and below."""
         left, all_of_them = list(places), list[bytes]()
+        yield from self._mirror.examine(self._mirror.skipped.take_below(left))
         while left:
             some, left = left[: self._at_once], left[self._at_once :]
             all_of_them += some

@@ -40,6 +40,7 @@ def mend(names: Sequence[bytes], mirror: Mirror) -> None:
     while parts and time.monotonic() < deadline:
         part = parts.pop()
         try:
+            mirror.watch(part)
             for _ in mirror.examine(part):
                 pass
             while mirror.streams.count:
@@ -82,7 +83,7 @@ class Tally:
 
 
 class Verification:
-    """One look at the whole directory and at all that Redis holds of it."""
+    """One look at the directory, or a part of it, and at all that Redis holds of that."""
 
     def __init__(
         self,
@@ -106,13 +107,18 @@ class Verification:
         self._done = self._all = 0  # bytes; each file counts as _FILE more
         self.tally = Tally()
 
-    def run(self) -> Tally:
-        """Verify; return what was found. Raises RedisAwayError and DirectoryGoneError."""
+    def run(self, path: bytes = b"") -> Tally:
+        """Verify all, or the file that has a path, or what is below it; return what was found.
+
+        Raises RedisAwayError and DirectoryGoneError.
+        """
+        place = path + b"/" if path else b""
         if self._screen.has_bar:
-            self._all = sum(_FILE + has.size for _, has, _ in self._directory.files() if has)
-        for names in _batches(self._names()):
+            walked = self._directory.walk(place)
+            self._all = sum(_FILE + has.size for _, has, _ in walked if has)
+        for names in _batches(self._names(path, place)):
             self._examine(names)
-        for page in self._target.manifest():
+        for page in self._held(place):
             self._examine([name for name in page if self._directory.signature(name) is None])
         self._settle(0)
         self._directory.rest()
@@ -122,11 +128,29 @@ class Verification:
                 self._screen.tell(f"{word}{number - _LINES_MAX:,} more")
         return self.tally
 
-    def _names(self) -> Iterator[bytes]:
-        for name, signature, _ in self._directory.files():
-            self.tally.files += signature is not None
-            self.tally.bytes += signature.size if signature else 0
-            yield name
+    def _names(self, path: bytes, place: bytes) -> Iterator[bytes]:
+        if path:
+            yield from self._count(path, self._directory.signature(path))
+        for name, signature, _ in self._directory.walk(place, self._cannot_list):
+            if not name.endswith(b"/"):
+                yield from self._count(name, signature)
+
+    def _count(self, name: bytes, signature: Signature | None) -> Iterator[bytes]:
+        self.tally.files += signature is not None
+        self.tally.bytes += signature.size if signature else 0
+        yield name
+
+    def _held(self, place: bytes) -> Iterator[list[bytes]]:
+        """Yield the names that Redis holds something under, in pages."""
+        places = [place]
+        while places:
+            for page in self._target.manifest(places.pop()):
+                places += [mark for mark in page if mark.endswith(b"/")]
+                yield [name for name in page if not name.endswith(b"/")]
+
+    def _cannot_list(self, place: bytes, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            self._found(place, Unsure(f"cannot be listed ({error.strerror})"))
 
     def _examine(self, names: Sequence[bytes]) -> None:
         """Have a first look at names."""

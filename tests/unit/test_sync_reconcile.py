@@ -48,7 +48,7 @@ class Reconciler:
         self.target = Target(pool.make_connection, Entries(trimmed=False))
         self.target.connect()
         self.skipped = Skipped(NO_LOG)
-        self._directory = directory
+        self.directory = directory
 
     def run(self, *, values: bool = False, stale_first: bool = False) -> Reconcile:
         """Do a reconcile at a time when all that was written is a while ago."""
@@ -69,11 +69,11 @@ class Reconciler:
         """Prepare one, and what it works with."""
         self.disk.tick()
         self.server.log.clear()
-        news = NoNews(self._directory)
+        news = NoNews(self.directory)
         mirror = self.mirror(news, do_at_once)
         reconcile = Reconcile(
             "test",
-            self._directory,
+            self.directory,
             self.target,
             mirror,
             news,
@@ -85,7 +85,7 @@ class Reconciler:
 
     def mirror(self, news: News, spawn: Callable[[Job], None]) -> Mirror:
         streams = Streams(spawn, lambda: None)
-        return Mirror(self._directory, self.target, streams, news, self.skipped)
+        return Mirror(self.directory, self.target, streams, news, self.skipped)
 
 
 class AnothersNews(NoNews):
