@@ -65,8 +65,11 @@ def follow(
     work: tuple[str, Path, *tuple[int, ...]],
     holds: Callable[[], float | None],
     changes: Callable[[], int],
+    quiet: float = _QUIET,
 ) -> Followed:
     """Run a load; return when `holds` had a time at which all was there, or `changes` was at rest.
+
+    At rest is what has not changed for `quiet` seconds.
 
     Whether it is equal is not asked before the writer is done: it cannot be, and each look takes
     time of the processors that the writer and the contender need.
@@ -77,7 +80,7 @@ def follow(
         while (equal := holds()) is None:
             if (count := changes()) != counted:
                 counted, changed = count, time.time()
-            if time.time() - max(changed, written) > _QUIET:
+            if time.time() - max(changed, written) > quiet:
                 break
             time.sleep(_LOOK)
     return Followed(written - began, equal and equal - began, (equal or changed) - began)

@@ -127,10 +127,15 @@ def serving(directory: Path) -> Iterator[Server]:
         yield server
 
 
-def until(probe: Callable[[], object], deadline: float = DEADLINE, pause: float = 0.005) -> None:
+def until(
+    probe: Callable[[], object],
+    deadline: float = DEADLINE,
+    pause: float = 0.005,
+    what: str = "what was waited for",
+) -> None:
     """Call `probe` until what it returns is true; raise BenchmarkError after `deadline` seconds."""
     end = time.monotonic() + deadline
     while not probe():
         if time.monotonic() > end:
-            raise BenchmarkError(f"what was waited for did not come within {deadline:.0f} s")
+            raise BenchmarkError(f"{what} did not come within {deadline:.0f} s")
         time.sleep(pause)

@@ -1,0 +1,58 @@
+"""How each thing is measured that trees alone have. Times are in seconds."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.mirror import measures
+from benchmarks.mirror.contenders import Contender
+from benchmarks.mirror.results import Followed
+from benchmarks.mirror.server import until
+from benchmarks.trees.contenders import LSYNCD, mirrored
+from benchmarks.trees.results import Tree
+
+_SETTLE = 0.5  # after which all has been sent that belongs to what is visible
+_QUIET = 3.0  # without a change after which none is to come ...
+_QUIET_RSYNC = 60.0  # ... and while rsync looks for what it has to copy, in a long list
+# As in server.py, of the files of `load.write` in one directory.
+_NAMED = """
+for number = tonumber(ARGV[2]) - 1, 0, -1 do
+  local key = string.format("%s/%07d", ARGV[1], number)
+  if redis.call("STRLEN", key) ~= tonumber(ARGV[3]) then return false end
+end
+return redis.call("TIME")
+"""
+
+
+def follow_burst(contender: Contender, tree: Tree) -> Followed:
+    """Write a tree; return when it was mirrored, or the contender at rest."""
+    copy = mirrored(contender)
+    return measures.follow(
+        ("tree", contender.root, tree.files, tree.each),
+        lambda: copy.holds(tree.files, tree.each),
+        copy.changes,
+        _QUIET_RSYNC if contender.kind == LSYNCD else _QUIET,
+    )
+
+
+def rename(contender: Contender, old: str, new: str, files: int, size: int) -> tuple[float, int]:
+    """Rename a directory; return how long it was until the last file had its new key.
+
+    And how many bytes the server got meanwhile, of all its clients; some hundred of them are
+    those of each look at whether the keys are there.
+    """
+    server, root = contender.server, contender.root
+    named = server.client.register_script(_NAMED)
+    seen: list[list[bytes]] = []
+
+    def came() -> bool:
+        answer = named(args=[new, files, size])
+        seen.extend([answer] if answer else [])
+        return bool(answer)
+
+    before, began = server.received(), time.time()
+    (root / old).rename(root / new)
+    until(came)
+    time.sleep(_SETTLE)
+    seconds, microseconds = map(int, seen[0])
+    return seconds + microseconds / 1e6 - began, server.received() - before
