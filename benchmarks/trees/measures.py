@@ -52,7 +52,7 @@ def rename(contender: Contender, old: str, new: str, files: int, size: int) -> t
 
     before, began = server.received(), time.time()
     (root / old).rename(root / new)
-    until(came)
+    until(came, what="a renamed directory's files by their new names")
     time.sleep(_SETTLE)
     seconds, microseconds = map(int, seen[0])
     return seconds + microseconds / 1e6 - began, server.received() - before

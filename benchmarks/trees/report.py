@@ -100,8 +100,7 @@ def _walks(walks: Walks) -> Iterator[str]:
         "first reconcile": median(walks.first),
         "restart": median(walks.restart),
     }
-    yield "#### A tree that is there before"
-    yield f"{walks.tree}.".capitalize()
+    yield f"#### {walks.tree} that are there before"
     yield table(
         ("program", "s", "files/s", f"rate : {_WALK}'s"),
         (
@@ -135,7 +134,7 @@ def _bursts(tree: Tree, results: Results) -> Iterator[str]:
     if results.left_out:
         yield f"Not installed, and left out: {', '.join(results.left_out)}."
     yield bar_chart(
-        f"Of {tree} in a burst, right in the end",
+        f"A burst of {tree}: files right in the end",
         "files",
         {
             name: median([each.compared.right for each in bursts])

@@ -24,7 +24,7 @@ from benchmarks.trees.contenders import LSYNCD, PEERS, TREE, WATCHMAN, get_ready
 from benchmarks.trees.results import Memory, Renames, Results, Tree, Walks
 
 DEPTH = 10  # directories above the deepest file
-FLAT, TOP, DEEP = "flat, without SYNC_TREE", "in a tree, at its top", f"in a tree, at depth {DEPTH}"
+FLAT, TOP, DEEP = "flat, without SYNC_TREE", "at the top of a tree", f"at depth {DEPTH} in a tree"
 _OLD, _NEW = "old", "new"
 _LARGER = 1 << 10  # bytes of a file that is renamed: more than a name and an entry take
 _RANGE = 1_000_000  # numbers of files for each place
@@ -63,7 +63,7 @@ FULL = Plan(
     walk=Tree(1_000_000, 100),
     walks=3,
     burst=Tree(100_000, 10),
-    bursts={TREE: 5, **dict.fromkeys(PEERS, 1)},
+    bursts={TREE: 5, **dict.fromkeys(PEERS, 3)},
     beside=Tree(10_000, 10),
     samples=2_000,
     block=20,
