@@ -2,8 +2,9 @@
 
 volumes  mdvp beside the engine's own driver and rclone's
 mirror   mdvp-sync beside an inotifywait loop, a watchdog script, and what is possible at all
+trees    mdvp-sync with whole trees beside an inotifywait script, watchdog, watchman and lsyncd
 
-`scripts/bench.sh volumes|mirror` runs one and writes its tables into docs/benchmarks.md.
+`scripts/bench.sh volumes|mirror|trees` runs one and writes its tables into docs/benchmarks.md.
 """
 
 from pathlib import Path

@@ -10,6 +10,8 @@ from benchmarks import REPOSITORY, BenchmarkError
 from benchmarks.mirror import report as mirror_report
 from benchmarks.mirror import run as mirror
 from benchmarks.report import Report, into_page, save
+from benchmarks.trees import report as trees_report
+from benchmarks.trees import run as trees
 from benchmarks.volumes import report as volumes_report
 from benchmarks.volumes import run as volumes
 
@@ -22,15 +24,18 @@ def main() -> int:
 
     An aim that was missed is a result like any other. A wrong result of ours is none: 1, too.
     """
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.what != "trees" and _is_part(options):
+        parser.error("--only and --share are for trees")
     into_page(_PAGE.read_text(), options.what, "")  # if it has no place for them, say so now
     try:
-        report = _BENCHMARKS[options.what](options.quick)
+        report = _BENCHMARKS[options.what](options)
     except (EngineError, BenchmarkError) as error:
         _say(f"the benchmarks cannot go on: {error}")
         return 1
     save(report, options.json or _BUILD / f"benchmarks-{options.what}.json")
-    if options.quick or report.wrong:
+    if options.quick or _is_part(options) or report.wrong:
         print(report.markdown)
     else:
         _PAGE.write_text(into_page(_PAGE.read_text(), options.what, report.markdown))
@@ -44,17 +49,27 @@ def main() -> int:
     return 1 if report.wrong else 0
 
 
-def _volumes(quick: bool) -> Report:
+def _volumes(options: argparse.Namespace) -> Report:
     with PrivateEngine() as engine:
-        plan = volumes.QUICK if quick else volumes.FULL
+        plan = volumes.QUICK if options.quick else volumes.FULL
         return volumes_report.report(volumes.run(engine, plan, _say))
 
 
-def _mirror(quick: bool) -> Report:
-    return mirror_report.report(mirror.run(mirror.QUICK if quick else mirror.FULL, _say))
+def _mirror(options: argparse.Namespace) -> Report:
+    plan = mirror.QUICK if options.quick else mirror.FULL
+    return mirror_report.report(mirror.run(plan, _say))
 
 
-_BENCHMARKS = {"volumes": _volumes, "mirror": _mirror}
+def _trees(options: argparse.Namespace) -> Report:
+    plan = (trees.QUICK if options.quick else trees.FULL).scaled(options.share)
+    return trees_report.report(trees.run(plan, options.only, _say))
+
+
+def _is_part(options: argparse.Namespace) -> bool:
+    return bool(set(options.only) != set(trees.PARTS) or options.share != 1)
+
+
+_BENCHMARKS = {"volumes": _volumes, "mirror": _mirror, "trees": _trees}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,12 +77,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         choices=list(_BENCHMARKS),
-        help="volumes: mdvp, local and rclone; mirror: mdvp-sync, watchdog and inotifywait",
+        help="volumes: mdvp, local and rclone; mirror: mdvp-sync, watchdog and inotifywait; "
+        "trees: mdvp-sync, watchdog, inotifywait, watchman and lsyncd",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
         help="little of everything, and print the tables: shows that all works, not how fast",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(trees.PARTS),
+        default=list(trees.PARTS),
+        metavar="PART",
+        help=f"of trees these parts alone, printed: {', '.join(trees.PARTS)}",
+    )
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of trees this share of the files, printed: 0.1"
     )
     parser.add_argument("--json", type=Path, help="where (build/benchmarks-WHAT.json)")
     return parser

@@ -6,6 +6,7 @@ What the benchmarks share of it; each has a report of its own results.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 MB = 1_000_000
@@ -37,6 +38,13 @@ def at_most(text: str, measured: float, limit: float, unit: str, basis: str = ""
     missed = f"by {rounded(measured - limit)} {unit}" if measured >= limit else ""
     shown = f"{rounded(measured)} {unit}"
     return Aim(text, f"{shown} ({basis})" if basis else shown, missed)
+
+
+def ratio(text: str, measured: float, basis: float, limit: float, unit: str) -> Aim:
+    """Compare a figure with another one, of which it is to be less than `limit` times."""
+    of = f"{rounded(measured)} : {rounded(basis)} {unit}"
+    # On a busy machine a contender can have a file before its writer gets to close it.
+    return at_most(text, measured / basis if basis else inf, limit, "times", of)
 
 
 def aims_table(aims: Iterable[Aim]) -> str:

@@ -47,6 +47,13 @@ need_for_bench_mirror() { # which needs no engine
   need inotifywait=inotify-tools
 }
 
+need_for_bench_trees() {
+  need_for_bench_mirror
+  need lsyncd=lsyncd
+  # Not every Debian has it (whose packages are known by now); where it is not, it is left out.
+  ! apt-cache show watchman >/dev/null 2>&1 || need watchman=watchman
+}
+
 need_venv() {
   local stamp=.venv/stamp wanted
   [ "$PYTHON" != python3 ] || need python3=python3
@@ -112,6 +119,7 @@ case $part in
   bench) # by way of scripts/bench.sh
     case ${1:-} in
       mirror) need_for_bench_mirror ;;
+      trees) need_for_bench_trees ;;
       *) need_for_e2e ;;
     esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"

@@ -20,6 +20,8 @@ from benchmarks.mirror.server import Server, until
 
 _HERE = Path(__file__).parent
 _NS = 1e-9
+_EQUALS = " equals "  # mdvp-sync's log has this when all is as in the directory
+_PATIENCE = 600.0  # seconds, for the longest reconcile
 _SAID = 2_000  # characters of its output that a message has
 
 
@@ -70,6 +72,10 @@ class Contender:
             said = self.log.read_text(errors="replace")[-_SAID:]
             raise BenchmarkError(f"{self.kind.name} ended by itself: {said}")
         return words in self.log.read_text(errors="replace")
+
+    def until_equal(self) -> None:
+        """Wait until it, which is mdvp-sync, says that Redis equals the directory."""
+        until(lambda: self.says(_EQUALS), _PATIENCE)
 
     def get_ready(self) -> None:
         """Wait until it follows what happens: until a file comes, and goes."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -21,10 +22,10 @@ _LOOK = 0.01  # between two looks at a burst
 _QUIET = 3.0  # without a change in Redis after which none is to come
 
 
-def until_visible(contender: Contender, monitor: Monitor, number: int) -> float:
+def until_visible(contender: Contender, monitor: Monitor, number: int, below: str = "") -> float:
     """Close a new file; return how long it was from then on until Redis had its content."""
-    content = value(number)
-    descriptor = os.open(contender.root / name(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    content, path = value(number), contender.root / below / name(number)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     os.write(descriptor, content)
     began = time.time()
     os.close(descriptor)
@@ -55,18 +56,31 @@ def _done(monitor: Monitor, *words: str) -> float:
 
 
 def follow_burst(contender: Contender, files: int) -> Followed:
-    """Write so many files; return when Redis was equal to the directory, or at rest.
+    """Write so many files; return when Redis was equal to the directory, or at rest."""
+    server = contender.server
+    return follow(("write", contender.root, files), lambda: server.holds(files), server.changes)
+
+
+def follow(
+    work: tuple[str, Path, *tuple[int, ...]],
+    holds: Callable[[], float | None],
+    changes: Callable[[], int],
+    quiet: float = _QUIET,
+) -> Followed:
+    """Run a load; return when `holds` had a time at which all was there, or `changes` was at rest.
+
+    At rest is what has not changed for `quiet` seconds.
 
     Whether it is equal is not asked before the writer is done: it cannot be, and each look takes
     time of the processors that the writer and the contender need.
     """
-    server, counted, changed = contender.server, -1, 0.0
-    with _loading("write", contender.root, files) as writer:
+    counted, changed = -1, 0.0
+    with _loading(*work) as writer:
         began, written = _times(writer)
-        while (equal := server.holds(files)) is None:
-            if (count := server.changes()) != counted:
+        while (equal := holds()) is None:
+            if (count := changes()) != counted:
                 counted, changed = count, time.time()
-            if time.time() - max(changed, written) > _QUIET:
+            if time.time() - max(changed, written) > quiet:
                 break
             time.sleep(_LOOK)
     return Followed(written - began, equal and equal - began, (equal or changed) - began)
@@ -126,15 +140,15 @@ def write_protocol(path: Path, files: int) -> None:
             commands.write(b"$%d\r\n%b\r\n" % (len(content), content))
 
 
-def load(work: str, root: Path, amount: int) -> tuple[float, float]:
+def load(work: str, root: Path, *amounts: int) -> tuple[float, float]:
     """Run a load of load.py to its end; return when it began and ended, in time()'s clock."""
-    with _loading(work, root, amount) as process:
+    with _loading(work, root, *amounts) as process:
         return _times(process)
 
 
-def _loading(work: str, root: Path, amount: int) -> subprocess.Popen[str]:
+def _loading(work: str, root: Path, *amounts: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        (sys.executable, "-m", "benchmarks.mirror.load", work, str(root), str(amount)),
+        (sys.executable, "-m", "benchmarks.mirror.load", work, str(root), *map(str, amounts)),
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,

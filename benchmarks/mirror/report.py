@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from math import inf
 
 from benchmarks.mirror.contenders import INOTIFYWAIT, SYNC, WATCHDOG
-from benchmarks.mirror.results import Burst, Comparison, Results
-from benchmarks.report import MB, Aim, Report, aims_table, at_most, bar_chart, rounded, table
+from benchmarks.mirror.results import Burst, Compared, Comparison, Results
+from benchmarks.report import MB, Aim, Report, aims_table, at_most, bar_chart, ratio, rounded, table
 from benchmarks.samples import median, percentile
 
 _READ, _PIPED = "read-only loop", "redis-cli --pipe"
@@ -19,7 +18,9 @@ _NOTHING_MOVED = 10_000  # bytes: what a few commands and answers take, and no f
 
 def report(results: Results) -> Report:
     """Return all that there is to say about one run."""
-    return Report(aims(results), markdown(results), document(results), list(_wrong(results)))
+    return Report(
+        aims(results), markdown(results), document(results), list(wrongs(results.compared))
+    )
 
 
 def aims(results: Results) -> list[Aim]:
@@ -30,7 +31,7 @@ def aims(results: Results) -> list[Aim]:
         *_scan_aims(results),
         *_single_file_aims(results),
         *_frugality_aims(results),
-        _right_aim(results),
+        right_aim(results.compared),
     ]
 
 
@@ -40,8 +41,8 @@ def _visible_aims(results: Results) -> Iterator[Aim]:
     ours = p50[SYNC.name]
     text = "one file closed until it is visible, p50, in at most"
     for other, limit, words in ((WATCHDOG, 1 / 2, "1/2"), (INOTIFYWAIT, 1 / 15, "1/15")):
-        yield _ratio(f"{text} {words} of the {other.name}'s", ours, p50[other.name], limit, "ms")
-    yield _ratio("the same, p99 within 3 times p50", p99, ours, 3, "ms")
+        yield ratio(f"{text} {words} of the {other.name}'s", ours, p50[other.name], limit, "ms")
+    yield ratio("the same, p99 within 3 times p50", p99, ours, 3, "ms")
 
 
 def _burst_aims(results: Results) -> Iterator[Aim]:
@@ -54,20 +55,20 @@ def _burst_aims(results: Results) -> Iterator[Aim]:
         f"{missing} times" if missing else "",
     )
     text = f"{files}: equal in at most 2 times what the writer alone takes"
-    if (equal := _equal(bursts)) is None:
+    if (equal := equal_after(bursts)) is None:
         yield Aim(text, "never equal", "it was never equal")
     else:
-        yield _ratio(text, equal, median(results.writer), 2, "s")
+        yield ratio(text, equal, median(results.writer), 2, "s")
 
 
 def _scan_aims(results: Results) -> Iterator[Aim]:
     for files, scan in results.scans.items():
         text = f"first reconcile of {files:,} files in at most 2 times the {_READ}'s time"
-        yield _ratio(text, median(scan.first), median(scan.read), 2, "s")
+        yield ratio(text, median(scan.first), median(scan.read), 2, "s")
     most = max(results.scans)
     scan = results.scans[most]
     text = f"restart with {most:,} files in at most 1/3 of the first reconcile's time"
-    yield _ratio(text, median(scan.restart), median(scan.first), 1 / 3, "s")
+    yield ratio(text, median(scan.restart), median(scan.first), 1 / 3, "s")
 
 
 def _single_file_aims(results: Results) -> Iterator[Aim]:
@@ -89,9 +90,10 @@ def _frugality_aims(results: Results) -> Iterator[Aim]:
         yield at_most(f"under 100 MB resident while {load}", peak / MB, 100, "MB")
 
 
-def _right_aim(results: Results) -> Aim:
-    wrong = list(_wrong(results))
-    checks = sum(name == SYNC.name for _, name, _ in results.compared)
+def right_aim(compared: Sequence[Compared]) -> Aim:
+    """Compare how often mdvp-sync was right with always."""
+    wrong = list(wrongs(compared))
+    checks = sum(name == SYNC.name for _, name, _ in compared)
     return Aim(
         "every value right after each of these",
         f"{checks - len(wrong)} of {checks} times",
@@ -99,14 +101,9 @@ def _right_aim(results: Results) -> Aim:
     )
 
 
-def _ratio(text: str, measured: float, basis: float, limit: float, unit: str) -> Aim:
-    of = f"{rounded(measured)} : {rounded(basis)} {unit}"
-    # On a busy machine a contender can have a file before its writer gets to close it.
-    return at_most(text, measured / basis if basis else inf, limit, "times", of)
-
-
-def _wrong(results: Results) -> Iterator[str]:
-    for measure, name, found in results.compared:
+def wrongs(compared: Iterable[Compared]) -> Iterator[str]:
+    """Yield what mdvp-sync did wrong."""
+    for measure, name, found in compared:
         if name == SYNC.name and not found.equal:
             yield (
                 f"{measure}: of {found.files:,} files {found.right:,} are right in Redis, "
@@ -123,7 +120,7 @@ def markdown(results: Results) -> str:
             "#### Aims",
             aims_table(aims(results)),
             "#### One file closed until its content is visible",
-            _visible(results),
+            visible_table("program", results.visible),
             bar_chart(
                 "One file closed until its content is visible, p50",
                 "ms",
@@ -150,21 +147,22 @@ def markdown(results: Results) -> str:
             _frugality(results),
             "#### Whether it was right",
             "After each measure every file was compared with its key.",
-            _compared(results),
+            compared_table(results.compared),
         ]
     )
 
 
-def _visible(results: Results) -> str:
+def visible_table(what: str, visible: Mapping[str, Sequence[float]]) -> str:
+    """Return how long it took until single files were visible as a table, one line for each."""
     return table(
-        ("program", "p50, ms", "p99, ms", "most, ms", "samples"),
+        (what, "p50, ms", "p99, ms", "most, ms", "samples"),
         (
             (
                 name,
                 *(rounded(percentile(samples, percent) * 1e3) for percent in (50, 99, 100)),
                 f"{len(samples):,}",
             )
-            for name, samples in results.visible.items()
+            for name, samples in visible.items()
         ),
     )
 
@@ -173,7 +171,7 @@ def _bursts(results: Results) -> str:
     alone = median(results.writer)
 
     def row(name: str, bursts: Sequence[Burst]) -> Sequence[str]:
-        equal = _equal(bursts)
+        equal = equal_after(bursts)
         return (
             name,
             f"{median([burst.followed.written for burst in bursts]):.2f}",
@@ -198,7 +196,7 @@ def _bursts(results: Results) -> str:
     )
 
 
-def _equal(bursts: Sequence[Burst]) -> float | None:
+def equal_after(bursts: Sequence[Burst]) -> float | None:
     """Return the median of the times until equal; None when there was a burst that never was."""
     times = [burst.followed.equal for burst in bursts if burst.followed.equal is not None]
     return median(times) if len(times) == len(bursts) else None
@@ -275,11 +273,13 @@ def _frugality(results: Results) -> str:
     return f"{idle}\n\n{peaks}\n\nThe start of {SYNC.name} with no files takes {start} s."
 
 
-def _compared(results: Results) -> str:
+def compared_table(compared: Sequence[Compared]) -> str:
+    """Return what all comparisons found as a table."""
+
     def rows() -> Iterator[Sequence[str]]:
         # In the order in which they came; a measure's repeats came one after the other.
         for (measure, name), group in groupby(
-            sorted(results.compared, key=lambda each: _order(results, each)),
+            sorted(compared, key=lambda each: _order(compared, each)),
             key=lambda each: each[:2],
         ):
             found = [each[2] for each in group]
@@ -290,8 +290,8 @@ def _compared(results: Results) -> str:
     return table(("after", "program", "equal", "least of the times"), rows())
 
 
-def _order(results: Results, each: tuple[str, str, Comparison]) -> int:
-    return next(i for i, other in enumerate(results.compared) if other[:2] == each[:2])
+def _order(compared: Sequence[Compared], each: Compared) -> int:
+    return next(i for i, other in enumerate(compared) if other[:2] == each[:2])
 
 
 def _keys(found: Comparison) -> str:
@@ -307,16 +307,23 @@ def _mb(size: int) -> str:
 
 def document(results: Results) -> Mapping[str, object]:
     """Return all results for JSON; of the many samples of one file, percentiles."""
-    spread = {
-        name: {
-            "samples": len(samples),
-            "p50": percentile(samples, 50),
-            "p99": percentile(samples, 99),
-        }
-        for name, samples in results.visible.items()
+    visible = {name: spread(samples) for name, samples in results.visible.items()}
+    compared = compared_document(results.compared)
+    return {**asdict(results), "visible": visible, "compared": compared}
+
+
+def spread(samples: Sequence[float]) -> Mapping[str, float]:
+    """Return percentiles of many samples for JSON."""
+    return {
+        "samples": len(samples),
+        "p50": percentile(samples, 50),
+        "p99": percentile(samples, 99),
     }
-    compared = [
+
+
+def compared_document(compared: Iterable[Compared]) -> Sequence[Mapping[str, object]]:
+    """Return what all comparisons found for JSON."""
+    return [
         {"after": measure, "contender": name, **asdict(found), "equal": found.equal}
-        for measure, name, found in results.compared
+        for measure, name, found in compared
     ]
-    return {**asdict(results), "visible": spread, "compared": compared}

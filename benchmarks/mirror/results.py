@@ -20,6 +20,9 @@ class Comparison:
         return self.right == self.files and not self.extra
 
 
+Compared = tuple[str, str, Comparison]  # after which measure, of which contender
+
+
 @dataclass(frozen=True, slots=True)
 class Followed:
     """When a burst was followed. After this time from the beginning of its writer, ..."""
@@ -83,4 +86,4 @@ class Results:
     renames: list[float] = field(default_factory=list)  # from rename(2) until it was done in Redis
     moved: list[int] = field(default_factory=list)  # bytes that the server got for it
     peaks: dict[str, int] = field(default_factory=dict)  # mdvp-sync's resident memory, by load
-    compared: list[tuple[str, str, Comparison]] = field(default_factory=list)  # when, contender
+    compared: list[Compared] = field(default_factory=list)

@@ -9,8 +9,6 @@ measured one after the other.
 from __future__ import annotations
 
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +16,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import BenchmarkError
 from benchmarks.machine import describe, output
 from benchmarks.mirror import measures
 from benchmarks.mirror.contenders import (
@@ -31,15 +28,13 @@ from benchmarks.mirror.contenders import (
     contending,
 )
 from benchmarks.mirror.load import LARGE
+from benchmarks.mirror.place import FILE_NEEDS, directory, place
 from benchmarks.mirror.results import Burst, Comparison, Idle, Results, Scan
-from benchmarks.mirror.server import Server, serving, until
+from benchmarks.mirror.server import Server, serving
 from benchmarks.report import MB
 
-_EQUALS = " equals "  # mdvp-sync's log has this when all is as in the directory
-_PATIENCE = 600.0  # seconds, for the longest reconcile
 _OTHER = "renamed"
 _PAUSE = 0.005  # seconds after which all are idle again when a file has come
-_FILE_NEEDS = 6 << 10  # bytes of memory: a page, an inode and a name, and the same in Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +84,14 @@ QUICK = Plan(
 
 def run(plan: Plan, say: Callable[[str], None]) -> Results:
     """Measure all there is in `plan`; tell with `say` what is going on."""
-    place = _place(max(plan.scans) * _FILE_NEEDS)
-    try:
-        run = _Run(plan, place, say)
-        run.results.machine = describe(*_programs(place))
+    with place(max(plan.scans) * FILE_NEEDS) as here:
+        run = _Run(plan, here, say)
+        run.results.machine = describe(*programs(here))
         run.one_by_one()
         run.bursts()
         run.scans()
         run.rewrites()
         run.memory()
-    finally:
-        shutil.rmtree(place)
     return run.results
 
 
@@ -143,7 +135,7 @@ class _Run:
         for kind, times in self._plan.bursts.items():
             for number in range(times):
                 self._say(f"a burst of {files:,} files: {kind.name}, {number + 1}")
-                with self._directory() as unwatched:
+                with directory(self._place) as unwatched:
                     began, written = measures.load("write", unwatched, files)
                 self.results.writer.append(written - began)
                 with self._ready(kind) as contender:
@@ -176,12 +168,12 @@ class _Run:
 
     def scans(self) -> None:
         """Measure how files are read that are there before, by mdvp-sync and at best."""
-        with self._directory() as root:
+        with directory(self._place) as root:
             for _ in range(self._plan.repeats):
                 with serving(root.parent) as server:
                     self.results.empty_start.append(self._start(root, server, "start, no files"))
         for files, times in self._plan.scans.items():
-            with self._directory() as root:
+            with directory(self._place) as root:
                 self._say(f"making {files:,} files")
                 measures.load("write", root, files)
                 protocol = root.with_name("protocol")
@@ -205,7 +197,7 @@ class _Run:
         """Start mdvp-sync; return how long it was until it said that Redis equals the directory."""
         began = time.perf_counter()
         with contending(SYNC, root, server) as contender:
-            until(lambda: contender.says(_EQUALS), _PATIENCE)
+            contender.until_equal()
             took = time.perf_counter() - began
             self._compare(what, contender)
         return took
@@ -223,22 +215,12 @@ class _Run:
     def _ready(self, kind: Kind) -> Iterator[Contender]:
         """Run a contender that follows what happens in a new directory of its own."""
         with (
-            self._directory() as root,
+            directory(self._place) as root,
             serving(root.parent) as server,
             contending(kind, root, server) as contender,
         ):
             contender.get_ready()
             yield contender
-
-    @contextmanager
-    def _directory(self) -> Iterator[Path]:
-        """Make a directory that is in another, for what else is needed; remove both."""
-        outer = Path(tempfile.mkdtemp(dir=self._place))
-        (outer / "root").mkdir()
-        try:
-            yield outer / "root"
-        finally:
-            shutil.rmtree(outer)
 
     def _compare(self, measure: str, contender: Contender) -> Comparison:
         compared = contender.server.compared(contender.root)
@@ -246,22 +228,11 @@ class _Run:
         return compared
 
 
-def _place(room: int) -> Path:
-    """Make a directory with so many bytes of room, in memory if there is any."""
-    for parent in (Path("/dev/shm"), Path(tempfile.gettempdir())):  # noqa: S108
-        if parent.is_dir() and shutil.disk_usage(parent).free > room:
-            return Path(tempfile.mkdtemp(prefix="mirror-", dir=parent))
-    raise BenchmarkError(
-        f"there is no room for the files: make {room / MB:,.0f} MB free in /dev/shm, or set TMPDIR "
-        "to a directory that has as much"
-    )
-
-
-def _programs(place: Path) -> list[str]:
+def programs(here: Path) -> list[str]:
     """Say which programs took part, and on what."""
     queue = Path("/proc/sys/fs/inotify/max_queued_events").read_text().strip()
     return [
-        f"files on {output('stat', '--file-system', '--format=%T', str(place)).strip()}",
+        f"files on {output('stat', '--file-system', '--format=%T', str(here)).strip()}",
         f"{int(queue):,} events in an inotify queue",
         f"Redis {output('redis-server', '--version').partition('v=')[2].split()[0]}",
         f"Python {platform.python_version()}",

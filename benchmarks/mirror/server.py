@@ -17,7 +17,7 @@ from redis.client import Monitor
 from support import running
 
 from benchmarks import BenchmarkError
-from benchmarks.mirror.load import SIZE
+from benchmarks.mirror.load import BRANCHES, SIZE
 from benchmarks.mirror.results import Comparison
 
 DEADLINE = 60.0  # seconds; far more than anything takes
@@ -25,10 +25,17 @@ _PAGE = 1_000  # names
 # One script, so that the answer is of one instant, which it gives in the clock of time(2). It ends
 # at once while there are files to come, and takes nothing of the time that they need.
 _HOLDS = f"""
-if redis.call("DBSIZE") < tonumber(ARGV[1]) then return false end
-for number = tonumber(ARGV[1]) - 1, 0, -1 do
+local files, each = tonumber(ARGV[1]), tonumber(ARGV[2])
+if redis.call("DBSIZE") < files then return false end
+for number = files - 1, 0, -1 do
   local name = string.format("%07d", number)
-  if redis.call("GET", name) ~= string.rep(name, {SIZE}):sub(1, {SIZE}) then return false end
+  local key = name
+  if each > 0 then
+    local branch = math.floor(number / each)
+    local above = math.floor(branch / {BRANCHES})
+    key = string.format("%04d/%02d/%s", above, branch % {BRANCHES}, name)
+  end
+  if redis.call("GET", key) ~= string.rep(name, {SIZE}):sub(1, {SIZE}) then return false end
 end
 return redis.call("TIME")
 """
@@ -58,6 +65,11 @@ class Server:
         """Return what tells of all its commands from when it is entered on."""
         return self.client.monitor()  # type: ignore[no-untyped-call,no-any-return]
 
+    def value(self, key: str) -> bytes | None:
+        """Return the value of a key; None if there is none."""
+        held = self.client.get(key)
+        return held if isinstance(held, bytes) else None  # it is: nothing is decoded here
+
     def changes(self) -> int:
         """Return how often data was changed since the server started."""
         return int(self.client.info("persistence")["rdb_changes_since_last_save"])
@@ -70,18 +82,19 @@ class Server:
         """Return how many bytes its clients have sent it."""
         return int(self.client.info("stats")["total_net_input_bytes"])
 
-    def holds(self, files: int) -> float | None:
-        """Return when it was seen to hold all files that `load.write` writes; None if it does not.
+    def holds(self, files: int, each: int = 0) -> float | None:
+        """Return when it was seen to hold all files that a load writes; None if it does not.
 
-        In seconds since the epoch.
+        In seconds since the epoch. The load is `load.tree` if it has so many files in `each`
+        branch, and else `load.write`.
         """
-        answer = self._holds(args=[files])
+        answer = self._holds(args=[files, each])
         return answer and int(answer[0]) + int(answer[1]) / 1e6
 
     def compared(self, root: Path) -> Comparison:
-        """Compare all keys with the files in `root`, but for those that no file can have."""
+        """Compare all keys but those that no file can have with the files in and below `root`."""
         right = wrong = 0
-        names = os.listdir(os.fsencode(root))
+        names = list(files_in(root))
         for start in range(0, len(names), _PAGE):
             page = names[start : start + _PAGE]
             for name, held in zip(page, self.client.mget(page), strict=True):
@@ -91,6 +104,14 @@ class Server:
         ours = sum(1 for _ in self.client.scan_iter(match="/*", count=100_000))
         extra = self.client.dbsize() - ours - right - wrong
         return Comparison(len(names), right, wrong, extra)
+
+
+def files_in(root: Path) -> Iterator[bytes]:
+    """Yield the path of each file in and below `root`, without that of `root` itself."""
+    top = os.fsencode(root) + b"/"
+    for where, _, names in os.walk(top):
+        below = where.removeprefix(top)
+        yield from (below + b"/" + name for name in names) if below else names
 
 
 @contextmanager
@@ -106,10 +127,15 @@ def serving(directory: Path) -> Iterator[Server]:
         yield server
 
 
-def until(probe: Callable[[], object], deadline: float = DEADLINE, pause: float = 0.005) -> None:
+def until(
+    probe: Callable[[], object],
+    deadline: float = DEADLINE,
+    pause: float = 0.005,
+    what: str = "what was waited for",
+) -> None:
     """Call `probe` until what it returns is true; raise BenchmarkError after `deadline` seconds."""
     end = time.monotonic() + deadline
     while not probe():
         if time.monotonic() > end:
-            raise BenchmarkError(f"what was waited for did not come within {deadline:.0f} s")
+            raise BenchmarkError(f"{what} did not come within {deadline:.0f} s")
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""A mirror with watchdog, as people write it: watchdog_script.py DIRECTORY REDIS-SOCKET."""
+"""A mirror with watchdog, as people write it: watchdog_script.py DIRECTORY SOCKET [--recursive]."""
 
 import os
 import sys
@@ -12,8 +12,9 @@ from watchdog.observers import Observer
 class Mirror(FileSystemEventHandler):
     """Does in Redis at once what an event says."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        """Mirror to the server of `client`."""
+    def __init__(self, directory: str, client: redis.Redis) -> None:
+        """Mirror a directory to the server of `client`."""
+        self._above = directory + "/"
         self._redis = client
 
     def on_created(self, event: FileSystemEvent) -> None:
@@ -30,7 +31,7 @@ class Mirror(FileSystemEventHandler):
 
     def on_deleted(self, event: FileSystemEvent) -> None:
         """Delete the key of a file."""
-        self._redis.delete(name_of(event.src_path))
+        self._redis.delete(self._key(event.src_path))
 
     def on_moved(self, event: FileSystemEvent) -> None:
         """Set the key that a file has from now on, in place of the one that it had."""
@@ -42,19 +43,18 @@ class Mirror(FileSystemEventHandler):
             content = Path(os.fsdecode(path)).read_bytes()
         except (FileNotFoundError, IsADirectoryError):
             return
-        self._redis.set(name_of(path), content)
+        self._redis.set(self._key(path), content)
 
-
-def name_of(path: bytes | str) -> str:
-    """Return the key of the file at `path`."""
-    return Path(os.fsdecode(path)).name
+    def _key(self, path: bytes | str) -> str:
+        return os.fsdecode(path).removeprefix(self._above)
 
 
 def main() -> None:
     """Mirror until the process is ended."""
-    directory, socket = sys.argv[1:]
+    directory, socket, *more = sys.argv[1:]
     observer = Observer()
-    observer.schedule(Mirror(redis.Redis(unix_socket_path=socket)), directory)
+    mirror = Mirror(directory, redis.Redis(unix_socket_path=socket))
+    observer.schedule(mirror, directory, recursive="--recursive" in more)
     observer.start()
     observer.join()
 
