@@ -486,6 +486,10 @@ class Target:
                 yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
             else:
                 yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
+        if kind is Confirm:  # the names are there, and as large as they were
+            entries = self.format.encode_all([each.signature for each in commands])
+            yield from self._put_entries([each.name for each in commands], entries)
+            return
         yield from self._entries(commands)
 
     def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
@@ -507,15 +511,15 @@ class Target:
 
     def _put(self, names: Sequence[bytes], entries: Sequence[bytes]) -> Iterator[Request]:
         """Yield what puts names and their entries in the records of their directories."""
-        if b"/" not in b"".join(names):
-            yield b"HSET", self._manifest, *chain.from_iterable(zip(names, entries, strict=True))
-            yield self._named(b"", names)
-            return
+        yield from self._put_entries(names, entries)
+        for place, some in _by_place(names).items():
+            yield self._named(place, some)
+
+    def _put_entries(self, names: Sequence[bytes], entries: Sequence[bytes]) -> Iterator[Request]:
         found = dict(zip(names, entries, strict=True))
         for place, some in _by_place(names).items():
             fields = ((name, found[place + name]) for name in some)
             yield b"HSET", self._manifest + _record(place), *chain.from_iterable(fields)
-            yield self._named(place, some)
 
     def _named(self, place: bytes, names: Sequence[bytes]) -> Request:
         fields = chain.from_iterable((name, b"") for name in names)
@@ -630,7 +634,9 @@ def _in_order(
 
 # Of the commands there are very many, and nearly all are Sets: what is done with each is little.
 def _names(commands: Sequence[Command], kinds: Collection[type]) -> list[bytes]:
-    """Return each name once that some commands of these kinds are about."""
+    """Return each name once whose entry some commands of these kinds may change in size."""
+    if set(kinds) == {Confirm}:
+        return []
     if Rename not in kinds:
         return list(dict.fromkeys([command[0] for command in commands]))
     names = (c[:2] if isinstance(c, Rename) else c[:1] for c in commands)
@@ -648,6 +654,6 @@ def _growth(commands: Sequence[Command], held: Mapping[bytes, Signature | None])
             after[command.name] = 0
         elif isinstance(command, Rename):
             after[command.new] = after.pop(command.old, 0)
-        else:
+        elif isinstance(command, Arrive):
             after[command.name] = command.signature.size
     return sum(after.values()) - sum(before.values())
