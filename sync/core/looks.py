@@ -10,15 +10,17 @@ from typing import NamedTuple
 from sync.core.changes import Appeared, Moved, PlaceChange, Vanished
 
 _ORIGINS_MAX = 4  # of a directory that moves on and on before it is looked into
+_TOGETHER = 200  # directories that are looked into together
 
 
 class Look(NamedTuple):
-    """A directory to look into, with all that is below.
+    """Directories to look into, with all that is below.
 
-    `origins` are the places at which it was, the last one first.
+    One that has moved is looked into by itself: `origins` are the places at which it was, the last
+    one first.
     """
 
-    place: bytes
+    places: tuple[bytes, ...]
     origins: tuple[bytes, ...] = ()
 
 
@@ -26,7 +28,7 @@ class Looks:
     """The directories that wait for a look, coalesced.
 
     Attributes:
-        current: the one that is being looked into; None when there is none, or when it has moved
+        current: those that are being looked into; None when there are none, or when one has moved
             since and what was begun is no use.
 
     """
@@ -53,15 +55,18 @@ class Looks:
                     self._move(old, new)
 
     def take(self) -> Look | None:
-        """Return the next that is to be looked into, which is the current one from now on."""
-        self.current = None
-        while self._there:
-            place = next(iter(self._there))
-            look = Look(place, self._there.pop(place))
+        """Return what is to be looked into next, and take note that it is the current look."""
+        places: list[bytes] = []
+        origins: tuple[bytes, ...] = ()
+        while self._there and len(places) < _TOGETHER and not origins:
+            place, origins = next(iter(self._there.items()))
+            if places and origins:
+                break  # by itself, the next time
+            del self._there[place]
             # What was not looked into yet is looked into as a whole.
-            if look.origins or not any(above in self._there for above in _above(place)):
-                self.current = look
-                break
+            if origins or not any(above in self._there for above in _above(place)):
+                places.append(place)
+        self.current = Look(tuple(places), origins) if places else None
         return self.current
 
     def take_gone(self, limit: int) -> list[bytes]:
@@ -83,14 +88,15 @@ class Looks:
 
     def _move(self, old: bytes, new: bytes) -> None:
         current = self.current
-        if current and current.place.startswith(old):
-            # What was begun is not ended, and may have moved some of it already.
+        if current and any(place.startswith(old) for place in current.places):
             self.current = None
-            self._there.setdefault(current.place, current.origins)  # another may be there by now
-            again = new + current.place[len(old) :]
-            self._there[again] = _bounded(current, again)
-        origins = self._origins(old)
-        self._there[new] = _bounded(Look(old, (*self._there.get(new, ()), *origins)), new)
+            for place in current.places:
+                # What was begun is not ended, and may have moved some of it already.
+                self._there.setdefault(place, current.origins)  # another may be there by now
+                if place.startswith(old):
+                    again = new + place[len(old) :]
+                    self._there[again] = _bounded(again, (place, *current.origins))
+        self._there[new] = _bounded(new, (old, *self._there.get(new, ()), *self._origins(old)))
         self._gone[old] = None
 
     def _origins(self, place: bytes) -> Iterator[bytes]:
@@ -100,10 +106,9 @@ class Looks:
                 yield origin + place[len(above) :]
 
 
-def _bounded(look: Look, now: bytes) -> tuple[bytes, ...]:
-    origins = dict.fromkeys((look.place, *look.origins))
-    origins.pop(now, None)
-    return tuple(origins)[:_ORIGINS_MAX]
+def _bounded(place: bytes, origins: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return origins of what is at a place by now, each once, and not too many."""
+    return tuple(each for each in dict.fromkeys(origins) if each != place)[:_ORIGINS_MAX]
 
 
 def _above(place: bytes) -> Iterator[bytes]:

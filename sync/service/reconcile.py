@@ -18,7 +18,7 @@ from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.stale import Stale
 
-_EVERYTHING = Look(b"")
+_EVERYTHING = Look((b"",))
 # What others give back after a while.
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -173,7 +173,7 @@ class Reconcile:
         """Yield what is listed, directory by directory, in parts; and which are listed then."""
         part: list[_Entry] = []
         ended: list[bytes] = []
-        places = [self._look.place]
+        places = [*reversed(self._look.places)]
         while places:
             place = places.pop()
             below: list[bytes] = []
@@ -280,7 +280,7 @@ class Reconcile:
     def _without_moved(self, names: Sequence[bytes]) -> Generator[Outcome, None, Sequence[bytes]]:
         """Have values moved from where a directory was before; return the names that got none."""
         for origin in self._look.origins:
-            at = len(self._look.place)
+            at = len(self._look.places[0])
             moves = {name: origin + name[at:] for name in names}
             missed = yield from self._mirror.move(moves, are_hints=True)
             names = [name for name in names if name in missed]

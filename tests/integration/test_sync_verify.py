@@ -177,7 +177,7 @@ DIFFERENCES = [
     "longer has 5 bytes on disk, 14 in Redis",
     "missing is missing in Redis",
     "now a directory is stale in Redis: it is a directory: not mirrored, only files directly in "
-    "{root} become keys",
+    "{root} become keys; with SYNC_TREE=1 all below it do",
     "same length differs from byte 3 on",
     r"two\nlines is missing in Redis",
 ]
