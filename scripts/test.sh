@@ -4,7 +4,8 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh lint
-#   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root)
+#   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
+#                                                      after a minute of a git work tree
 #
 # scripts/bench.sh has its own description.
 #
@@ -110,6 +111,7 @@ case $part in
     ;;
   faults)
     need_for_integration
+    MDVP_GIT_SECONDS=${MDVP_GIT_SECONDS:-60} .venv/bin/pytest tests/integration/test_sync_git.py
     PYTHONPATH=tests .venv/bin/python -m faults "$@"
     ;;
   e2e)

@@ -2,8 +2,9 @@
 
 Run by `scripts/test.sh faults`. Each episode is some seconds of random operations on the directory,
 while Redis, the service and the directory have faults. Then all is as it should be again, nothing
-happens any more, and Redis must become equal to the directory. An episode follows from its seed,
-as far as time allows; the run ends at the first that fails, with status 1.
+happens any more, and Redis must become equal to the directory. In turns the directory is flat, and
+the top of a tree. An episode follows from its seed, as far as time allows; the run ends at the
+first that fails, with status 1.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from threading import Event
 
 from faults.world import FAULTS, Fault, World, have_own_mounts
 from integration.drift import DriftError
-from integration.workload import MIB, is_excluded, operations
+from integration.shape import SHAPES, Shape
+from integration.workload import MIB, Operation, operations
 
 DEADLINE = 15.0  # seconds until Redis is equal again
 IDLE_DEADLINE = 6.0  # seconds; a flush is noticed within 5 when nothing else happens
@@ -125,7 +127,7 @@ class Episode:
 
         Raises AssertionError.
         """
-        self._world.put_foreign_keys()
+        self._world.sides.put_foreign_keys()
         with ThreadPoolExecutor(1) as pool:
             load = pool.submit(self._load)
             try:
@@ -143,7 +145,7 @@ class Episode:
 
     def _load(self) -> None:
         pause = 1 / self._plan.rate if self._plan.rate else None
-        for operation in operations(_random(self._seed)):
+        for operation in operations(_random(self._seed), self._world.shape):
             if self._stopped.wait(pause):
                 return
             self._world.workload.do(operation)
@@ -181,6 +183,7 @@ class Episode:
     def _look(self) -> None:
         """See that nothing is in Redis that is never to be there, not even for a moment."""
         sides = self._world.sides
+        is_excluded = self._world.shape.is_excluded
         names = [name for name in sides.client.scan_iter(count=10_000) if is_excluded(name)]
         found = {name: "left out, but a key" for name in names if name not in sides.foreign}
         found |= dict.fromkeys(sides.torn(self._world.workload), "read while it was locked")
@@ -196,7 +199,7 @@ class Episode:
         operated = [
             f"{at - self._began:6.2f} s  {operation}  {prevented}"
             for at, operation, prevented in self._world.workload.log
-            if not concerned or concerned & {operation.name, operation.other, operation.third}
+            if not concerned or any(_concerns(operation, name) for name in concerned)
         ]
         return "\n".join(
             [
@@ -208,22 +211,34 @@ class Episode:
         )
 
 
-def run(seconds: float, seed: int, place: Path, only: Sequence[str]) -> int:
-    """Run episodes for so long, with the seeds from `seed` on; return the exit status."""
+def _concerns(operation: Operation, name: bytes) -> bool:
+    """Say whether one is about this name, or about a directory that it is in."""
+    about = (operation.name, operation.other, operation.third)
+    return any(name == each or name.startswith(each.split(b"/")[0] + b"/") for each in about)
+
+
+def run(
+    seconds: float, seed: int, place: Path, only: Sequence[str], shapes: Sequence[Shape]
+) -> int:
+    """Run episodes for so long, with the seeds from `seed` on; return the exit status.
+
+    Which of the shapes an episode has follows from its seed.
+    """
     end = time.monotonic() + seconds
     slowest = 0.0
     with tempfile.TemporaryDirectory(dir=place) as directory, ExitStack() as running_all:
-        world = World(Path(directory), running_all)
+        worlds = [_world(Path(directory), shape, running_all) for shape in shapes]
         for each in count(seed):
             if time.monotonic() > end:
                 break
+            world = worlds[each % len(worlds)]
             episode = Episode(world, each, only)
             done = world.workload.done.total()
-            print(f"seed {each}: ", end="", flush=True)
+            print(f"seed {each}, {world.shape}: ", end="", flush=True)
             try:
                 took = episode.run()
             except (AssertionError, TimeoutExpired) as error:
-                print(f"FAILED, in a run with --seed {seed}: {error}")
+                print(f"FAILED, in a run with --seed {seed} of {world.shape}: {error}")
                 print(episode.story(error.names if isinstance(error, DriftError) else ()))
                 return 1
             slowest = max(slowest, took)
@@ -236,6 +251,12 @@ def run(seconds: float, seed: int, place: Path, only: Sequence[str]) -> int:
     return 0
 
 
+def _world(place: Path, shape: Shape, running_all: ExitStack) -> World:
+    own = place / shape.name
+    own.mkdir()
+    return World(own, shape, running_all)
+
+
 def main() -> int:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(prog="scripts/test.sh faults", description=__doc__)
@@ -243,6 +264,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the first episode (default: a random one)")
     parser.add_argument("--place", type=Path, help="where the files are (default: in memory)")
     parser.add_argument("--only", nargs="+", default=(), help="faults that have one of the words")
+    parser.add_argument(
+        "--shape",
+        choices=[shape.name for shape in SHAPES],
+        help="that all episodes have (default: each in its turn)",
+    )
     given = parser.parse_args()
     try:
         have_own_mounts()
@@ -251,7 +277,8 @@ def main() -> int:
     seed = secrets.randbelow(10**9) if given.seed is None else given.seed
     memory = Path("/dev/shm")  # noqa: S108
     place = given.place or (memory if memory.is_dir() else Path(tempfile.gettempdir()))
-    return run(given.minutes * 60, seed, place, given.only)
+    shapes = [shape for shape in SHAPES if given.shape in (None, shape.name)]
+    return run(given.minutes * 60, seed, place, given.only, shapes)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from typing import BinaryIO
 
 from integration.conftest import POWERLESS, SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
+from integration.shape import SHAPES, Shape
 from integration.workload import MIB, Workload, operations
 from support import eventually, running
 
 from sync.redis.target import EPOCH, MANIFEST, NAMES
 
-FOREIGN = {b"theirs": b"not a file's", b"theirs~": b"", b".theirs.swp": b"\xff\n", b"*theirs": b"*"}
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -49,14 +49,16 @@ class World:
     The directory is in a volume, which is mounted; its files are in `store`.
 
     Attributes:
+        shape: whether it is mirrored alone, or with all that is below it.
         sides: the directory and Redis, and the foreign keys that must be there.
         workload: what is done to the directory.
         process: the service, None while it does not run.
 
     """
 
-    def __init__(self, place: Path, running_all: ExitStack) -> None:
+    def __init__(self, place: Path, shape: Shape, running_all: ExitStack) -> None:
         """Start everything in `place`, an empty directory; `running_all` ends it."""
+        self.shape = shape
         self._place = place
         self._numbers = count(1)
         self._running_service = running_all.enter_context(ExitStack())
@@ -67,7 +69,7 @@ class World:
         running_all.callback(self._leave_store)
         running_all.callback(self._unmount)
         self.root = self._mount / "root"
-        self.workload = Workload(self.root, self._mount / "outside")
+        self.workload = Workload(self.root, self._mount / "outside", shape)
         directory = place / "redis"
         directory.mkdir()
         self.redis = RedisServer(directory)
@@ -75,14 +77,10 @@ class World:
         self._start_redis()
         self._saved: dict[bytes, bytes] = {}  # the foreign keys in the RDB file
         self._rdb = directory / "dump.rdb"
-        self.sides = Sides(self.root, self.redis.client)
+        self.sides = Sides(self.root, self.redis.client, shape)
         self.process: subprocess.Popen[str] | None = None
         self.output = place
         self.start_service()
-
-    def put_foreign_keys(self) -> None:
-        self.redis.client.mset(FOREIGN)
-        self.sides.foreign = dict(FOREIGN)
 
     # Redis.
 
@@ -171,8 +169,14 @@ class World:
         if random.random() < 0.2:
             client.delete(EPOCH)
         else:
-            client.eval(_REMOVE_RECORD, 2, *random.sample([MANIFEST, NAMES], 2))
+            pair = [record + self._some_part(random) for record in (MANIFEST, NAMES)]
+            client.eval(_REMOVE_RECORD, 2, *random.sample(pair, 2))
         yield
+
+    def _some_part(self, random: Random) -> bytes:
+        """Return which part of the records one is: the directory's own, or a subdirectory's."""
+        records: list[bytes] = list(self.redis.client.scan_iter(match=NAMES + b"/*"))
+        return random.choice([b"", *(each.removeprefix(NAMES) for each in sorted(records))])
 
     @contextmanager
     def redis_ending_transactions(self, _: Random) -> Iterator[None]:
@@ -196,7 +200,8 @@ class World:
 
     # The service.
 
-    def start_service(self) -> None:
+    def start_service(self, shape: Shape | None = None) -> None:
+        """Start it, for this shape if it is not to be for the world's own."""
         self.output = self._place / f"output-{next(self._numbers)}"
         environ = {
             **os.environ,
@@ -205,6 +210,7 @@ class World:
             "REDIS_URL": f"unix://app:any@{self.redis.socket}?socket_timeout={SOCKET_TIMEOUT}",
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted
+            **(shape or self.shape).environ,
         }
         command = running((*TO_FILE, *POWERLESS, *SYNC, "run"), environ)
         self.process = self._running_service.enter_context(command)
@@ -219,6 +225,17 @@ class World:
         self._end_service()
         yield
         self.start_service()
+
+    @contextmanager
+    def service_of_another_shape(self, _: Random) -> Iterator[None]:
+        """Have one run that mirrors the subdirectories, too, or does not."""
+        (other,) = (shape for shape in SHAPES if shape is not self.shape)
+        for shape in (other, None):
+            self.check_service()
+            self._end_service()
+            self.start_service(shape)
+            if shape:
+                yield
 
     @contextmanager
     def service_ended(self, _: Random) -> Iterator[None]:
@@ -303,9 +320,9 @@ class World:
     @contextmanager
     def _somebody_else(self, volume: Path, random: Random) -> Iterator[None]:
         """Have others work on the volume, too."""
-        workload = Workload(volume / "root", volume / "outside")
+        workload = Workload(volume / "root", volume / "outside", self.shape)
         workload.links, workload.log = self.workload.links, self.workload.log
-        for operation in islice(operations(random), 30):
+        for operation in islice(operations(random, self.shape), 30):
             workload.do(operation)
         yield
         workload.close()
@@ -374,12 +391,33 @@ class World:
                 with suppress(OSError), Path(f"/proc/self/fd/{file.fileno()}").open("ab"):
                     pass
 
+    @contextmanager
+    def directories_unreadable(self, random: Random) -> Iterator[None]:
+        """Have the service neither list subdirectories nor open what is in them."""
+        with ExitStack() as opened:
+            directories = [opened.enter_context(each) for each in self._some_directories(random)]
+            modes = [os.fstat(fd).st_mode for fd in directories]
+            for fd in directories:
+                os.fchmod(fd, 0)
+            yield
+            # Those come first that the others are in.
+            for fd, mode in zip(directories, modes, strict=True):
+                os.fchmod(fd, stat.S_IMODE(mode))
+                _rename_and_back(Path(f"/proc/self/fd/{fd}").readlink())
+
     def _some_files(self, random: Random) -> Iterator[BinaryIO]:
-        """Yield about half of the files in the directory, open."""
-        for name in islice(os.listdir(self.root), 2 * _UNREADABLE_MAX):
+        """Yield about half of the files that are mirrored, open."""
+        for name, _ in islice(self.shape.regular_files(self.root), 2 * _UNREADABLE_MAX):
             if random.random() < 0.5:
-                with suppress(OSError):  # it is gone, or is none
-                    yield open(self.root / name, "rb", opener=_open_file)  # noqa: SIM115
+                with suppress(OSError):  # it is gone
+                    yield open(self.root / os.fsdecode(name), "rb", opener=_open_file)  # noqa: SIM115
+
+    def _some_directories(self, random: Random) -> Iterator[AbstractContextManager[int]]:
+        """Yield about half of the subdirectories, open."""
+        for name, entry in islice(self.shape.entries(self.root), 2 * _UNREADABLE_MAX):
+            if entry.is_dir(follow_symlinks=False) and random.random() < 0.5:
+                with suppress(OSError):
+                    yield _open_directory(self.root / os.fsdecode(name))
 
     def _move_away(self) -> Path:
         away = self._mount / f"was-{next(self._numbers)}"
@@ -406,6 +444,7 @@ FAULTS: dict[str, dict[Fault, int]] = {
     },
     "service": {
         World.service_killed: 4,
+        World.service_of_another_shape: 1,
         World.service_ended: 1,
         World.service_paused: 2,
         World.service_overflown: 5,
@@ -418,6 +457,7 @@ FAULTS: dict[str, dict[Fault, int]] = {
         World.directory_replaced_and_back: 2,
         World.directory_removed: 2,
         World.files_unreadable: 3,
+        World.directories_unreadable: 2,
     },
 }
 
@@ -444,6 +484,23 @@ def _open_file(path: str, flags: int) -> int:
         os.close(fd)
         raise FileNotFoundError
     return fd
+
+
+@contextmanager
+def _open_directory(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _rename_and_back(directory: Path) -> None:
+    """Have something happen to a directory: what cannot be read is tried again seldom, but then."""
+    other = directory.with_name(f"{directory.name}.moved")
+    with suppress(OSError):  # it may be gone, and a name may be too long
+        directory.rename(other)
+        other.rename(directory)
 
 
 def _remove(directory: Path) -> None:

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import pytest
 import redis
+from integration.shape import FLAT, TREE, Shape
 from support import eventually, running
 
 SYNC = (sys.executable, "-m", "sync")
@@ -111,16 +113,22 @@ class Service:
     def paused(self) -> AbstractContextManager[None]:
         return paused(self.process)
 
-    def files(self) -> dict[bytes, bytes]:
-        """Return the regular files with their contents."""
-        with os.scandir(self.root) as entries:
-            regular = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-        return {os.fsencode(entry.name): Path(entry.path).read_bytes() for entry in regular}
+    @property
+    def shape(self) -> Shape:
+        """What it was told to mirror."""
+        return next(each for each in (TREE, FLAT) if self.environ.items() >= each.environ.items())
 
-    def catches_up(self) -> None:
+    def files(self) -> dict[bytes, bytes]:
+        """Return the regular files that it is to mirror, with their contents."""
+        return {
+            name: Path(os.fsdecode(entry.path)).read_bytes()
+            for name, entry in self.shape.regular_files(self.root)
+        }
+
+    def catches_up(self, foreign: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
         """Wait until it has followed all that was done to the directory before, and all is equal.
 
-        A file that no one closes is not waited for.
+        A file that no one closes is not waited for. Keys that are `foreign` must be there, too.
         """
         marker = self.root / ".marker"
         marker.write_bytes(b"here")
@@ -128,7 +136,7 @@ class Service:
         marker.unlink()
         eventually(lambda: self.get(marker.name), None)
         # What is small does not wait for what is large.
-        eventually(lambda: self.redis.keys() == self.files(), True)
+        eventually(lambda: self.redis.keys() == {**self.files(), **foreign}, True)
 
     def health(self) -> tuple[int, str]:
         """Return exit status and first line of `mdvp-sync status`."""
@@ -180,6 +188,14 @@ def redis_server(idle_redis: RedisServer) -> RedisServer:
 def root(place: Path) -> Path:
     """Return the directory to mirror; it is empty."""
     path = place / "root"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def outside(place: Path) -> Path:
+    """Return a directory beside the root; it is empty."""
+    path = place / "outside"
     path.mkdir()
     return path
 

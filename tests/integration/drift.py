@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import redis
-from integration.workload import Workload, is_excluded
+from integration.shape import FLAT, Shape
+from integration.workload import Workload
 
-from sync.redis.target import MANIFEST
+from sync.redis.target import MANIFEST, NAMES
 
 _SHOWN = 64  # bytes of a value
 _PAGE = 100
@@ -42,11 +44,19 @@ class Sides:
 
     root: Path
     client: redis.Redis
+    shape: Shape = FLAT
     foreign: dict[bytes, bytes] = field(default_factory=dict)
+
+    def put_foreign_keys(self) -> None:
+        """Have keys in Redis that must stay."""
+        self.foreign = dict(self.shape.foreign)
+        self.client.mset(self.foreign)
 
     def differences(self) -> dict[bytes, str]:
         """Return for each name that differs how it does."""
-        sizes = {name: len(value) for name, value in self.foreign.items()} | self._file_sizes()
+        sizes = {name: len(value) for name, value in self.foreign.items()} | self.shape.files(
+            self.root
+        )
         lengths = self._lengths()
         differing = {
             name: f"{_size(sizes.get(name))} is there, {_size(lengths.get(name))} in Redis"
@@ -54,14 +64,6 @@ class Sides:
             if sizes.get(name) != lengths.get(name)
         }
         return differing or self._other_contents(list(sizes))
-
-    def _file_sizes(self) -> dict[bytes, int]:
-        with os.scandir(os.fsencode(self.root)) as entries:
-            return {
-                entry.name: entry.stat(follow_symlinks=False).st_size
-                for entry in entries
-                if entry.is_file(follow_symlinks=False) and not is_excluded(entry.name)
-            }
 
     def _lengths(self) -> dict[bytes, int]:
         names = [name for name in self.client.scan_iter(count=10_000) if name[:1] != _OWN]
@@ -114,17 +116,37 @@ class Sides:
         while time.monotonic() - began < deadline:
             try:
                 differing = self.differences()
-                entries = self.client.hlen(MANIFEST)
+                unlike = self._unlike_records() if not differing else {}
             except redis.RedisError as error:
                 differing = {b"(Redis)": repr(error)}
             else:
-                mirrored = len(self._file_sizes())
-                if not differing and entries == mirrored:
-                    return
+                differing = differing or unlike
                 if not differing:
-                    differing = {MANIFEST: f"{entries} entries for {mirrored} files"}
+                    return
             time.sleep(_POLL)
         raise DriftError(differing, time.monotonic() - began)
+
+    def _unlike_records(self) -> dict[bytes, str]:
+        """Return for each record of the service's that has not the names of all files, how so."""
+        files = set(self.shape.files(self.root))
+        found = {}
+        for record in (MANIFEST, NAMES):
+            names = self._names_in(record)
+            if names != files:
+                found[record] = (
+                    f"lacks {list(files - names)[:5]}, has {list(names - files)[:5]} too much"
+                )
+        return found
+
+    def _names_in(self, record: bytes) -> set[bytes]:
+        """Return the files that a record has, with its parts for subdirectories."""
+        parts = [record, *self.client.scan_iter(match=record + b"/*", count=10_000)]
+        return {
+            part[len(record) + 1 :] + name
+            for part in parts
+            for name in cast("list[bytes]", self.client.hkeys(part))
+            if not name.endswith(b"/")
+        }
 
     def _wait_until_followed(self, began: float, deadline: float) -> None:
         """Wait until all that was done to the directory before has been followed, and only that."""

@@ -1,4 +1,4 @@
-"""The service against any sequence of operations on a real directory, with a real Redis.
+"""The service against any sequence of operations on a real directory or tree, with a real Redis.
 
 What must be is seen by looking: after each burst of operations the directory itself is the model.
 """
@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from integration.drift import Sides
-from integration.workload import KINDS, NAMES, PLAIN, SIZES, Operation, Workload
+from integration.shape import FLAT, SHAPES, TREE, Shape
+from integration.workload import SIZES, Operation, Workload, weights
 from support import eventually
 
 if TYPE_CHECKING:
@@ -22,24 +23,29 @@ if TYPE_CHECKING:
     from integration.conftest import RedisServer, Service, Start
 
 EXAMPLES = int(os.environ.get("MDVP_DRIFT_EXAMPLES", "35"))
+SHARES = {FLAT: 1.0, TREE: 0.4}  # of the examples
 IS_CHECK = "MDVP_DRIFT_EXAMPLES" not in os.environ
 DEADLINE = 5.0  # seconds
-FOREIGN = {b"theirs": b"not a file's", b"theirs~": b"", b".theirs.swp": b"\xff\n"}
 
-# Most operations meet on a few names.
-FEW = PLAIN[:3]
-names = (
-    st.sampled_from(FEW * 2) | st.sampled_from(FEW) | st.sampled_from(list(dict.fromkeys(NAMES)))
-)
-operations = st.builds(
-    Operation,
-    kind=st.sampled_from(KINDS),
-    name=names,
-    other=names,
-    third=names,
-    size=st.sampled_from(list(dict.fromkeys(SIZES))),
-)
-bursts = st.lists(operations, min_size=5, max_size=40)
+
+def bursts(shape: Shape) -> st.SearchStrategy[list[Operation]]:
+    """Return what draws operations."""
+    few = list(shape.few)
+    # Most operations meet on a few names.
+    names = (
+        st.sampled_from(few * 2)
+        | st.sampled_from(few)
+        | st.sampled_from(list(dict.fromkeys(shape.names)))
+    )
+    operations = st.builds(
+        Operation,
+        kind=st.sampled_from(list(weights(shape))),
+        name=names,
+        other=names,
+        third=names,
+        size=st.sampled_from(list(dict.fromkeys(SIZES))),
+    )
+    return st.lists(operations, min_size=5, max_size=40)
 
 
 class Drift(RuleBasedStateMachine):
@@ -50,26 +56,28 @@ class Drift(RuleBasedStateMachine):
         self.service = service
         self.sides = sides
         self.workload = workload
-        sides.client.mset(FOREIGN)
-        sides.foreign = FOREIGN
+        sides.put_foreign_keys()
 
     @initialize()
     def begin(self) -> None:
-        for name in FEW:
+        few = self.sides.shape.few
+        for name in few:
             self.workload.do(Operation("write", name, size=100))
         # These are rare, and one of them takes the other.
-        self.workload.do(Operation("move_down", FEW[0], FEW[0]))
-        self.workload.do(Operation("move_up", FEW[0]))
+        self.workload.do(Operation("move_down", few[0], few[0]))
+        self.workload.do(Operation("move_up", few[0]))
 
-    @rule(burst=bursts)
-    def is_followed(self, burst: list[Operation]) -> None:
+    @rule(data=st.data())
+    def is_followed(self, data: st.DataObject) -> None:
+        burst = data.draw(bursts(self.sides.shape))
         for operation in burst:
             self.workload.do(operation)
         assert self.sides.torn(self.workload) == []
         self.becomes_equal()
 
-    @rule(burst=bursts)
-    def is_followed_in_one_batch(self, burst: list[Operation]) -> None:
+    @rule(data=st.data())
+    def is_followed_in_one_batch(self, data: st.DataObject) -> None:
+        burst = data.draw(bursts(self.sides.shape))
         with self.service.paused():
             for operation in burst:
                 self.workload.do(operation)
@@ -84,23 +92,23 @@ class Drift(RuleBasedStateMachine):
     def teardown(self) -> None:
         """The next case begins with nothing."""
         self.workload.clear()
-        self.sides.client.delete(*FOREIGN)
+        self.sides.client.delete(*self.sides.foreign)
         self.sides.foreign = {}
         eventually(self.sides.differences, {})
 
 
 @pytest.mark.timeout(900)  # a failure is made as short as can be before it is shown
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_redis_is_equal_after_any_burst_of_operations(
-    redis_server: RedisServer, root: Path, place: Path, start: Start
+    redis_server: RedisServer, root: Path, outside: Path, start: Start, shape: Shape
 ) -> None:
-    outside = place / "outside"
-    outside.mkdir()
-    workload = Workload(root, outside)
-    service = start(in_step=True, SYNC_RESCAN="0")
+    workload = Workload(root, outside, shape)
+    service = start(in_step=True, SYNC_RESCAN="0", **shape.environ)
+    sides = Sides(root, redis_server.client, shape)
     run_state_machine_as_test(
-        lambda: Drift(service, Sides(root, redis_server.client), workload),  # type: ignore[arg-type]
+        lambda: Drift(service, sides, workload),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=round(EXAMPLES * SHARES[shape]),
             stateful_step_count=6,
             deadline=None,
             database=None,
@@ -112,4 +120,4 @@ def test_redis_is_equal_after_any_burst_of_operations(
     assert service.process.poll() is None
     assert not service.says("Traceback")
     # All that can happen did.
-    assert [kind for kind in KINDS if not workload.done[kind]] == []
+    assert [kind for kind in weights(shape) if not workload.done[kind]] == []

@@ -4,6 +4,9 @@ An `Operation` is a plain value, drawn without a look at the directory, so that 
 same operations however fast they are done. `Workload` does them; what cannot be done as things are
 (the file is not there, the directory is not, the name is a directory's) is not done.
 
+In a directory of the shape `TREE` the names are of files and directories at any depth, and more
+is done to directories.
+
 Left out is what inotify does not report to whoever watches the directory: writes through mmap; and
 of a file that has another name there, writes by way of a name outside, of one that is gone already,
 or of one that came and went unseen (`NewLinks`).
@@ -16,35 +19,15 @@ import shutil
 import stat
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
 from random import Random
 
-# What `mdvp-sync` leaves out unless SYNC_EXCLUDE says otherwise.
-EXCLUDED = (b".*.sw?", b"*~", b"4913", b".#*", b"#*#")
-
-PLAIN = [bytes([letter]) for letter in b"abcdefgh"]
-NASTY = [
-    b"latin-1-\xe9",
-    b"\xff",
-    b"two\nlines",
-    b"n" * 255,
-    b"*",
-    b"?",
-    b"[a]",
-    b" with  spaces ",
-    b"-rf",
-    b"\\x0a",
-    b"{a}:b$c'\"",
-]
-DROPPINGS = [b".a.swp", b".b.swx", b"a~", b"4913", b".#a", b"#b#", b"\xff~", b"two\nlines~"]
-NEARLY_DROPPINGS = [b".a", b".a.sw", b"a.swp", b"~a", b"4913x", b"#a", b".a.swap"]
-# A few that most operations meet on, and others.
-NAMES = [*PLAIN * 4, *NASTY, *DROPPINGS, *NEARLY_DROPPINGS]
+from integration.shape import Shape
 
 MIB = 1 << 20
 SIZES = [*[0, 1, 7, 100] * 12, *[4096, 60_000] * 4, MIB, MIB + 1, 3 * MIB]
@@ -105,21 +88,39 @@ WEIGHTS = {
     "delete_many": 1,
     "wait": 6,
 }
-KINDS = list(WEIGHTS)
+# What is done to directories where these are mirrored, too; there more must be written, for much of
+# it to be there.
+TREE_WEIGHTS = {
+    "write": 36,
+    "make_directories": 5,
+    "remove_empty_directory": 2,
+    "remove_while_written": 2,
+    "rename_directory": 8,
+    "rename_onto_empty_directory": 3,
+    "rename_while_written": 2,
+    "exchange_directories": 3,
+    "turn_inside_out": 2,
+    "move_directory_in": 2,
+    "move_directory_out": 2,
+    "directory_becomes_link": 3,
+    "link_becomes_directory": 3,
+    "unpack": 2,
+}
 
 
-def operations(random: Random) -> Iterator[Operation]:
+def weights(shape: Shape) -> dict[str, int]:
+    """Return which kinds of operations there are, and how often each is to be."""
+    return WEIGHTS | TREE_WEIGHTS if shape.is_deep else WEIGHTS
+
+
+def operations(random: Random, shape: Shape) -> Iterator[Operation]:
     """Yield random operations for ever."""
-    weights = list(WEIGHTS.values())
+    often = weights(shape)
     while True:
-        (kind,) = random.choices(KINDS, weights)
-        name, other, third = random.choices(NAMES, k=3)
+        (kind,) = random.choices(list(often), list(often.values()))
+        name, other, third = random.choices(shape.names, k=3)
         size = HUGE if random.random() < HUGE_SHARE else random.choice(SIZES)
         yield Operation(kind, name, other, third, size)
-
-
-def is_excluded(name: bytes) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in EXCLUDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +153,9 @@ class NewLinks:
             self.written.add(status.st_ino)
 
     def check_removal(self, path: Path) -> None:
-        """Raise PermissionError if the name must stay until the writes are followed."""
-        with suppress(FileNotFoundError):
-            if path.lstat().st_ino in self.written:
-                raise PermissionError
+        """Raise PermissionError if the name, or one below, must stay until writes are followed."""
+        if self.written and any(inode in self.written for inode in _inodes(path)):
+            raise PermissionError
 
     def are_known(self) -> None:
         """Take note that all was followed."""
@@ -173,16 +173,19 @@ class Workload:
 
     """
 
-    def __init__(self, root: Path, outside: Path) -> None:
+    def __init__(self, root: Path, outside: Path, shape: Shape) -> None:
         """Work in `root`; files come from and go to `outside`, on the same file system."""
         self.root = root
         self.outside = outside
+        self.shape = shape
         self.done: Counter[str] = Counter()
         self.log: deque[tuple[float, Operation, str]] = deque(maxlen=_REMEMBERED)
         self.links = NewLinks()
         self._writers: deque[int] = deque()
         self._locked: deque[Locked] = deque()
         self._guards: deque[int] = deque()  # what is still to be closed of files that are whole
+        # Links that took a directory's place, and where the directory is.
+        self._linked: deque[tuple[Path, Path]] = deque()
 
     def do(self, operation: Operation) -> None:
         """Do it, if it can be done."""
@@ -213,19 +216,21 @@ class Workload:
     def clear(self) -> None:
         """Close all, and empty both directories."""
         self.close()
+        self._linked.clear()
         for directory in (self.root, self.outside):
             empty(directory)
 
     # Contents.
 
     def write(self, what: Operation) -> None:
-        self._write(self._at(what.name), what.size)
+        self._write(self._new(what.name), what.size)
 
     def append(self, what: Operation) -> None:
         self._write(self._at(what.name), what.size, os.O_APPEND)
 
     def truncate(self, what: Operation) -> None:
         path = self._regular(what.name)
+        self._check_write(path)
         os.truncate(path, what.size)
         self.links.was_written(path.stat())
 
@@ -236,7 +241,7 @@ class Workload:
             os.pwrite(fd, self._content(min(what.size, 5000) or 1), at)
 
     def rewrite_in_one_tick(self, what: Operation) -> None:
-        path = self._at(what.name)
+        path = self._new(what.name)
         for _ in range(3):
             self._write(path, min(what.size, 5000) or 1)
 
@@ -250,7 +255,7 @@ class Workload:
     # Names.
 
     def replace_by_rename(self, what: Operation) -> None:
-        new = self._at(b".new")
+        new = self._beside(what.name, b".new")
         self._write(new, what.size)
         self._put(new, what.name)
 
@@ -262,20 +267,21 @@ class Workload:
         self._rename(self._at(what.name), self._at(what.other))
 
     def swap(self, what: Operation) -> None:
-        self._rename(self._at(what.name), self._at(b"between"))
-        with suppress(OSError):
-            self._rename(self._at(what.other), self._at(what.name))
-        self._rename(self._at(b"between"), self._at(what.other))
+        with self._between() as between:
+            self._rename(self._at(what.name), between)
+            with suppress(OSError):
+                self._rename(self._at(what.other), self._at(what.name))
+            self._rename(between, self._at(what.other))
 
     def exchange(self, what: Operation) -> None:
-        exchange(self._at(what.name), self._at(what.other))
+        self._exchange(self._at(what.name), self._at(what.other))
 
     def link(self, what: Operation) -> None:
         source, target = self._at(what.name), self._at(what.other)
         try:
             os.link(source, target, follow_symlinks=False)
         except FileExistsError:
-            new = self._at(b".link")
+            new = self._beside(what.other, b".link")
             os.link(source, new, follow_symlinks=False)
             self._put(new, what.other)
         self.links.made.add(target.lstat().st_ino)
@@ -310,7 +316,7 @@ class Workload:
         if not stat.S_ISDIR(path.lstat().st_mode):
             path = self._at(b"below")
             path.mkdir(exist_ok=True)
-        shutil.rmtree(path)
+        self._remove(path)
 
     def move_in(self, what: Operation) -> None:
         inside = self._at(what.name)
@@ -325,7 +331,7 @@ class Workload:
     def move_down(self, what: Operation) -> None:
         below = self._at(b"below")
         below.mkdir(exist_ok=True)
-        self._rename(self._at(what.name), below / os.fsdecode(what.other))
+        self._rename(self._at(what.name), below / self._away(what.other).name)
 
     def move_up(self, what: Operation) -> None:
         below = self._at(b"below")
@@ -333,7 +339,7 @@ class Workload:
             self._rename(below / name, self._at(what.name))
 
     def replace_by_symlink(self, what: Operation) -> None:
-        new = self._at(b".symlink")
+        new = self._beside(what.name, b".symlink")
         target = os.fsdecode(what.other) if what.size else self._away(b"pointed at")
         new.symlink_to(target)
         self._put(new, what.name)
@@ -342,11 +348,80 @@ class Workload:
         self._unlink(self._at(what.name))
         os.mkfifo(self._at(what.name))
 
+    # Directories of a tree. One that a name is in is meant, or the name's own.
+
+    def make_directories(self, what: Operation) -> None:
+        self._new(what.name).mkdir(exist_ok=True)
+
+    def remove_empty_directory(self, what: Operation) -> None:
+        self._at(what.name).rmdir()
+
+    def remove_while_written(self, what: Operation) -> None:
+        directory = self._directory(what.name)
+        with self._meanwhile(lambda: self._remove(directory)):
+            self._write_below(directory, what.size % 101)
+
+    def rename_directory(self, what: Operation) -> None:
+        target = self._directory(what.other) if what.size % 2 else self._new(what.other)
+        self._rename(self._directory(what.name), target)
+
+    def rename_onto_empty_directory(self, what: Operation) -> None:
+        target = self._new(what.other)
+        target.mkdir()
+        self._rename(self._directory(what.name), target)
+
+    def rename_while_written(self, what: Operation) -> None:
+        source, target = self._directory(what.name), self._new(what.other)
+        with self._meanwhile(lambda: self._rename(source, target)):
+            self._write_below(source, what.size % 101)
+
+    def exchange_directories(self, what: Operation) -> None:
+        self._exchange(self._directory(what.name), self._directory(what.other))
+
+    def turn_inside_out(self, what: Operation) -> None:
+        """Put the outermost directory into that which was in it."""
+        outer, inner = self._at(what.name.partition(b"/")[0]), self._directory(what.name)
+        with self._between() as between:
+            self._rename(inner, between)
+            self._rename(outer, between / "inside")
+            self._rename(between, outer)
+
+    def move_directory_in(self, what: Operation) -> None:
+        with self._prepared(what.size) as directory:
+            self._rename(directory, self._new(what.name))
+
+    def move_directory_out(self, what: Operation) -> None:
+        self._rename(self._directory(what.name), self._away(what.other))
+
+    def directory_becomes_link(self, what: Operation) -> None:
+        directory = self._directory(what.name)
+        if not stat.S_ISDIR(directory.lstat().st_mode):
+            raise NotADirectoryError
+        new = self._away(b"link-%d" % next(_SERIAL))
+        new.symlink_to(self.outside if what.size % 2 else self._directory(what.other))
+        self._exchange(new, directory)
+        self._linked.append((directory, new))
+
+    def link_becomes_directory(self, _: Operation) -> None:
+        if not self._linked:
+            raise FileNotFoundError
+        link, directory = self._linked.popleft()
+        try:
+            self._exchange(link, directory)
+        finally:
+            self._clear(directory)
+
+    def unpack(self, what: Operation) -> None:
+        with self._prepared(what.size) as directory:
+            shutil.copytree(directory, self._new(what.name), dirs_exist_ok=True)
+
     # Writers that take their time.
 
     def keep_open(self, what: Operation) -> None:
         how = [os.O_TRUNC, os.O_APPEND, 0][what.size % 3]
-        fd = os.open(self._at(what.name), _OPEN | os.O_CREAT | os.O_WRONLY | how)
+        path = self._new(what.name)
+        self._check_write(path)
+        fd = os.open(path, _OPEN | os.O_CREAT | os.O_WRONLY | how)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise FileNotFoundError
@@ -375,7 +450,9 @@ class Workload:
         """Lock a file and write the first half of its new content."""
         if len(self._locked) >= _WRITERS_MAX:
             raise FileExistsError
-        guard = os.open(self._at(what.name), _OPEN | os.O_CREAT | os.O_RDONLY)
+        path = self._at(what.name)
+        self._check_write(path)
+        guard = os.open(path, _OPEN | os.O_CREAT | os.O_RDONLY)
         try:
             if not stat.S_ISREG(os.fstat(guard).st_mode):
                 raise FileNotFoundError
@@ -421,16 +498,17 @@ class Workload:
         path = Path(f"/proc/self/fd/{fd}").readlink()
         if path.name.endswith(" (deleted)"):
             return links > 0
-        return links > 1 and path.parent != self.root
+        return links > 1 and not self.shape.is_watched(self.root, path)
 
     # What programs do in several steps.
 
     def edit_as_vim_does(self, what: Operation) -> None:
         path = self._at(what.name)
-        swap, backup = self._at(b".%s.swp" % what.name), self._at(what.name + b"~")
+        swap, backup = self._beside(what.name, b".%s.swp"), self._beside(what.name, b"%s~")
+        trial = self._beside(what.name, b"4913")
         self._write(swap, 4096)
-        self._write(self._at(b"4913"), 0)
-        self._unlink(self._at(b"4913"))
+        self._write(trial, 0)
+        self._unlink(trial)
         with suppress(OSError):
             self._rename(path, backup)
         self._write(path, what.size)
@@ -439,12 +517,12 @@ class Workload:
         self._unlink(swap)
 
     def edit_as_emacs_does(self, what: Operation) -> None:
-        lock, autosave = self._at(b".#" + what.name), self._at(b"#%s#" % what.name)
+        lock, autosave = self._beside(what.name, b".#%s"), self._beside(what.name, b"#%s#")
         with suppress(FileExistsError):
             lock.symlink_to("somebody@somewhere.1")
         self._write(autosave, what.size)
         with suppress(OSError):
-            self._rename(self._at(what.name), self._at(what.name + b"~"))
+            self._rename(self._at(what.name), self._beside(what.name, b"%s~"))
         self._write(self._at(what.name), what.size)
         self._unlink(autosave)
         lock.unlink()
@@ -472,10 +550,40 @@ class Workload:
         return self.root / os.fsdecode(name)
 
     def _away(self, name: bytes) -> Path:
-        return self.outside / os.fsdecode(name)
+        return self.outside / os.fsdecode(name.replace(b"/", b"-"))
+
+    def _beside(self, name: bytes, pattern: bytes) -> Path:
+        """Return what is in the same directory, and has another name, made of that one's."""
+        path = self._at(name)
+        other = pattern.replace(b"%s", os.fsencode(path.name))
+        return path.with_name(os.fsdecode(other))
+
+    def _directory(self, name: bytes) -> Path:
+        """Return the directory of a name, or what has that name if this is the root."""
+        path = self._at(name)
+        return path if path.parent == self.root else path.parent
+
+    def _new(self, name: bytes) -> Path:
+        """Return the path of a name, and make the directories that it is in, if it is in any."""
+        path = self._at(name)
+        for directory in reversed(path.relative_to(self.root).parents[:-1]):
+            with suppress(FileExistsError):
+                (self.root / directory).mkdir()
+        return path
+
+    def _check_write(self, path: Path) -> None:
+        """Raise PermissionError if nobody is told of a write that others are to see."""
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            real = Path(os.path.realpath(path))
+            is_link = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+            if is_link and not self.shape.is_watched(self.root, real):
+                raise PermissionError
 
     @contextmanager
     def _opened(self, path: Path, how: int) -> Iterator[int]:
+        if how & (os.O_WRONLY | os.O_RDWR):
+            self._check_write(path)
         fd = os.open(path, _OPEN | how)
         try:
             yield fd
@@ -485,13 +593,92 @@ class Workload:
 
     def _rename(self, source: Path, target: Path) -> None:
         self.links.check_removal(target)
-        if target.parent != self.root or is_excluded(os.fsencode(target.name)):
+        if not self._is_mirrored(target):
             self.links.check_removal(source)
         source.rename(target)
+
+    def _exchange(self, one: Path, other: Path) -> None:
+        for source, target in ((one, other), (other, one)):
+            if not self._is_mirrored(target):
+                self.links.check_removal(source)
+        exchange(one, other)
+
+    def _is_mirrored(self, path: Path) -> bool:
+        """Say whether what has this name is mirrored, if it can be."""
+        name = os.fsencode(path.name)
+        return self.shape.is_watched(self.root, path) and not self.shape.is_excluded(name)
 
     def _unlink(self, path: Path, *, missing_ok: bool = True) -> None:
         self.links.check_removal(path)
         path.unlink(missing_ok=missing_ok)
+
+    def _remove(self, directory: Path) -> None:
+        """Remove a directory and all below it, one name after the other, as `rm -rf` does."""
+        for parent, directories, files in os.walk(directory, topdown=False):
+            for name in directories:
+                below = Path(parent, name)
+                if below.is_symlink():
+                    below.unlink()
+                else:
+                    below.rmdir()
+            for name in files:
+                self._unlink(Path(parent, name))
+        directory.rmdir()
+
+    @contextmanager
+    def _meanwhile(self, work: Callable[[], object]) -> Iterator[None]:
+        """Have a thread do some work while the block does some; both may fail."""
+
+        def do() -> None:
+            with suppress(OSError):
+                work()
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(do)
+            with suppress(OSError):
+                yield
+            done.result()
+
+    def _write_below(self, directory: Path, size: int) -> None:
+        """Write some files in a directory, and in new ones that are in it."""
+        for number in range(10):
+            self._write(directory / f"file-{number}", size)
+            below = directory / f"new-{number}" / "below"
+            below.mkdir(parents=True, exist_ok=True)
+            self._write(below / "file", size)
+
+    def _clear(self, path: Path) -> None:
+        """Remove what is left at a path, if anything is and may go."""
+        with suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                self._remove(path)
+            else:
+                self._unlink(path)
+
+    @contextmanager
+    def _between(self) -> Iterator[Path]:
+        """Return a name for what is on its way from one name to another."""
+        path = self._at(b"between")
+        try:
+            yield path
+        finally:
+            self._clear(path)
+
+    @contextmanager
+    def _prepared(self, size: int) -> Iterator[Path]:
+        """Make a new directory outside, with some files at some levels, for the block."""
+        root = self._away(b"tree-%d" % next(_SERIAL))
+        directory = root
+        for level in range(5):
+            directory.mkdir()
+            for name in "abc":
+                self._write(directory / name, size % 5000)
+            (directory / f"empty-{level}").mkdir()
+            directory /= "d"
+        try:
+            yield root
+        finally:
+            self._clear(root)
 
     def _put(self, new: Path, name: bytes) -> None:
         try:
@@ -502,7 +689,9 @@ class Workload:
 
     def _many(self, what: Operation) -> Iterator[Path]:
         first = what.name[0] * 10
-        return (self._at(b"file-%d" % number) for number in range(first, first + 200))
+        return (
+            self._beside(what.name, b"file-%d" % number) for number in range(first, first + 200)
+        )
 
     def _regular(self, name: bytes) -> Path:
         path = self._at(name)
@@ -524,6 +713,16 @@ class Workload:
     def _write(self, path: Path, size: int, how: int = os.O_TRUNC) -> None:
         with self._opened(path, os.O_CREAT | os.O_WRONLY | how) as fd:
             _write_all(fd, self._content(size))
+
+
+def _inodes(path: Path) -> Iterator[int]:
+    """Yield the inode of a file, or of a directory and of all that is below it."""
+    with suppress(FileNotFoundError):
+        yield path.lstat().st_ino
+    for parent, directories, files in os.walk(path):
+        for name in (*directories, *files):
+            with suppress(FileNotFoundError):
+                yield Path(parent, name).lstat().st_ino
 
 
 def empty(directory: Path) -> None:
