@@ -133,7 +133,8 @@ class Health:
         yield f"reconciles  {', '.join(causes) or 'none yet'}"
         if status.unwatched:
             directories = counted(status.directories, "directory", "directories")
-            yield f"unwatched   {status.unwatched:,} of {directories}: followed by rescans only"
+            way_out = "raise fs.inotify.max_user_watches, or see the log"
+            yield f"unwatched   {status.unwatched:,} of {directories}, but for rescans: {way_out}"
         yield f"skipped     {status.skipped_count:,}"
         for name, why in status.skipped.items():
             yield f"  {name} {why}"

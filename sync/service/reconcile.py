@@ -159,10 +159,15 @@ class Reconcile:
             return
         for batch, ended in self._parts(self._directory.files):
             signatures = {name: signature for name, signature, _ in batch}
-            for name, signature, links in batch:
-                if links > 1 and signature:
-                    self._mirror.links.note(name, signature.inode)
+            several = {name: has for name, has, links in batch if has and links > 1}
             suspects = self._suspects(signatures, ended)
+            if self._look != _EVERYTHING:
+                # Those are looked at with their files' other names, which may be elsewhere.
+                shared = several.keys() & suspects
+                signatures |= dict.fromkeys(shared)
+                several = {name: has for name, has in several.items() if name not in shared}
+            for name, has in several.items():
+                self._mirror.links.note(name, has.inode)
             files = [name for name in suspects if signatures[name]]
             others = [name for name in suspects if not signatures[name]]
             yield files, others, len(signatures)
