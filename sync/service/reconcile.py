@@ -8,6 +8,7 @@ at that moment, whatever was done before, and since the watch of a directory is 
 import errno
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from sync.core.changes import Arrive, Delete, Set, Signature, place_of
@@ -21,6 +22,10 @@ from sync.service.stale import Stale
 _EVERYTHING = Look((b"",))
 # What others give back after a while.
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_WAYS_OUT = {
+    errno.EMFILE: "; let it have 128 open files or more (ulimit -n)",
+    errno.ENFILE: "; raise fs.file-max of the host",
+}
 
 _Entry = TypeVar("_Entry", tuple[bytes, Signature | None, int], tuple[bytes, bool])
 
@@ -108,7 +113,9 @@ class Reconcile:
         if self._stale_first:
             yield from self._stale.everywhere()
         yield from self._mirror.examine_skipped()
+        self._news.begin_look()
         yield from self._scan(was_empty=was_empty)
+        self._news.end_look()
         if self._in_a_hurry:
             self._mirror.links.complete()  # names that are left out were not seen
             self._coming = self._mirror.streams.names()
@@ -185,10 +192,11 @@ class Reconcile:
             try:
                 if not self._enter(place):
                     continue
-                for entry in listed(place):
-                    part.append(entry)
-                    if entry[0].endswith(b"/"):
-                        below.append(entry[0])
+                entries = listed(place)
+                while some := list(islice(entries, self._at_once - len(part))):
+                    part += some
+                    if self._directory.is_tree:
+                        below += [entry[0] for entry in some if entry[0].endswith(b"/")]
                     if len(part) >= self._at_once:
                         self._long.add(place)
                         yield part, ended
@@ -217,6 +225,7 @@ class Reconcile:
             why = "is not mirrored: its path is longer than the 4096 bytes that programs can open"
         else:
             why = f"cannot be listed ({error.strerror}): its keys stay as they are; tried again"
+            why += _WAYS_OUT.get(error.errno or 0, "")
             self._is_scarce |= error.errno in _SCARCE
         self._mirror.skipped.note(place, why)
 
