@@ -7,7 +7,7 @@ at that moment, whatever was done before, and since the watch of a directory is 
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -177,7 +177,12 @@ class Reconcile:
                 self._mirror.links.note(name, has.inode)
             files = [name for name in suspects if signatures[name]]
             others = [name for name in suspects if not signatures[name]]
-            yield files, others, len(signatures)
+            yield files, others, self._count_files(signatures)
+
+    def _count_files(self, names: Collection[bytes]) -> int:
+        if not self._directory.is_tree:
+            return len(names)
+        return sum(not name.endswith(b"/") for name in names)
 
     def _parts(
         self, listed: Callable[[bytes], Iterator[_Entry]]

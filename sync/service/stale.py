@@ -13,7 +13,7 @@ class Stale:
 
     Attributes:
         bytes: how large the files together were whose content Redis held under them.
-        below: how many of them were not at the root.
+        below: how many of them were not at the root, less the marks there.
 
     """
 
@@ -34,14 +34,14 @@ class Stale:
             lengths = self._target.records((), some).lengths
             for place, (held, known) in zip(some, lengths, strict=True):
                 marks = yield from self._examine(place, is_whole=held == known)
-                gone = [mark for mark in marks if not self._directory.has_place(mark)]
+                gone = self._without_directory(place, marks)
                 yield from self.gone(gone)
                 places += marks.keys() - set(gone)
 
     def at(self, place: bytes, *, is_whole: bool) -> Iterator[Outcome]:
         """Look through the records of one directory; `is_whole` when both have as many names."""
         marks = yield from self._examine(place, is_whole=is_whole)
-        yield from self.gone([mark for mark in marks if not self._directory.has_place(mark)])
+        yield from self.gone(self._without_directory(place, marks))
 
     def gone(self, places: Iterable[bytes]) -> Iterator[Outcome]:
         """Look through the records of directories that are not there any more, and below."""
@@ -59,6 +59,12 @@ class Stale:
         for some in self._deepest_first(all_of_them):
             self._target.unmark(some)
             yield Outcome()
+
+    def _without_directory(self, place: bytes, marks: Iterable[bytes]) -> list[bytes]:
+        """Return those marks in a place's records of which there is no directory."""
+        gone = [mark for mark in marks if not self._directory.has_place(mark)]
+        self.below -= 0 if place else len(gone)
+        return gone
 
     def _deepest_first(self, places: Iterable[bytes]) -> Iterator[list[bytes]]:
         by_depth: dict[int, list[bytes]] = {}
