@@ -195,7 +195,8 @@ class Reconcile:
             place = places.pop()
             below: list[bytes] = []
             try:
-                if not self._enter(place):
+                if not self._news.enter(place):
+                    self._mirror.skipped.clear_of([place])
                     continue
                 entries = listed(place)
                 while some := list(islice(entries, self._at_once - len(part))):
@@ -207,6 +208,7 @@ class Reconcile:
                         yield part, ended
                         part, ended = [], []
                 ended.append(place)
+                self._mirror.skipped.clear_of([place])
             except OSError as error:
                 self._cannot_list(place, error)
             places += reversed(below)
@@ -215,11 +217,6 @@ class Reconcile:
                 part, ended = [], []
         if part or ended:
             yield part, ended
-
-    def _enter(self, place: bytes) -> bool:
-        is_there = self._news.enter(place)
-        self._mirror.skipped.clear_of([place])
-        return is_there
 
     def _cannot_list(self, place: bytes, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):
