@@ -634,7 +634,7 @@ class TestWatches:
             SYNC_RESCAN_CPU="100",
         )
         assert service.redis.keys() == service.files()
-        eventually(lambda: service.says("ERROR", "fs.inotify.max_user_watches"), True)
+        eventually(lambda: service.says("ERROR", "user.max_inotify_watches of the host to"), True)
         unwatched = f"unwatched   {len(names) + 1 - WATCHES} of {len(names) + 1} directories"
         eventually(lambda: unwatched in said_of_status(service), True)
         for name in names[::2]:
