@@ -94,9 +94,10 @@ def _switch(given: Mapping[str, str], name: str, words: str) -> bool:
 def _prefix(given: str) -> bytes:
     """Return what keys begin with: the service's own, which begin with a slash, stay apart."""
     prefix = os.fsencode(given)
-    if prefix.startswith(b"/mdvp-sync"):
+    own = b"/mdvp-sync/"
+    if prefix.startswith(own) or (prefix and own.startswith(prefix)):
         raise SettingsError(
-            f"SYNC_PREFIX is {given!r}: keys that begin with /mdvp-sync are the service's own"
+            f"SYNC_PREFIX is {given!r}: keys that begin with /mdvp-sync/ are the service's own"
         )
     return prefix
 

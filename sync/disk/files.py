@@ -255,6 +255,13 @@ class Directory:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self._places.at(place)
 
+    def identity(self, place: bytes) -> tuple[int, int] | None:
+        """Return what tells the directory at a place from others, None when there is none."""
+        try:
+            return self.open_at(place).identity
+        except OSError:
+            return None
+
     def has_place(self, place: bytes) -> bool:
         """Say whether there is a directory at a place, as far as anybody knows."""
         try:
@@ -362,12 +369,18 @@ class Directory:
         if not self.is_tree:
             yield from iter(()) if place else listed(b"")
             return
-        places = [place]
+        top = self._identities_above(place)
+        places, above = [place], list(top)
         while places:
             place = places.pop()
             below: list[bytes] = []
             try:
-                self._check_for_loop(place)
+                # It is looked into in depth, so what is above is what was opened last.
+                del above[place.count(b"/") :]
+                identity = self.open_at(place).identity
+                if identity in above:
+                    raise OSError(errno.ELOOP, "it is one above it once more, by a mount")
+                above.append(identity)
                 for entry in listed(place):
                     if entry[0].endswith(b"/"):
                         below.append(entry[0])
@@ -376,13 +389,15 @@ class Directory:
                 failed(place, error)
             places += reversed(below)
 
-    def _check_for_loop(self, place: bytes) -> None:
-        """Raise OSError if a directory is, by a mount, one that is above it."""
-        identity = self.open_at(place).identity
-        while place:
-            place = place_of(place)
-            if self.open_at(place).identity == identity:
-                raise OSError(errno.ELOOP, "it is one above it once more, by a mount")
+    def _identities_above(self, place: bytes) -> list[tuple[int, int]]:
+        """Return those of the directories above a place, from the root on, that are there."""
+        found: list[tuple[int, int]] = []
+        ends = (end + 1 for end, byte in enumerate(place[:-1]) if byte == ord("/"))
+        try:
+            found += (self.open_at(place[:end]).identity for end in (0, *ends) if place)
+        except OSError:
+            return found
+        return found
 
     def has(self, path: bytes) -> bool:
         """Say whether there is anything with this path that can be a file, excluded or not."""

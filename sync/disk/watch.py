@@ -15,7 +15,7 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -67,8 +67,8 @@ class Watch:
             manager = pyinotify.WatchManager()
         except OSError as error:
             raise DirectoryGoneError(
-                f"cannot watch {directory}: {error.strerror}; fs.inotify.max_user_instances of the "
-                "host may be too low"
+                f"cannot watch {directory}: {error}; the host's fs.inotify.max_user_instances, or "
+                "the process' limit of open files, may be too low"
             ) from error
         self._handler = _Handler()
         self._notifier = _Notifier(manager, self._handler, timeout=0)
@@ -76,7 +76,11 @@ class Watch:
         self._poll = select.poll()
         self._poll.register(manager.get_fd(), select.POLLIN)
         self._lock = Lock()
-        self._wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            self._notifier.stop()
+            raise DirectoryGoneError(f"cannot watch {directory}: {error.strerror}") from error
         self._poll.register(self._wakes, select.POLLIN)
         self.lost = False
         try:
@@ -133,22 +137,17 @@ class Watch:
         """Return what has happened to directories below, as far as `read` has come to know it."""
         return self._watches.take() if self._watches else []
 
-    def begin_look(self) -> None:
-        """Begin a look at the whole tree, in which each directory is entered."""
-        if self._watches:
-            self._watches.begin()
-
-    def end_look(self) -> None:
-        """End it: what was not entered, and is not there, is watched no more."""
-        if self._watches:
-            self._watches.end()
-
     def enter(self, place: bytes) -> bool:
         """Have a directory watched before it is looked into; say whether there is one.
 
         Raises OSError when it cannot be looked into, or must not be.
         """
         return self._watches.enter(place) if self._watches else not place
+
+    def listed(self, place: bytes, below: Iterable[bytes]) -> None:
+        """Take up which directories were found in one that was listed."""
+        if self._watches:
+            self._watches.listed(place, below)
 
     @property
     def unwatched(self) -> tuple[int, int]:

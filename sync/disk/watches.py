@@ -8,7 +8,7 @@ to be had, nothing is heard of a directory; looks at the whole tree find what ha
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sync.core.changes import Appeared, Moved, PlaceChange, Vanished, place_of, shown
 from sync.disk.files import Directory
@@ -43,7 +43,6 @@ class Watches:
         self._remove = remove
         self.tree = Tree(root)
         self.is_short = False
-        self._round = 0
         self.told: list[PlaceChange] = []
         # Directories that are gone from their place, and where that was; some of them are nowhere.
         self._adrift: dict[Node, bytes] = {}
@@ -97,19 +96,18 @@ class Watches:
         except FileNotFoundError:
             self._leave(place)
             return False
-        if node := self.tree.at(place):
-            node.seen = self._round
         return True
 
-    def begin(self) -> None:
-        """Begin a look at the whole tree, in which each directory is entered."""
-        self._round += 1
+    def listed(self, place: bytes, below: Iterable[bytes]) -> None:
+        """Take up which directories were found in one that was listed.
 
-    def end(self) -> None:
-        """End it: see where those are that were not entered. Events may have been lost."""
-        for place in self.tree.unseen(self._round):
-            self.happened(place)
-        self.settle()
+        Of others that are known nobody told that they are gone: events were lost, or none comes.
+        """
+        node = self.tree.at(place)
+        if node and node.below:
+            found = set(below)
+            for each in [place + name for name in node.below if place + name not in found]:
+                self.happened(each)
 
     def ignored(self, wd: int) -> None:
         """Take up that a watch has ended: its directory is deleted, or unmounted."""
@@ -212,7 +210,8 @@ class Watches:
         """Take up that a directory that is known is at another place, or again at its own."""
         old = self._adrift.pop(node, None) or self.tree.place(node)
         self._moved()
-        if old is not None and place.startswith(old):  # what is known of those above is outdated
+        if old not in {None, place} and place.startswith(old or b""):
+            # It cannot be below itself: what is known of those above is outdated.
             self._leave(old)
             self.told.append(Appeared(old))
             return

@@ -283,8 +283,9 @@ class Target:
     def mark(self, places: Sequence[bytes]) -> None:
         """See to it that places have their marks in the records of the directory above."""
         requests = list(self._marks(places))
-        for request, added in zip(requests, self._ask(*requests), strict=True):
-            self._count(request, added)
+        for request, added in zip(requests, self._converse(*requests), strict=True):
+            # A server without memory refuses; the next look at all will find them missing again.
+            self._count(request, added if isinstance(added, int) else 0)
 
     def unmark(self, places: Sequence[bytes]) -> list[bytes]:
         """Remove the marks of places at which there are no names and no marks; return those."""
@@ -297,11 +298,16 @@ class Target:
         ]
         if requests:
             self._marked.difference_update(empty)
-            answers = self._ask((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
-            if answers[-2] is None:
+            answers = self._converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+            done = answers[-2]
+            if any(isinstance(answer, redis.OutOfMemoryError) for answer in answers):
+                done = self._ask(*requests)  # then it takes no transaction
+            else:
+                self._connection.accepted(answers)
+            if done is None:
                 self.check()
                 raise RedisChangedError(_MEANWHILE)
-            for request, answer in zip(requests, answers[-2], strict=True):
+            for request, answer in zip(requests, cast("list[int]", done), strict=True):
                 self._count(request, answer)
         return empty
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
 
-from sync.core.changes import NONE, Command, Confirm, Delete, Rename, Set, Signature
+from sync.core.changes import NONE, Command, Confirm, Delete, Rename, Set, Signature, place_of
 from sync.core.errors import RedisAwayError, RedisRefusedError
 from sync.core.plan import Plan, settle
 from sync.disk.files import (
@@ -107,6 +107,7 @@ class Outcome:
 class _Batch:
     """What was found under some names, until it is in Redis.
 
+    homes     the directories through which they were looked up, by place
     racy      names whose entries are to be made sure later, with the signatures they are to have
     unsteady  names of files that were changing
     closed    names of files of which it is known that nobody had them open for writing
@@ -117,6 +118,7 @@ class _Batch:
     racy: dict[bytes, Signature] = field(default_factory=dict)
     unsteady: list[bytes] = field(default_factory=list)
     closed: set[bytes] = field(default_factory=set)
+    homes: dict[bytes, tuple[int, int] | None] = field(default_factory=dict)
     size: int = 0
     commands: list[Command] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
@@ -134,6 +136,7 @@ class _Terms(NamedTuple):
     vacated: Collection[bytes] = _NONE
     written: Collection[bytes] = _NONE
     seen: bool = False  # all of them are regular files', as a scan has found just now
+    part: bool = False  # and that scan is not of all files: others may have names elsewhere
 
 
 _ORDINARY = _Terms()
@@ -239,8 +242,14 @@ class Mirror:
             self._forget_doubtful(held, found)
         settled = settle(moves, held, on_disk)
         missed = dict.fromkeys(settled.missed)
+        # A file's own rename gives it another ctime; that of a directory above does not.
+        sure = {
+            new
+            for new, old in moves.items()
+            if (had := held[old]) and had.is_sure and had == on_disk[new]
+        }
         for renames in _in_batches(settled.renames):
-            outcome = self._rename(renames)
+            outcome = self._rename(renames, sure)
             if not outcome.done:
                 those = {name for each in renames for name in (each.old, each.new)}
                 missed |= dict.fromkeys(those & on_disk.keys())
@@ -277,12 +286,13 @@ class Mirror:
         """Have it void what is sent for these names when another service changes them meanwhile."""
         self._target.watch(names)
 
-    def examine_files(self, names: Iterable[bytes]) -> Iterator[Outcome]:
+    def examine_files(self, names: Iterable[bytes], *, part: bool = False) -> Iterator[Outcome]:
         """Examine names, each of which was found to be a regular file's just now, alone.
 
+        If they are but `part` of what there is, the other names of their files are told.
         What became of the last batch is told by what is done next, or by `flush`.
         """
-        yield from self._batches(names, _Terms(seen=True))
+        yield from self._batches(names, _Terms(seen=True, part=part))
 
     def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
@@ -356,8 +366,11 @@ class Mirror:
         for name, signature in ready:
             # What is written to a file is told of one of its names only.
             names = self.links.names([signature.inode]) | {name}
-            if any(each in pending for each in names) or (
-                self._directory.signature(name) != signature
+            is_told = all(map(self._news.tells_of, names - {name}))
+            if (
+                any(each in pending for each in names)
+                or not is_told
+                or self._directory.signature(name) != signature
             ):
                 self._unsure[name] = None  # what happened to the file is still to be followed
                 self._strays.add(name)
@@ -398,21 +411,33 @@ class Mirror:
             for name, signature in self._target.held(names).items()
         }
 
-    def _rename(self, renames: list[Rename]) -> Outcome:
+    def _rename(self, renames: list[Rename], sure: Container[bytes]) -> Outcome:
         try:
             self._target.apply(renames)
         except RedisRefusedError as error:
             outcome = Outcome()
             self._make_room(error, outcome)
             return outcome
+        confirmed = self._confirm_renamed([each for each in renames if each.new in sure])
         for old, new, signature in renames:
             self._unsure.pop(old, None)
-            self._remember(new, signature)
+            self._unsure.pop(new, None)
+            if not (confirmed and new in sure):
+                self._remember(new, signature)
             self.links.rename(old, new)
             self.streams.void(old)
             self.streams.void(new)
         self.skipped.clear_of(each.old for each in renames)
         return Outcome(done=list(renames))
+
+    def _confirm_renamed(self, renames: Sequence[Rename]) -> bool:
+        """Make sure entries that were so before a rename, which is done; say whether they are."""
+        try:
+            if renames:
+                self._target.apply([Confirm(new, signature) for _, new, signature in renames])
+        except RedisRefusedError:
+            return False
+        return True
 
     def _batches(self, names: Iterable[bytes], terms: _Terms) -> Iterator[Outcome]:
         """Carry out what follows from what is found.
@@ -423,6 +448,8 @@ class Mirror:
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
         batch = _Batch()
         for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
+            if b"/" in name and (place := place_of(name)) not in batch.homes:
+                batch.homes[place] = self._directory.identity(place)
             # Unless nobody had it open while it was read, such a name takes a closer look.
             later = name in terms.alone and not (ordinary and ordinary.closed)
             if (
@@ -514,8 +541,9 @@ class Mirror:
         if links <= 1:
             self.links.forget(name)
             return set()
-        self.links.note(name, inode, search=not terms.seen)
-        if terms.seen or name in terms.alone or name not in self.links.inodes:
+        is_all = terms.seen and not terms.part
+        self.links.note(name, inode, search=not is_all)
+        if is_all or name in terms.alone or name not in self.links.inodes:
             return set()
         return self._other_names(name)
 
@@ -565,6 +593,23 @@ class Mirror:
             for name in news:
                 batch.racy.pop(name, None)
             batch.outcome.held_back += news
+        self._leave_out_what_has_left(batch)
+
+    def _leave_out_what_has_left(self, batch: _Batch) -> None:
+        """Leave out what was read in a directory that is not at its place any more.
+
+        It may have been read when that was outside of the root already.
+        """
+        self._directory.forget()
+        left = {
+            place for place, home in batch.homes.items() if self._directory.identity(place) != home
+        }
+        if left:
+            for name in [each.name for each in batch.sets if place_of(each.name) in left]:
+                batch.outcome.deferred[name] = None
+                batch.racy.pop(name, None)
+            batch.sets = [each for each in batch.sets if place_of(each.name) not in left]
+            batch.unsteady = [name for name in batch.unsteady if place_of(name) not in left]
 
     def _deletes(self, batch: _Batch, terms: _Terms) -> Iterator[Delete]:
         for name, ours in zip(batch.absent, self._target.are_ours(batch.absent), strict=True):
@@ -684,6 +729,9 @@ class Mirror:
         outcome, name = Outcome(), stream.name
         if stream.is_void:
             stream.upload.void()
+        elif self._has_left(stream):
+            stream.upload.void()
+            outcome.deferred[name] = None
         elif stream.end is End.WHOLE:
             if self._is_anothers(stream):
                 stream.upload.void()
@@ -702,6 +750,14 @@ class Mirror:
         else:
             self._rest(stream, outcome)
         return outcome
+
+    def _has_left(self, stream: Stream) -> bool:
+        """Say whether a file is not where it was, since a directory above is not."""
+        if b"/" not in stream.name:
+            return False
+        self._directory.forget()
+        has = self._directory.signature(stream.name)
+        return has is None or has.inode != stream.signature.inode
 
     def _is_anothers(self, stream: Stream) -> bool:
         """Say whether what has come may be of a writer whose close is still to be waited for.

@@ -54,20 +54,16 @@ class News:
             self.pending.overflowed = False
             self._watch.lost = True
 
-    def begin_look(self) -> None:
-        """Begin a look at the whole tree, in which each directory is entered."""
-        self._watch.begin_look()
-
-    def end_look(self) -> None:
-        """End it."""
-        self._watch.end_look()
-
     def enter(self, place: bytes) -> bool:
         """Have what happens in a directory told from now on; say whether there is one.
 
         Raises OSError when it cannot be looked into, or must not be.
         """
         return self._watch.enter(place)
+
+    def listed(self, place: bytes, below: Iterable[bytes]) -> None:
+        """Take up which directories were found in one that was listed."""
+        self._watch.listed(place, below)
 
     def tells_of(self, name: bytes) -> bool:
         """Say whether what happens to a file is told."""
@@ -120,11 +116,6 @@ class NoNews(News):
         self.is_new = False
         self._directory = directory
 
-    def begin_look(self) -> None:
-        """Do nothing."""
-
-    end_look = begin_look
-
     def enter(self, place: bytes) -> bool:
         """Say whether there is a directory."""
         try:
@@ -132,6 +123,9 @@ class NoNews(News):
         except FileNotFoundError:
             return False
         return True
+
+    def listed(self, place: bytes, below: Iterable[bytes]) -> None:
+        """Do nothing: no directory is watched."""
 
     def tells_of(self, name: bytes) -> bool:  # noqa: ARG002  # as above
         """Say yes: nothing depends on it."""

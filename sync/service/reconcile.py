@@ -77,7 +77,8 @@ class Reconcile:
         self._suspicious: dict[bytes, bool] = {}  # places: whether both records are as long
         self._coming: set[bytes] = set()  # large files that it waits for
         self._is_scarce = False
-        self._steps = self._everything() if look == _EVERYTHING else self._branch()
+        self._is_part = look != _EVERYTHING
+        self._steps = self._branch() if self._is_part else self._everything()
         self._has_changed = False  # whether Redis is not to be as it was
         self._held = Counter[bytes]()  # by place: how many of its names and marks Redis holds
         self._long: set[bytes] = set()  # places that take more than one step
@@ -113,9 +114,7 @@ class Reconcile:
         if self._stale_first:
             yield from self._stale.everywhere()
         yield from self._mirror.examine_skipped()
-        self._news.begin_look()
         yield from self._scan(was_empty=was_empty)
-        self._news.end_look()
         if self._in_a_hurry:
             self._mirror.links.complete()  # names that are left out were not seen
             self._coming = self._mirror.streams.names()
@@ -148,7 +147,7 @@ class Reconcile:
             self.seen += seen
             if self._look.origins:
                 files = yield from self._without_moved(files)  # noqa: PLW2901  # the rest of them
-            yield from self._mirror.examine_files(files)
+            yield from self._mirror.examine_files(files, part=self._is_part)
             if others:
                 yield from self._mirror.examine(others)
             elif not was_empty:
@@ -166,15 +165,12 @@ class Reconcile:
             return
         for batch, ended in self._parts(self._directory.files):
             signatures = {name: signature for name, signature, _ in batch}
-            several = {name: has for name, has, links in batch if has and links > 1}
             suspects = self._suspects(signatures, ended)
-            if self._look != _EVERYTHING:
-                # Those are looked at with their files' other names, which may be elsewhere.
-                shared = several.keys() & suspects
-                signatures |= dict.fromkeys(shared)
-                several = {name: has for name, has in several.items() if name not in shared}
-            for name, has in several.items():
-                self._mirror.links.note(name, has.inode)
+            # Of those in a part of the tree it is noted, when they are read, that there is more.
+            noted_later = set(suspects) if self._is_part else set[bytes]()
+            for name, signature, links in batch:
+                if links > 1 and signature and name not in noted_later:
+                    self._mirror.links.note(name, signature.inode)
             files = [name for name in suspects if signatures[name]]
             others = [name for name in suspects if not signatures[name]]
             yield files, others, self._count_files(signatures)
@@ -209,6 +205,7 @@ class Reconcile:
                         part, ended = [], []
                 ended.append(place)
                 self._mirror.skipped.clear_of([place])
+                self._news.listed(place, below)
             except OSError as error:
                 self._cannot_list(place, error)
             places += reversed(below)

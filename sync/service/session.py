@@ -108,6 +108,7 @@ class Session:
         seconds = min(each for each in times if each is not None) - time.monotonic()
         if seconds <= 0:
             return
+        self._directory.forget()
         if self._is_idle:
             self._directory.rest()
         self._is_idle = not self._watch.wait(seconds)
