@@ -63,7 +63,8 @@ class Routes:
 
     Attributes:
         is_tree: whether directories below have known paths, too.
-        overflowed: whether there were more than are remembered; who has all looked at unsets it.
+        overflowed: whether there were more than are remembered: what depends on a link is not all
+            known then.
 
     """
 

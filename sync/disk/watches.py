@@ -78,7 +78,7 @@ class Watches:
     def happened(self, place: bytes) -> None:
         """Take up that something happened to a directory at a place, now or some time ago."""
         self._directory.forget()
-        if self.tree.at(place) is None and not self._directory.wants(place):
+        if not self._directory.wants(place) and self.tree.at(place) is None:
             self.told.append(Appeared(place))  # or it is gone: whoever depends on it will see
             return
         try:

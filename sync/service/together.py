@@ -56,6 +56,7 @@ class Together:
             return Outcome(), []
         self._since = None
         self._groups.hold(moment)
+        outcome.is_doubtful |= self._routes.overflowed
         return outcome, [Vanished(place) for place in gone]
 
     def _with_dependents(
