@@ -284,9 +284,9 @@ class Directory:
 
         Raises as `open_at` does.
         """
-        place = place_of(path)
-        if not place:
+        if b"/" not in path:
             return self._fd, 0, path
+        place = place_of(path)
         if too_long(path):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         fd, salt, _ = self.open_at(place)
@@ -294,6 +294,8 @@ class Directory:
 
     def _stat(self, path: bytes) -> tuple[os.stat_result, int]:
         """Return the status of what has a path, and its directory's salt; raises OSError."""
+        if b"/" not in path:
+            return os.stat(path, dir_fd=self._fd, follow_symlinks=False), 0
         fd, salt, name = self._at(path)
         return os.stat(name, dir_fd=fd, follow_symlinks=False), salt
 

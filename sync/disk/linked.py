@@ -101,6 +101,10 @@ class LinkedDirectory(Directory):
         fd, salt, _ = self._places.at(place)
         return fd, salt, real[len(place) :] or b"."
 
+    def _stat(self, path: bytes) -> tuple[os.stat_result, int]:
+        fd, salt, name = self._at(path)
+        return os.stat(name, dir_fd=fd, follow_symlinks=False), salt
+
     def names(self, place: bytes = b"") -> Iterator[tuple[bytes, bool]]:
         """Yield what `Directory.names` does; a link is what it leads to."""
         for name, status, _ in self._entries(place):

@@ -5,11 +5,13 @@ So whatever is put in the place of a directory, and whenever, nothing outside of
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_MAX = 64  # directories that are open at a time
+_SHARE = 8  # of all descriptors that the process may have they are one in so many at most
 _PATH_MAX = 4096  # bytes, limits(5): no program could open a path that is longer
 _NONE_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _GOLDEN = 0x9E3779B97F4A7C15  # spreads small numbers over 64 bits
@@ -57,6 +59,8 @@ class Places:
         self._excluded = excluded
         self._root: Opened | None = None
         self._open: dict[bytes, Opened] = {}
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._open_max = _OPEN_MAX if limit < 0 else min(limit // _SHARE, _OPEN_MAX)
         self.left_out: set[bytes] = set()
 
     def begin(self, root: int, identity: tuple[int, int]) -> None:
@@ -116,7 +120,7 @@ class Places:
         return Opened(fd, salt, (device, status.st_ino))
 
     def _keep(self, place: bytes, opened: Opened) -> Opened:
-        if len(self._open) >= _OPEN_MAX:
+        if len(self._open) >= self._open_max:
             self.forget()
         self._open[place] = opened
         return opened

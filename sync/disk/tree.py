@@ -18,16 +18,18 @@ class Node:
         name: its name in the directory that it is in, with a slash behind it.
         parent: that directory; None for the root, and for one of which nobody knows where it is.
         wd: its watch's number, or UNWATCHED.
+        seen: the number of the last look at the whole tree in which it was there.
 
     """
 
-    __slots__ = ("below", "name", "parent", "wd")
+    __slots__ = ("below", "name", "parent", "seen", "wd")
 
     def __init__(self, name: bytes, parent: "Node | None", wd: int) -> None:
         """Make a node that is in nothing yet."""
         self.name = name
         self.parent = parent
         self.wd = wd
+        self.seen = 0
         self.below: dict[bytes, Node] | None = None  # most have none
 
 
@@ -108,6 +110,21 @@ class Tree:
         node.wd = wd
         if wd != UNWATCHED:
             self._by_wd[wd] = node
+
+    def unseen(self, look: int) -> list[bytes]:
+        """Return the places of those that were not there in a look at the whole tree.
+
+        Of what is below them nothing is said.
+        """
+        unseen: list[bytes] = []
+        left = [self.root]
+        while left:
+            for node in (left.pop().below or {}).values():
+                if node.seen == look:
+                    left.append(node)
+                elif (place := self.place(node)) is not None:
+                    unseen.append(place)
+        return unseen
 
     def forget(self, node: Node) -> Iterator[int]:
         """Forget a directory that was taken off, and all below; yield the watches of all."""

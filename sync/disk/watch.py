@@ -132,6 +132,16 @@ class Watch:
         """Return what has happened to directories below, as far as `read` has come to know it."""
         return self._watches.take() if self._watches else []
 
+    def begin_look(self) -> None:
+        """Begin a look at the whole tree, in which each directory is entered."""
+        if self._watches:
+            self._watches.begin()
+
+    def end_look(self) -> None:
+        """End it: what was not entered, and is not there, is watched no more."""
+        if self._watches:
+            self._watches.end()
+
     def enter(self, place: bytes) -> bool:
         """Have a directory watched before it is looked into; say whether there is one.
 

@@ -42,6 +42,7 @@ class Watches:
         self._remove = remove
         self.tree = Tree(root)
         self.is_short = False
+        self._round = 0
         self.told: list[PlaceChange] = []
         # Directories that are gone from their place, and where that was; some of them are nowhere.
         self._adrift: dict[Node, bytes] = {}
@@ -103,6 +104,8 @@ class Watches:
         except FileNotFoundError:
             self._leave(place)
             return False
+        if node := self.tree.at(place):
+            node.seen = self._round
         return True
 
     def pass_through(self, place: bytes) -> bool:
@@ -117,6 +120,16 @@ class Watches:
     def distrust(self) -> None:
         """Take nothing for granted any more: events were lost."""
         self._passed.clear()
+
+    def begin(self) -> None:
+        """Begin a look at the whole tree, in which each directory is entered."""
+        self._round += 1
+
+    def end(self) -> None:
+        """End it: see where those are that were not entered. Events may have been lost."""
+        for place in self.tree.unseen(self._round):
+            self.happened(place)
+        self.settle()
 
     def ignored(self, wd: int) -> None:
         """Take up that a watch has ended: its directory is deleted, or unmounted."""

@@ -146,7 +146,7 @@ def away(error: Exception) -> RedisAwayError:
     """Say what an error of the server, or of the connection, means for all that is to be done."""
     words = str(error) or type(error).__name__
     if any(each in words for each in _FOREIGN):
-        words += "; delete the keys that begin with /mdvp-sync/"
+        words += "; delete the keys that begin with /mdvp-sync/ (after SYNC_PREFIX)"
     found = RedisAwayError(words + _WAYS_OUT.get(type(error), ""))
     found.cause = _CAUSES.get(type(error), found.cause)
     return found

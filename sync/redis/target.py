@@ -449,6 +449,7 @@ class Target:
         before = {
             place + name: self.format.decode(entry)
             for (place, names), found in zip(begun.names.items(), entries, strict=True)
+            if found.count(None) < len(found)
             for name, entry in zip(names, found, strict=True)
             if entry
         }
@@ -516,10 +517,16 @@ class Target:
             yield self._named(place, some)
 
     def _put_entries(self, names: Sequence[bytes], entries: Sequence[bytes]) -> Iterator[Request]:
+        groups = _by_place(names)
+        if len(groups) == 1:
+            ((place, some),) = groups.items()
+            fields = chain.from_iterable(zip(some, entries, strict=True))
+            yield b"HSET", self._manifest + _record(place), *fields
+            return
         found = dict(zip(names, entries, strict=True))
-        for place, some in _by_place(names).items():
-            fields = ((name, found[place + name]) for name in some)
-            yield b"HSET", self._manifest + _record(place), *chain.from_iterable(fields)
+        for place, some in groups.items():
+            fields = chain.from_iterable((name, found[place + name]) for name in some)
+            yield b"HSET", self._manifest + _record(place), *fields
 
     def _named(self, place: bytes, names: Sequence[bytes]) -> Request:
         fields = chain.from_iterable((name, b"") for name in names)

@@ -61,6 +61,14 @@ class News:
             self.pending.overflowed = False
             self._watch.lost = True
 
+    def begin_look(self) -> None:
+        """Begin a look at the whole tree, in which each directory is entered."""
+        self._watch.begin_look()
+
+    def end_look(self) -> None:
+        """End it."""
+        self._watch.end_look()
+
     def enter(self, place: bytes) -> bool:
         """Have what happens in a directory told from now on; say whether there is one.
 
@@ -124,6 +132,11 @@ class NoNews(News):
         """Know of nothing in `directory`, and of nothing new."""
         self.is_new = False
         self._directory = directory
+
+    def begin_look(self) -> None:
+        """Do nothing."""
+
+    end_look = begin_look
 
     def enter(self, place: bytes) -> bool:
         """Say whether there is a directory."""

@@ -7,7 +7,8 @@ at that moment, whatever was done before, and since the watch of a directory is 
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from sync.core.changes import Arrive, Delete, Set, Signature, place_of
@@ -21,6 +22,10 @@ from sync.service.stale import Stale
 _EVERYTHING = Look((b"",))
 # What others give back after a while.
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_WAYS_OUT = {
+    errno.EMFILE: "; let it have 128 open files or more (ulimit -n)",
+    errno.ENFILE: "; raise fs.file-max of the host",
+}
 
 _Entry = TypeVar("_Entry", tuple[bytes, Signature | None, int], tuple[bytes, bool])
 
@@ -110,7 +115,9 @@ class Reconcile:
         if self._stale_first:
             yield from self._stale.everywhere()
         yield from self._mirror.examine_skipped()
+        self._news.begin_look()
         yield from self._scan(was_empty=was_empty)
+        self._news.end_look()
         self.knows_all = True
         if self._in_a_hurry:
             self._mirror.links.complete()  # names that are left out were not seen
@@ -177,7 +184,12 @@ class Reconcile:
                 self._mirror.links.note(name, has.inode)
             files = [name for name in suspects if signatures[name]]
             others = [name for name in suspects if not signatures[name]]
-            yield files, others, len(signatures)
+            yield files, others, self._count_files(signatures)
+
+    def _count_files(self, names: Collection[bytes]) -> int:
+        if not self._directory.is_tree:
+            return len(names)
+        return sum(not name.endswith(b"/") for name in names)
 
     def _parts(
         self, listed: Callable[[bytes], Iterator[_Entry]]
@@ -190,17 +202,20 @@ class Reconcile:
             place = places.pop()
             below: list[bytes] = []
             try:
-                if not self._enter(place):
+                if not self._news.enter(place):
+                    self._mirror.skipped.clear_of([place])
                     continue
-                for entry in listed(place):
-                    part.append(entry)
-                    if entry[0].endswith(b"/"):
-                        below.append(entry[0])
+                entries = listed(place)
+                while some := list(islice(entries, self._at_once - len(part))):
+                    part += some
+                    if self._directory.is_tree:
+                        below += [entry[0] for entry in some if entry[0].endswith(b"/")]
                     if len(part) >= self._at_once:
                         self._long.add(place)
                         yield part, ended
                         part, ended = [], []
                 ended.append(place)
+                self._mirror.skipped.clear_of([place])
             except OSError as error:
                 self._cannot_list(place, error)
             places += reversed(below)
@@ -209,11 +224,6 @@ class Reconcile:
                 part, ended = [], []
         if part or ended:
             yield part, ended
-
-    def _enter(self, place: bytes) -> bool:
-        is_there = self._news.enter(place)
-        self._mirror.skipped.clear_of([place])
-        return is_there
 
     def _cannot_list(self, place: bytes, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):
@@ -224,6 +234,7 @@ class Reconcile:
             why = "is not mirrored: its path is longer than the 4096 bytes that programs can open"
         else:
             why = f"cannot be listed ({error.strerror}): its keys stay as they are; tried again"
+            why += _WAYS_OUT.get(error.errno or 0, "")
             self._is_scarce |= error.errno in _SCARCE
         self._mirror.skipped.note(place, why)
 

@@ -13,7 +13,7 @@ class Stale:
 
     Attributes:
         bytes: how large the files together were whose content Redis held under them.
-        below: how many of them were not at the root.
+        below: how many of them were not at the root, less the marks there.
 
     """
 
@@ -34,19 +34,20 @@ class Stale:
             lengths = self._target.records((), some).lengths
             for place, (held, known) in zip(some, lengths, strict=True):
                 marks = yield from self._examine(place, is_whole=held == known)
-                gone = [mark for mark in marks if not self._directory.has_place(mark)]
+                gone = self._without_directory(place, marks)
                 yield from self.gone(gone)
                 places += marks.keys() - set(gone)
 
     def at(self, place: bytes, *, is_whole: bool) -> Iterator[Outcome]:
         """Look through the records of one directory; `is_whole` when both have as many names."""
         marks = yield from self._examine(place, is_whole=is_whole)
-        yield from self.gone([mark for mark in marks if not self._directory.has_place(mark)])
+        yield from self.gone(self._without_directory(place, marks))
 
     def gone(self, places: Iterable[bytes]) -> Iterator[Outcome]:
         """Look through the records of directories that are not there any more, and below."""
         left, all_of_them = list(places), list[bytes]()
-        yield from self._mirror.examine(self._mirror.skipped.take_below(left))
+        coming = [name for name in self._mirror.streams.names() if name.startswith(tuple(left))]
+        yield from self._mirror.examine([*self._mirror.skipped.take_below(left), *coming])
         while left:
             some, left = left[: self._at_once], left[self._at_once :]
             all_of_them += some
@@ -58,6 +59,12 @@ class Stale:
         for some in self._deepest_first(all_of_them):
             self._target.unmark(some)
             yield Outcome()
+
+    def _without_directory(self, place: bytes, marks: Iterable[bytes]) -> list[bytes]:
+        """Return those marks in a place's records of which there is no directory."""
+        gone = [mark for mark in marks if not self._directory.has_place(mark)]
+        self.below -= 0 if place else len(gone)
+        return gone
 
     def _deepest_first(self, places: Iterable[bytes]) -> Iterator[list[bytes]]:
         by_depth: dict[int, list[bytes]] = {}

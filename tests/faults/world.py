@@ -400,10 +400,10 @@ class World:
             for fd in directories:
                 os.fchmod(fd, 0)
             yield
-            # Those come first that the others are in.
             for fd, mode in zip(directories, modes, strict=True):
                 os.fchmod(fd, stat.S_IMODE(mode))
-                _rename_and_back(Path(f"/proc/self/fd/{fd}").readlink())
+        # What cannot be read is tried again seldom, but by each session, and this begins one.
+        self._move_away().rename(self.root)
 
     def _some_files(self, random: Random) -> Iterator[BinaryIO]:
         """Yield about half of the files that are mirrored, open."""
@@ -493,14 +493,6 @@ def _open_directory(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _rename_and_back(directory: Path) -> None:
-    """Have something happen to a directory: what cannot be read is tried again seldom, but then."""
-    other = directory.with_name(f"{directory.name}.moved")
-    with suppress(OSError):  # it may be gone, and a name may be too long
-        directory.rename(other)
-        other.rename(directory)
 
 
 def _remove(directory: Path) -> None:

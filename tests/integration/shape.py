@@ -124,7 +124,7 @@ FLAT = Shape(
 TREE = Shape(
     "tree",
     is_deep=True,
-    few=[b"a", b"d/a", b"d/e/a", b"d", b"e"],
+    few=[b"a", b"d/a", b"d/e/a", b"e/a"],
     names=[
         *[b"a", b"b", *_IN_DIRECTORIES] * 4,
         *_DIRECTORIES,

@@ -412,8 +412,7 @@ class Workload:
             self._clear(directory)
 
     def unpack(self, what: Operation) -> None:
-        with self._prepared(what.size) as directory:
-            shutil.copytree(directory, self._new(what.name), dirs_exist_ok=True)
+        self._fill(self._new(what.name), what.size)
 
     # Writers that take their time.
 
@@ -640,12 +639,21 @@ class Workload:
             done.result()
 
     def _write_below(self, directory: Path, size: int) -> None:
-        """Write some files in a directory, and in new ones that are in it."""
+        """Write some files in a directory that is there, and in new ones that are in it."""
         for number in range(10):
             self._write(directory / f"file-{number}", size)
-            below = directory / f"new-{number}" / "below"
-            below.mkdir(parents=True, exist_ok=True)
-            self._write(below / "file", size)
+            self._fill(directory / f"new-{number}", size, levels=1)
+
+    def _fill(self, directory: Path, size: int, levels: int = 5) -> None:
+        """Make a directory, with files and directories in it down to some level."""
+        # It may be there, but what it is in is not made: it may be the root that is away.
+        with suppress(FileExistsError):
+            directory.mkdir()
+        for name in "abc":
+            self._write(directory / name, size % 5000)
+        (directory / "empty").mkdir(exist_ok=True)
+        if levels:
+            self._fill(directory / "d", size, levels - 1)
 
     def _clear(self, path: Path) -> None:
         """Remove what is left at a path, if anything is and may go."""
@@ -667,18 +675,12 @@ class Workload:
     @contextmanager
     def _prepared(self, size: int) -> Iterator[Path]:
         """Make a new directory outside, with some files at some levels, for the block."""
-        root = self._away(b"tree-%d" % next(_SERIAL))
-        directory = root
-        for level in range(5):
-            directory.mkdir()
-            for name in "abc":
-                self._write(directory / name, size % 5000)
-            (directory / f"empty-{level}").mkdir()
-            directory /= "d"
+        path = self._away(b"tree-%d" % next(_SERIAL))
         try:
-            yield root
+            self._fill(path, size)
+            yield path
         finally:
-            self._clear(root)
+            self._clear(path)
 
     def _put(self, new: Path, name: bytes) -> None:
         try:
