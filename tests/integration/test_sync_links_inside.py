@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
+from unittest.mock import create_autospec
 
 import pytest
 from integration.conftest import SYNC
 from integration.files import make, write
 from support import eventually
 
+from sync.disk.files import Unfit
+from sync.disk.linked import LinkedDirectory
+from sync.redis.target import Target
+from sync.service.groups import Groups
+from sync.service.mirror import Mirror, Outcome
+from sync.service.together import Together
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from integration.conftest import RedisServer, Service, Start
 
@@ -246,6 +255,46 @@ class TestPublishing:
                     follows(service, publisher)
             follows(service, publisher)
 
+    def test_no_reader_sees_two_versions_of_a_set_that_takes_many_steps_to_find_after_a_start(
+        self, redis_server: RedisServer, publisher: Publisher, start: Start
+    ) -> None:
+        names = tuple(f"name-{number}" for number in range(3000))
+        publisher.publish(version(1, names))
+        start(in_step=True, **FLAT).stop(signal.SIGKILL)
+        publisher.publish(version(2, names))
+        with reader(redis_server, names) as seen:
+            eventually(lambda: len(seen), 1)
+            start(in_step=True, **FLAT)
+            eventually(lambda: len(seen), 2)
+
+    def test_what_is_found_counts_only_if_no_link_has_changed_meanwhile(
+        self, root: Path, publisher: Publisher
+    ) -> None:
+        publisher.publish(version(1))
+        with closing(LinkedDirectory(root)) as directory:
+            groups = Groups(directory)
+            groups.add([b"name-0"])
+            mirror = create_autospec(Mirror, instance=True)
+            looks: list[tuple[set[bytes | None], set[bytes | None], bool]] = []
+
+            def bring(
+                names: list[bytes], is_still: Callable[[], bool], **_: bool
+            ) -> Outcome | None:
+                found = {directory.real(name) for name in names}
+                if not looks:
+                    publisher.swap(version(2))
+                looks.append((found, {directory.real(name) for name in names}, is_still()))
+                return Outcome() if is_still() else None
+
+            mirror.bring_together.side_effect = bring
+            together = Together(groups, create_autospec(Target, instance=True), mirror)
+            together.bring()
+            assert groups.is_waiting
+            together.bring()
+            assert not groups.is_waiting
+        old, new = {b"..2026_1/name-0"}, {b"..2026_2/name-0"}
+        assert looks == [(old, old, False), (new, new, True)]
+
 
 class TestFollowing:
     def test_the_key_is_the_path_that_users_know(self, flat: Service, root: Path) -> None:
@@ -431,6 +480,39 @@ class TestOutside:
             eventually(lambda: service.get("a"), b"in the end")
 
         assert not [each for each in service.redis.commands(swap) if OUTSIDE in each]
+
+    def test_a_directory_that_is_swapped_before_it_is_opened_is_not_followed(
+        self, root: Path, outside: Path
+    ) -> None:
+        write(root / "..hidden" / "file", "inside")
+        (root / "a").symlink_to("..hidden/file")
+        with closing(LinkedDirectory(root)) as directory:
+
+            def swap(place: bytes) -> bool:
+                if place == b"..hidden/":
+                    (root / "..hidden").rename(root / "..aside")
+                    (root / "..hidden").symlink_to(outside)
+                return True
+
+            directory.watch_by(swap)
+            assert directory.signature(b"a") is None
+
+    def test_a_file_that_is_swapped_before_it_is_opened_is_not_followed(
+        self, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(root / "..file", "inside")
+        (root / "a").symlink_to("..file")
+        really_open = os.open
+
+        def swap(path: bytes, flags: int, **others: int) -> int:
+            if path == b"..file":
+                (root / "..file").unlink(missing_ok=True)
+                (root / "..file").symlink_to(outside / "file")
+            return really_open(path, flags, **others)
+
+        with closing(LinkedDirectory(root)) as directory:
+            monkeypatch.setattr(os, "open", swap)
+            assert isinstance(directory.read(b"a", 1000), Unfit)
 
 
 class TestSetting:
