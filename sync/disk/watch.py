@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,12 +178,20 @@ class Watch:
             self._wakes = -1
 
 
-def watches_max() -> int:
-    """Return how many watches a user may have together, 0 when that is not known: inotify(7)."""
+def watches_max() -> tuple[str, int]:
+    """Return which setting allows a user the fewest watches, and how many: inotify(7).
+
+    That of a user namespace counts, too: namespaces(7).
+    """
+    settings = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
+    return min(((name, _setting(name)) for name in settings), key=lambda each: each[1])
+
+
+def _setting(name: str) -> int:
     try:
-        return int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+        return int(Path("/proc/sys", *name.split(".")).read_text())
     except (OSError, ValueError):
-        return 0
+        return sys.maxsize
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from sync.core.changes import Changed
+from sync.core.changes import Appeared, Changed
 from sync.core.looks import Look
 from sync.core.schedule import Rescan, Schedule
 from sync.disk.files import Directory
@@ -36,6 +36,7 @@ _LOST = "events were lost"
 
 _RESCANNED = 50  # names that a rescan looks at in a step
 _GONE = 1000  # directories that are gone, in a step
+_SELDOM = 30.0  # seconds until another look into a directory that could not be looked into
 _SEARCHED = 1000  # names among which a step of a search looks for those of a file with several
 
 
@@ -74,6 +75,7 @@ class Session:
         self._branch: Iterator[Outcome] | None = None  # the steps of a look into directories
         self._looked: Look | None = None  # the one; None when they are gone
         self._unwatched = 0
+        self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
         self.in_step = False  # whether Redis has been equal to the directory
 
@@ -196,8 +198,8 @@ class Session:
         if unwatched and not self._unwatched:
             way_out = "each is mounted at another place in the tree, too"
             if self._watch.is_short:
-                needed = watches_max() + unwatched
-                way_out = f"raise fs.inotify.max_user_watches of the host to {needed} or more"
+                setting, most = watches_max()
+                way_out = f"raise {setting} of the host to {most + unwatched} or more"
             all_of_them = counted(directories, "directory", "directories")
             log.error(
                 "%s of %s cannot be watched, and are followed by rescans only: %s",
@@ -272,6 +274,10 @@ class Session:
         self._directory.wake()  # tells whether it is still the same
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
         self._account(self._mirror.keep_room())
+        if now >= self._again:
+            self._again = now + _SELDOM
+            unlisted = [name for name in self._mirror.skipped if name.endswith(b"/")]
+            self._news.looks.add(map(Appeared, unlisted))
         state, detail = LIVE, ""
         if self._reconcile and self._is_reconciling():
             state, detail = RECONCILING, f"{self._reconcile.seen:,} files so far"
