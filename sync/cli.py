@@ -21,6 +21,8 @@ from sync.report.status import StatusFile, health
 from sync.settings import Settings
 
 if TYPE_CHECKING:
+    from sync.core.exclude import Excluded
+    from sync.disk.files import Directory
     from sync.verify.verification import Tally
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,6 @@ def run(settings: Settings) -> int:
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
-    from sync.disk.files import Directory  # noqa: PLC0415
     from sync.redis.connection import Address  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
     from sync.report.board import Board  # noqa: PLC0415
@@ -92,7 +93,7 @@ def run(settings: Settings) -> int:
             board = Board(StatusFile(settings.status), target, str(address), skipped)
             log.info("mirroring %s to Redis at %s%s", settings.root, address, _words(settings))
             Service(
-                lambda: Directory(settings.root, excluded, is_tree=settings.tree),
+                lambda: _open(settings, excluded),
                 target,
                 lambda directory, news, wake, sparing: Mirror(
                     directory,
@@ -119,6 +120,16 @@ def run(settings: Settings) -> int:
         return 1
 
 
+def _open(settings: Settings, excluded: "Excluded") -> "Directory":
+    from sync.disk.files import Directory  # noqa: PLC0415
+
+    if not settings.links:
+        return Directory(settings.root, excluded, is_tree=settings.tree)
+    from sync.disk.linked import LinkedDirectory  # noqa: PLC0415
+
+    return LinkedDirectory(settings.root, excluded, is_tree=settings.tree)
+
+
 def status(settings: Settings, *, as_json: bool) -> int:
     """Say what the service does; 0 when Redis equals the directory, as far as it knows."""
     if settings.status is None:
@@ -135,7 +146,6 @@ def verify(settings: Settings, path: str, *, repair: bool) -> int:
     """
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
-    from sync.disk.files import Directory  # noqa: PLC0415
     from sync.redis.connection import Address  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
     from sync.report.screen import Screen  # noqa: PLC0415
@@ -156,9 +166,7 @@ def verify(settings: Settings, path: str, *, repair: bool) -> int:
         with (
             closing(Screen(sys.stdout, sys.stderr)) as screen,
             closing(Target(address.dial, entries, settings.prefix)) as target,
-            closing(
-                Directory(settings.root, Excluded(settings.exclude), is_tree=settings.tree)
-            ) as directory,
+            closing(_open(settings, Excluded(settings.exclude))) as directory,
         ):
             streams = Streams(at_once, lambda: None, trim_newline=settings.trim)
             mirror = Mirror(
@@ -205,6 +213,7 @@ def _below(root: Path, path: str) -> bytes:
 def _words(settings: Settings) -> str:
     """Say how the keys differ from the names of the files in the directory itself."""
     words = ", with all directories below" if settings.tree else ""
+    words += "; links to what is in it are followed" if settings.links else ""
     if settings.prefix:
         words += f"; all keys begin with {shown(settings.prefix)}, others stay as they are"
     return words

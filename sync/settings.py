@@ -24,6 +24,7 @@ class Settings:
     exclude     SYNC_EXCLUDE: patterns of what to leave out, with white space between them; none
                 when it is empty (what editors drop: `exclude.DEFAULT`); `Excluded` checks them
     tree        SYNC_TREE: 1 mirrors all directories below, too (0)
+    links       SYNC_LINKS: inside follows symbolic links to what is in the root (none is followed)
     prefix      SYNC_PREFIX: what all keys begin with (nothing)
     rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
     rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take (1)
@@ -38,6 +39,7 @@ class Settings:
     trim: bool
     exclude: tuple[str, ...]
     tree: bool
+    links: bool
     prefix: bytes
     rescan: float
     rescan_share: float
@@ -62,6 +64,7 @@ class Settings:
             trim=_switch(given, "SYNC_TRIM_NEWLINE", "to drop a final newline"),
             exclude=_exclude(environ.get("SYNC_EXCLUDE")),
             tree=_switch(given, "SYNC_TREE", "to mirror all directories below"),
+            links=_links(given.get("SYNC_LINKS")),
             prefix=_prefix(given.get("SYNC_PREFIX", "")),
             rescan=_number(
                 "SYNC_RESCAN",
@@ -89,6 +92,15 @@ def _switch(given: Mapping[str, str], name: str, words: str) -> bool:
     if value not in ("0", "1"):
         raise SettingsError(f"{name} is {value!r}: use 1 {words}, or 0")
     return value == "1"
+
+
+def _links(given: str | None) -> bool:
+    if given not in (None, "none", "inside"):
+        raise SettingsError(
+            f"SYNC_LINKS is {given!r}: use inside to follow symbolic links to what is in the root, "
+            "or none, which is so when it is empty, too"
+        )
+    return given == "inside"
 
 
 def _prefix(given: str) -> bytes:

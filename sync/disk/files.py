@@ -25,7 +25,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from sync.core.changes import Signature, place_of
 from sync.core.errors import DirectoryGoneError
 from sync.core.exclude import Excluded
-from sync.disk.places import Opened, Places, too_long
+from sync.disk.places import Ground, Opened, Places, too_long
+from sync.disk.resolver import NotFollowedError
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -214,6 +215,11 @@ class Directory:
         """Where it is while it is open, whatever is at `path` by now."""
         return Path(f"/proc/self/fd/{self._fd}")
 
+    @property
+    def ground(self) -> Ground | None:
+        """The directories that are to be watched, if the root alone is not enough."""
+        return self if self.is_tree else None
+
     def rest(self) -> None:
         """Close it for a while, in which nothing can be looked up."""
         self._places.forget()
@@ -275,6 +281,10 @@ class Directory:
     def leave_out(self, place: bytes, *, really: bool = True) -> None:
         """Have nothing looked up at a place, or have it looked up again."""
         (self._places.left_out.add if really else self._places.left_out.discard)(place)
+
+    def wants(self, place: bytes) -> bool:  # noqa: ARG002  # as `Ground`
+        """Say yes: all directories of a tree are to be watched."""
+        return True
 
     def _at(self, path: bytes) -> tuple[int, int, bytes]:
         """Return what a path leads through, as its descriptor and salt, and the name in it.
@@ -825,12 +835,14 @@ def _not_opened(error: OSError) -> Locked | Unreadable | Unfit | None:
         return None
     if error.errno == errno.EAGAIN:
         return Locked()  # by a lease, fcntl(2)
-    if error.errno in (errno.ELOOP, errno.ENXIO):
+    if error.errno in (errno.ELOOP, errno.ENXIO) and not isinstance(error, NotFollowedError):
         return Unfit("is no longer a regular file: not mirrored")
     return _failed(error)
 
 
 def _failed(error: OSError) -> Locked | Unreadable | Unfit:
+    if isinstance(error, NotFollowedError):
+        return Unfit(error.why)
     if error.errno in _SCARCE:
         return Locked()
     if error.errno == errno.ENAMETOOLONG:

@@ -7,7 +7,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_MAX = 64  # directories that are open at a time
@@ -28,6 +28,22 @@ class Opened(NamedTuple):
     fd: int
     salt: int
     identity: tuple[int, int]
+
+
+class Ground(Protocol):
+    """The directories of a tree as whoever watches them needs them."""
+
+    def open_at(self, place: bytes) -> Opened:
+        """Return the directory at a place; raises as `Places.at` does."""
+
+    def forget(self) -> None:
+        """Look all of them up anew from now on."""
+
+    def leave_out(self, place: bytes, *, really: bool = True) -> None:
+        """Have nothing looked up at a place, or have it looked up again."""
+
+    def wants(self, place: bytes) -> bool:
+        """Say whether a directory is to be watched as soon as there is one."""
 
 
 class Places:

@@ -11,8 +11,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 
 from sync.core.changes import Appeared, Moved, PlaceChange, Vanished, place_of, shown
-from sync.disk.files import Directory
-from sync.disk.places import Opened
+from sync.disk.places import Ground, Opened
 from sync.disk.tree import UNWATCHED, Node, Tree
 
 
@@ -28,7 +27,7 @@ class Watches:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: Ground,
         root: int,
         add: Callable[[str], int],
         remove: Callable[[int], None],
@@ -48,6 +47,7 @@ class Watches:
         self._adrift: dict[Node, bytes] = {}
         self._disturbed: set[Node] = set()  # of those: something happened in them meanwhile
         self._last: tuple[int, bytes | None] = (UNWATCHED, None)
+        self._passed: set[bytes] = set()  # places that were entered, and no event was lost since
 
     @property
     def is_settled(self) -> bool:
@@ -69,12 +69,18 @@ class Watches:
 
     def is_watched(self, path: bytes) -> bool:
         """Say whether the directory of a file is watched."""
-        node = self.tree.at(place_of(path))
+        return self._is_watched(place_of(path))
+
+    def _is_watched(self, place: bytes) -> bool:
+        node = self.tree.at(place)
         return node is not None and node.wd != UNWATCHED
 
     def happened(self, place: bytes) -> None:
         """Take up that something happened to a directory at a place, now or some time ago."""
         self._directory.forget()
+        if not self._directory.wants(place) and self.tree.at(place) is None:
+            self.told.append(Appeared(place))  # or it is gone: whoever depends on it will see
+            return
         try:
             self._look(place, is_news=True)
         except FileNotFoundError:
@@ -84,19 +90,33 @@ class Watches:
         except OSError:  # whoever looks into it will find out
             self.told.append(Appeared(place))
 
-    def enter(self, place: bytes) -> bool:
+    def enter(self, place: bytes, *, is_news: bool = False) -> bool:
         """See to it that a directory is watched before it is looked into; say whether it is there.
 
+        If `is_news`, one that was not known is told, as somebody else is to look into it, too.
         Raises OSError when it cannot be looked into, or must not be.
         """
         try:
             for above in self._unknown_above(place):
-                self._look(above, is_news=False)
-            self._look(place, is_news=False)
+                self._look(above, is_news=True)  # nobody else will look into it
+            self._look(place, is_news=is_news)
         except FileNotFoundError:
             self._leave(place)
             return False
         return True
+
+    def pass_through(self, place: bytes) -> bool:
+        """Do as `enter` does, but take for granted what is known: what becomes of that is told."""
+        if place in self._passed and self._is_watched(place):
+            return True
+        is_there = self.enter(place, is_news=self._directory.wants(place))
+        if is_there:
+            self._passed.add(place)
+        return is_there
+
+    def distrust(self) -> None:
+        """Take nothing for granted any more: events were lost."""
+        self._passed.clear()
 
     def listed(self, place: bytes, below: Iterable[bytes]) -> None:
         """Take up which directories were found in one that was listed.
@@ -126,6 +146,7 @@ class Watches:
             for wd in self.tree.forget(node):
                 self._remove(wd)
             self.told.append(Vanished(place))
+        self._passed.difference_update(self._adrift.values())
         self._adrift.clear()
         self._disturbed.clear()
         self._moved()

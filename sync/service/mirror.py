@@ -9,6 +9,7 @@ in parts. What it refuses of all ends the session.
 
 import time
 from collections.abc import (
+    Callable,
     Collection,
     Container,
     Generator,
@@ -17,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
@@ -48,6 +49,7 @@ from sync.service.streams import End, Stream, Streams
 NAMES_MAX = 1000
 _BYTES_MAX = 4 << 20
 _BYTES_MAX_SPARING = 1 << 17
+_TOGETHER_MAX, _TOGETHER_BYTES_MAX = 10_000, 64 << 20  # the same where more has to go at once
 
 _BULKY = 1 << 16  # bytes; to bring no more than so many takes not much longer than to bring none
 _TURN = 0.01  # seconds that a plan has, before what has happened since gets its turn
@@ -55,6 +57,7 @@ _PARTS = 0.02  # seconds to find out which of the names in a batch are refused
 _CONFIRMED = 100  # names at once: what happens meanwhile waits
 _UNSURE_MAX = 50_000  # names remembered, some 15 MB
 _MOMENT = 0.01  # seconds
+_WHILE = 0.5  # seconds that who publishes files may take to remove what leads nowhere by then
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
 _REST = 3.0  # times as long as it took, before a large file that changes is brought again
 _REST_MIN = 0.1  # seconds
@@ -225,6 +228,48 @@ class Mirror:
         yield from self._batches(turn, terms)
         yield self.flush()
         yield Outcome(left=turn.left())
+
+    def bring_together(
+        self, names: Sequence[bytes], is_still: Callable[[], bool], *, overdue: bool
+    ) -> Outcome | None:
+        """Make Redis hold under all of these names what is on disk, in one transaction.
+
+        Return None, and do nothing, if one of them cannot be read now, or is being written to, and
+        is not `overdue`; or if what was found does not count, since it is not `still` so.
+        What is more than one transaction may have is left to be examined by itself.
+        """
+        batch, terms = _Batch(), _Terms(vacated=frozenset(names))
+        outcome = batch.outcome
+        for name in names:
+            if batch.size >= _TOGETHER_BYTES_MAX or len(batch.sets) >= _TOGETHER_MAX:
+                outcome.free.append(name)
+                continue
+            found = self._directory.read(name, self._target.value_max, later=True, overdue=overdue)
+            if isinstance(found, LargeFile):
+                found = _whole(found, _TOGETHER_BYTES_MAX - batch.size)
+                if found is None:
+                    outcome.free.append(name)
+                    continue
+            if isinstance(found, Locked | Busy | Emptied) and not overdue:
+                return None
+            outcome.others |= self._note_links(name, found, terms)
+            self._sort_in(batch, name, found, terms)
+        asked = [each.name for each in batch.sets if each.name not in batch.closed]
+        if (self._news.of(asked) and not overdue) or not is_still():
+            return None
+        self._leave_out_what_is_held(batch)
+        done = self._begin(batch, terms)
+        done.add(self.flush())
+        return done
+
+    def _leave_out_what_is_held(self, batch: _Batch) -> None:
+        encode = self._target.format.encode
+        entries = self._target.entries([each.name for each in batch.sets])
+        batch.sets = [
+            each
+            for each, entry in zip(batch.sets, entries, strict=True)
+            if not each.signature.is_sure or entry != encode(each.signature)
+        ]
 
     def move(
         self, moves: Mapping[bytes, bytes], *, are_hints: bool = False
@@ -522,10 +567,17 @@ class Mirror:
                 if name in self.skipped:  # the next rescan tries the others
                     outcome.deferred[name] = _SELDOM
             case Unfit(why):
-                self.skipped.note(name, why)
+                self._note_unfit(name, why, outcome, terms)
                 batch.absent.append(name)
             case None:
                 batch.absent.append(name)
+
+    def _note_unfit(self, name: bytes, why: str, outcome: Outcome, terms: _Terms) -> None:
+        if self._news.groups and name not in terms.alone and name not in self.skipped:
+            # Who publishes may be about to take it away; then it is none to be named.
+            outcome.deferred[name] = _WHILE
+        else:
+            self.skipped.note(name, why)
 
     def _hold_back(self, name: bytes, outcome: Outcome, *, alone: bool) -> None:
         if not alone:  # or nothing has happened since the last look
@@ -560,6 +612,10 @@ class Mirror:
         if not (batch.sets or batch.absent):
             return batch.outcome  # Redis goes on meanwhile with what was sent last
         self._leave_out_what_has_news(batch, terms)
+        return self._begin(batch, terms)
+
+    def _begin(self, batch: _Batch, terms: _Terms) -> Outcome:
+        """Send what follows from a batch; return what became of the one before."""
         outcome = self.flush()
         batch.commands = [*batch.sets, *self._deletes(batch, terms)]
         if self.streams.count:
@@ -577,6 +633,9 @@ class Mirror:
 
         That it has closed the file was heard before; if there is news by now, another has begun.
         """
+        if groups := self._news.groups:
+            left = groups.left_to_it([*(each.name for each in batch.sets), *batch.absent])
+            _leave_out(batch, left)
         names = [*(each.name for each in batch.sets), *batch.absent]
         # A file that has several names can be written to through any of them.
         several, heard = self.links.inodes, terms.heard
@@ -587,11 +646,7 @@ class Mirror:
         news = {name for name in names if name in told or inodes.get(name) in written}
         news -= batch.closed
         if news:
-            batch.sets = [each for each in batch.sets if each.name not in news]
-            batch.absent = [name for name in batch.absent if name not in news]
-            batch.unsteady = [name for name in batch.unsteady if name not in news]
-            for name in news:
-                batch.racy.pop(name, None)
+            _leave_out(batch, news)
             batch.outcome.held_back += news
         self._leave_out_what_has_left(batch)
 
@@ -637,6 +692,8 @@ class Mirror:
                 self._remember(name, signature)
         for name in batch.unsteady:
             outcome.deferred.setdefault(name, None)
+        if groups := self._news.groups:
+            groups.forget(name for name in batch.absent if name not in refused)
         if self.skipped:
             self.skipped.clear_of(
                 each[0]
@@ -733,7 +790,9 @@ class Mirror:
             stream.upload.void()
             outcome.deferred[name] = None
         elif stream.end is End.WHOLE:
-            if self._is_anothers(stream):
+            if self._news.groups and self._news.groups.left_to_it([name]):
+                stream.upload.void()
+            elif self._is_anothers(stream):
                 stream.upload.void()
                 outcome.held_back.append(name)
             else:
@@ -825,6 +884,25 @@ class Mirror:
     def _remember(self, name: bytes, signature: Signature) -> None:
         if len(self._unsure) < _UNSURE_MAX and self._news.tells_of(name):
             self._unsure[name] = signature
+
+
+def _leave_out(batch: _Batch, names: Collection[bytes]) -> None:
+    if names:
+        batch.sets = [each for each in batch.sets if each.name not in names]
+        batch.absent = [name for name in batch.absent if name not in names]
+        batch.unsteady = [name for name in batch.unsteady if name not in names]
+        for name in names:
+            batch.racy.pop(name, None)
+
+
+def _whole(large: LargeFile, most: int) -> File | None:
+    """Read a large file at once, if it is not larger than so many bytes; close it."""
+    with closing(large):
+        if large.size > most:
+            return None
+        content = b"".join(large.pieces())
+        steady = len(content) == large.size and large.is_unchanged()
+        return File(large.signature, content, large.links, steady, large.racy)
 
 
 def _name(command: Command) -> bytes:

@@ -7,6 +7,7 @@ from sync.core.looks import Looks
 from sync.core.plan import Pending
 from sync.disk.files import Directory, now
 from sync.disk.watch import Watch
+from sync.service.groups import Groups
 
 _PATIENCE = 0.5  # seconds that a file may stay open before it is mirrored all the same
 _RETRY = 0.1  # seconds before another look at a file that could not be read
@@ -21,12 +22,16 @@ class News:
         arrived: when the first of them came that was not taken yet (s); None when there is none.
         drained: until when what had happened was known then, by `files.now`.
         is_new: whether something has come since this was unset.
+        groups: what is to be followed together; None where links are not followed.
 
     """
 
-    def __init__(self, watch: Watch) -> None:
-        """Take up what `watch` tells."""
+    groups: Groups | None = None
+
+    def __init__(self, watch: Watch, groups: Groups | None = None) -> None:
+        """Take up what `watch` tells, of known paths if there are others, by way of `groups`."""
         self._watch = watch
+        self.groups = groups
         self.pending = Pending(_PATIENCE, _RETRY)
         self.looks = Looks()
         self.arrived: float | None = None
@@ -37,7 +42,9 @@ class News:
         """Take up what has happened; the kernel's queue of events must not fill up."""
         self.drained = now()
         had_lost, self._watch.lost = self._watch.lost, False
-        changes = self._watch.read()
+        changes, places = self._watch.read(), self._watch.read_places()
+        if self.groups and (changes or places):
+            changes, places = self.groups.translate(changes, places)
         at = time.monotonic()
         if self._watch.lost:
             self.pending.postpone(at)
@@ -46,7 +53,7 @@ class News:
             self.pending.add(changes, at)
             self.arrived = self.arrived or at
             self.is_new = True
-        if places := self._watch.read_places():
+        if places:
             self.looks.add(places)
             self.is_new = True
         if self.pending.overflowed:
@@ -59,7 +66,10 @@ class News:
 
         Raises OSError when it cannot be looked into, or must not be.
         """
-        return self._watch.enter(place)
+        if not self.groups:
+            return self._watch.enter(place)
+        real = self.groups.enter(place)
+        return real is not None and self._watch.enter(real)
 
     def listed(self, place: bytes, below: Iterable[bytes]) -> None:
         """Take up which directories were found in one that was listed."""
@@ -67,7 +77,10 @@ class News:
 
     def tells_of(self, name: bytes) -> bool:
         """Say whether what happens to a file is told."""
-        return self._watch.is_watched(name)
+        if not self.groups:
+            return self._watch.is_watched(name)
+        real = self.groups.real(name)
+        return real is not None and self._watch.is_watched(real)
 
     def has(self, name: bytes) -> bool:
         """Say whether a name waits for its turn."""

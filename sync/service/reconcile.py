@@ -38,6 +38,7 @@ class Reconcile:
         seen: how many names it has seen.
         sets: how many values were transferred meanwhile.
         deletes: how many keys were removed by it.
+        knows_all: whether it has found what is to be brought together, or does not look for it.
 
     """
 
@@ -63,6 +64,7 @@ class Reconcile:
         """
         self.cause = cause
         self.seen = self.sets = self.deletes = 0
+        self.knows_all = not in_a_hurry
         self._directory = directory
         self._target = target
         self._mirror = mirror
@@ -115,10 +117,11 @@ class Reconcile:
             yield from self._stale.everywhere()
         yield from self._mirror.examine_skipped()
         yield from self._scan(was_empty=was_empty)
+        self.knows_all = True
         if self._in_a_hurry:
             self._mirror.links.complete()  # names that are left out were not seen
             self._coming = self._mirror.streams.names()
-        while self.is_waiting:
+        while self.is_waiting or self._is_group_waiting:
             yield Outcome()
         if not self._stale_first:
             if was_empty and self._news.is_new:
@@ -127,6 +130,10 @@ class Reconcile:
                 yield from self._remove_stale()
         self._target.bytes += self._bytes + self._stale.bytes - before
         self._target.below += self._below + self._stale.below - below
+
+    @property
+    def _is_group_waiting(self) -> bool:
+        return self._in_a_hurry and self._news.groups is not None and self._news.groups.is_waiting
 
     def _branch(self) -> Iterator[Outcome]:
         yield from self._scan(was_empty=False)

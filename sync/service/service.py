@@ -15,14 +15,17 @@ from typing import NoReturn
 from sync.core.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
 from sync.core.schedule import Rescan
 from sync.disk.files import Directory
+from sync.disk.linked import LinkedDirectory
 from sync.disk.watch import Watch
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.report.lines import Report
 from sync.report.status import WAITING
+from sync.service.groups import Groups
 from sync.service.mirror import Mirror
 from sync.service.news import News
 from sync.service.session import Session
+from sync.service.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class Service:
         try:
             with (
                 closing(self._open_directory()) as directory,
-                closing(Watch(directory.handle, directory if directory.is_tree else None)) as watch,
+                closing(Watch(directory.handle, directory.ground)) as watch,
             ):
                 session = self._make_session(directory, watch)
                 session.run(self._cause, stale_first=self._out_of_memory)
@@ -98,11 +101,15 @@ class Service:
             time.sleep(min(left, _BEAT))
 
     def _make_session(self, directory: Directory, watch: Watch) -> Session:
-        news = News(watch)
+        groups = None
+        if isinstance(directory, LinkedDirectory):
+            directory.watch_by(watch.pass_through)
+            groups = Groups(directory)
+        news = News(watch, groups)
         mirror = self._make_mirror(directory, news, watch.wake, self._out_of_memory)
-        return Session(
-            directory, watch, news, self._target, mirror, self._report, self._board, self._rescan
-        )
+        together = Together(groups, self._target, mirror) if groups else None
+        parts = (directory, watch, news, self._target, mirror, self._report, self._board)
+        return Session(*parts, self._rescan, together)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

@@ -27,6 +27,7 @@ from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.reconcile import Reconcile
 from sync.service.stale import Stale
+from sync.service.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,19 @@ class Session:
         report: Report,
         board: Board,
         rescan: Rescan,
+        together: Together | None = None,
     ) -> None:
-        """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it."""
+        """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
+
+        What links make depend on each other goes by way of `together`.
+        """
         self._directory = directory
         self._watch = watch
         self._news = news
         self._pending = news.pending
         self._target = target
         self._mirror = mirror
+        self._together = together
         self._report = report
         self._board = board
         self._schedule = Schedule(rescan)
@@ -87,6 +93,7 @@ class Session:
                 self._report.tick()
                 self._news.drain()
                 self._follow()
+                self._bring_together()
                 self._look()
                 self._arrive()
                 self._search()
@@ -102,7 +109,7 @@ class Session:
             return
         if self._can_begin_anew() or self._can_confirm() or self._can_search():
             return
-        times = [self._schedule.beat, self._pending.due, self._report.due]
+        times = [self._schedule.beat, self._pending.due, self._report.due, self._due_together]
         if not self._waits_for_large_files():
             times.append(self._schedule.step)
         seconds = min(each for each in times if each is not None) - time.monotonic()
@@ -129,6 +136,28 @@ class Session:
             self._pending.put_back(outcome.left, plan)
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
+
+    @property
+    def _due_together(self) -> float | None:
+        """When a group is to be brought: not before a scan has found all that is in it."""
+        groups = self._news.groups
+        is_unknown = self._reconcile is not None and not self._reconcile.knows_all
+        return None if groups is None or is_unknown else groups.due
+
+    def _bring_together(self) -> None:
+        """Bring what links make depend on each other, if it is to be brought."""
+        due = self._due_together
+        if self._together is None or due is None or due > time.monotonic():
+            return
+        self._settle()
+        arrived = self._news.arrived or due
+        outcome, places = self._together.bring()
+        self._news.looks.add(places)
+        for each in self._accounted([outcome]):
+            if self._reconcile:
+                self._reconcile.count(each)
+            if not self._is_reconciling():
+                self._report.done(each.done, time.monotonic() - arrived)
 
     def _look(self) -> None:
         """Do a step of a look into directories that are new, or have moved, or are gone."""

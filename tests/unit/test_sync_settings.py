@@ -13,6 +13,7 @@ DEFAULTS = Settings(
     trim=False,
     exclude=(".*.sw?", "*~", "4913", ".#*", "#*#"),
     tree=False,
+    links=False,
     prefix=b"",
     rescan=60.0,
     rescan_share=0.01,
@@ -27,6 +28,7 @@ GIVEN = {
     "SYNC_TRIM_NEWLINE": "1",
     "SYNC_EXCLUDE": " *.tmp\n.git*  /a/**/b/ !x ",
     "SYNC_TREE": "1",
+    "SYNC_LINKS": "inside",
     "SYNC_PREFIX": "app1:",
     "SYNC_RESCAN": "0.5",
     "SYNC_RESCAN_CPU": "5",
@@ -48,6 +50,7 @@ def test_every_variable_sets_its_setting() -> None:
         trim=True,
         exclude=("*.tmp", ".git*", "/a/**/b/", "!x"),
         tree=True,
+        links=True,
         prefix=b"app1:",
         rescan=0.5,
         rescan_share=0.05,
@@ -73,6 +76,7 @@ def test_patterns_may_be_any_bytes() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
+        ("SYNC_LINKS", "outside", "SYNC_LINKS is 'outside': use inside to follow symbolic links"),
         ("SYNC_TRIM_NEWLINE", "yes", "SYNC_TRIM_NEWLINE is 'yes': use 1 to drop a final newline"),
         (
             "LOG_LEVEL",
