@@ -2,31 +2,79 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 from support import eventually
 
-from sync.core.changes import Arrive, Delete, Set, Signature
-from sync.core.errors import RedisChangedError, RedisRefusedError
+from sync.core.changes import Arrive, Confirm, Delete, Rename, Set, Signature
+from sync.core.errors import RedisAwayError, RedisChangedError, RedisRefusedError
 from sync.core.manifest import Entries
+from sync.core.plan import SPARE
 from sync.redis.connection import Address
-from sync.redis.target import MANIFEST, NAMES, Target
+from sync.redis.target import MANIFEST, NAMES, Records, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from integration.conftest import RedisServer
 
     from sync.redis.upload import Upload
 
+OWN = b"/mdvp-sync/"
 SIGNATURE = Signature(1, 6, 2, 3)
+ENTRIES = Entries(trimmed=False)
 
 
-def make_target(redis_server: RedisServer) -> Target:
-    return Target(Address(redis_server.url, None).dial, Entries(trimmed=False))
+def make_target(redis_server: RedisServer, user: str = "", prefix: bytes = b"") -> Target:
+    """Return a target that has not connected yet; as a `user` whom the server lets in."""
+    url = redis_server.url.replace("unix://", f"unix://{user}:none@" if user else "unix://")
+    return Target(Address(url, None).dial, ENTRIES, prefix)
+
+
+def of_size(size: int, inode: int = 1) -> Signature:
+    return Signature(inode, size, 2, 3)
+
+
+def sets(*names: bytes) -> list[Set]:
+    """Return what gives each name a value, as the content of a file of its own."""
+    return [
+        Set(name, b"value of " + name, of_size(9 + len(name), number))
+        for number, name in enumerate(names)
+    ]
+
+
+def exchange_of(one: bytes, other: bytes, its: Signature, others: Signature) -> list[Rename]:
+    """Return what has two names change values, whose files have these signatures by now."""
+    return [Rename(one, SPARE, others), Rename(other, one, its), Rename(SPARE, other, others)]
+
+
+def found_in(pages: Callable[[bytes], Iterable[Iterable[bytes]]]) -> set[bytes]:
+    """Return all names and marks in the records of one kind, as marks lead to them."""
+    found: set[bytes] = set()
+    places = [b""]
+    while places:
+        names = set(chain.from_iterable(pages(places.pop())))
+        places += (name for name in names if name.endswith(b"/"))
+        found |= names
+    return found
+
+
+def names_of(target: Target) -> set[bytes]:
+    """Return the names that Redis holds, which are the same by either kind of records."""
+    found = found_in(target.manifest)
+    assert found == found_in(target.names)
+    return {name for name in found if not name.endswith(b"/")}
+
+
+def marks_of(target: Target) -> set[bytes]:
+    """Return the places that have both their marks."""
+    found = found_in(target.manifest) & found_in(target.names)
+    return {name for name in found if name.endswith(b"/")}
 
 
 @pytest.fixture
@@ -176,3 +224,367 @@ class TestRecords:
             assert target.is_empty
             assert target.records((), [b""]).lengths == [(0, 0)]
             assert redis_server.keys() == {}
+
+
+class TestATree:
+    """Each directory has two records of its own, and a mark in those of the one above."""
+
+    def test_entries_of_names_in_several_directories_come_in_the_order_of_the_names(
+        self, target: Target
+    ) -> None:
+        commands = sets(b"a", b"d/a", b"d/e/a", b"b", b"d/b", b"de/a")
+        target.apply(commands)
+        there = {each.name: ENTRIES.encode(each.signature) for each in commands}
+        names = (b"d/b", b"a", b"none", b"d/e/a", b"d/none", b"de/a", b"b", b"f/a", b"d/a")
+        assert list(target.entries(names)) == [there.get(name) for name in names]
+        assert list(target.held(names)) == list(names)
+
+    def test_which_names_are_ours_is_told_in_the_order_of_the_names(self, target: Target) -> None:
+        target.apply(sets(b"d/a", b"a", b"d/e/b"))
+        names = (b"d/b", b"a", b"d/e/b", b"d/e/a", b"b", b"d/a")
+        assert target.are_ours(names) == [False, True, True, False, False, True]
+
+    def test_a_name_comes_in_one_transaction_with_the_marks_of_all_directories_above(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        seen = redis_server.commands(lambda: target.apply(sets(b"d/e/f/a")))
+        seen = seen[seen.index("MULTI") : seen.index("EXEC")]
+        assert "MSET d/e/f/a value of d/e/f/a" in seen
+        for record in ("manifest", "names"):
+            assert f"HSET /mdvp-sync/{record} d/ " in seen
+            assert f"HSET /mdvp-sync/{record}/d/ e/ " in seen
+            assert f"HSET /mdvp-sync/{record}/d/e/ f/ " in seen
+
+    def test_a_large_value_comes_in_one_transaction_with_the_marks_too(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        upload = brought(target, b"d/e/a", b"value")
+        assert set(redis_server.client.scan_iter()) == {OWN + b"epoch"}
+        target.arrive(upload, of_size(5))
+        assert marks_of(target) == {b"d/", b"d/e/"}
+
+    def test_a_mark_is_sent_once(self, target: Target, redis_server: RedisServer) -> None:
+        target.apply(sets(b"d/a"))
+        seen = redis_server.commands(lambda: target.apply(sets(b"d/b")))
+        assert [command for command in seen if " d/ " in command] == []
+
+    def test_a_mark_is_sent_again_over_another_connection(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply(sets(b"d/a"))
+        redis_server.client.flushall()
+        target.connect()
+        target.apply(sets(b"d/a"))
+        assert marks_of(target) == {b"d/"}
+
+    def test_what_is_refused_leaves_no_mark_and_the_next_time_there_is_one(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        redis_server.client.config_set("maxmemory", 1)
+        with pytest.raises(RedisRefusedError):
+            target.apply(sets(b"d/a"))
+        redis_server.client.config_set("maxmemory", 0)
+        assert marks_of(target) == set()
+        target.apply(sets(b"d/a"))
+        assert marks_of(target) == {b"d/"}
+
+    def test_records_of_a_place_are_told_with_its_path(self, target: Target) -> None:
+        target.apply(sets(b"a", b"d/a", b"d/b", b"d/e/a", b"de/a"))
+        assert sorted(chain.from_iterable(target.manifest(b"d/"))) == [b"d/a", b"d/b", b"d/e/"]
+        assert sorted(chain.from_iterable(target.names(b"d/"))) == [b"d/a", b"d/b", b"d/e/"]
+        assert sorted(chain.from_iterable(target.manifest())) == [b"a", b"d/", b"de/"]
+        assert list(chain.from_iterable(target.manifest(b"none/"))) == []
+
+    def test_pages_have_all_names_of_a_large_directory(self, target: Target) -> None:
+        names = [b"d/%d" % number for number in range(2000)]
+        target.apply(sets(*names))
+        pages = list(target.manifest(b"d/", 100))
+        assert len(pages) > 10
+        assert set(chain.from_iterable(pages)) == set(names)
+
+    def test_lengths_are_those_of_both_records_of_each_place(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply(sets(b"a", b"d/a", b"d/b", b"d/e/a"))
+        redis_server.client.hdel(os.fsdecode(NAMES + b"/d/"), "b")
+        places = (b"d/e/", b"none/", b"", b"d/")
+        assert target.records((), places).lengths == [(1, 1), (0, 0), (2, 2), (3, 2)]
+
+    def test_lengths_and_entries_are_asked_for_together(self, target: Target) -> None:
+        first, second = sets(b"d/a", b"b")
+        target.apply([first, second])
+        entries, lengths = target.records((b"b", b"c", b"d/a", b"d/"), (b"d/", b""))
+        assert list(entries) == [
+            *(ENTRIES.encode(second.signature), None, ENTRIES.encode(first.signature), b"")
+        ]
+        assert lengths == [(1, 1), (2, 2)]
+        assert target.records((), ()) == Records((), ())
+
+    def test_a_name_that_is_lost_in_one_record_is_added_from_the_other(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply(sets(b"a", b"d/a", b"d/e/a"))
+        for place in ("", "/d/"):
+            redis_server.client.delete(os.fsdecode(NAMES) + place)
+        target.connect()
+        target.add_names((b"a", b"d/", b"d/a", b"d/e/"))
+        assert target.records((), (b"", b"d/")).lengths == [(2, 2), (2, 2)]
+        target.check()
+
+    def test_where_there_is_no_memory_keys_in_directories_can_be_removed(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply(sets(b"a", b"d/a", b"d/e/a", b"d/e/b"))
+        redis_server.client.config_set("maxmemory", 1)
+        assert target.remove([b"d/a", b"d/e/b", b"a"]) == {}
+        assert redis_server.keys().keys() == {b"d/e/a"}
+        assert target.are_ours([b"a", b"d/a", b"d/e/a", b"d/e/b"]) == [False, False, True, False]
+        assert target.count == 1
+        target.check()
+
+
+class TestMarks:
+    def test_of_directories_without_names_and_marks_are_removed_and_no_others(
+        self, target: Target
+    ) -> None:
+        target.apply(sets(b"d/a", b"e/a", b"f/g/a"))
+        target.apply([Delete(b"d/a")])
+        assert target.unmark([b"f/", b"d/", b"e/"]) == [b"d/"]
+        assert marks_of(target) == {b"e/", b"f/", b"f/g/"}
+        target.check()
+
+    @pytest.mark.parametrize("record", [MANIFEST, NAMES])
+    def test_of_directories_that_have_names_in_one_record_alone_stay(
+        self, target: Target, redis_server: RedisServer, record: bytes
+    ) -> None:
+        target.apply(sets(b"d/a"))
+        redis_server.client.delete(record + b"/d/")
+        assert target.unmark([b"d/"]) == []
+        assert marks_of(target) == {b"d/"}
+
+    def test_below_go_before_those_above(self, target: Target) -> None:
+        target.apply(sets(b"d/e/a"))
+        target.apply([Delete(b"d/e/a")])
+        assert target.unmark([b"d/"]) == []
+        assert target.unmark([b"d/e/"]) == [b"d/e/"]
+        assert target.unmark([b"d/"]) == [b"d/"]
+        assert marks_of(target) == set()
+        assert target.is_empty
+        target.check()
+
+    def test_that_were_removed_are_put_back_with_the_next_name(self, target: Target) -> None:
+        target.apply(sets(b"d/e/a"))
+        target.apply([Delete(b"d/e/a")])
+        for place in (b"d/e/", b"d/"):
+            target.unmark([place])
+        target.apply(sets(b"d/e/a"))
+        assert marks_of(target) == {b"d/", b"d/e/"}
+
+    def test_can_be_put_where_they_are_missing(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply(sets(b"d/e/a"))
+        redis_server.client.hdel(os.fsdecode(MANIFEST), "d/")
+        target.connect()
+        target.mark([b"d/", b"d/e/"])
+        assert marks_of(target) == {b"d/", b"d/e/"}
+        assert target.records((), [b""]).lengths == [(1, 1)]
+        target.check()
+
+    def test_are_not_removed_when_another_service_has_begun(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply(sets(b"d/a"))
+        target.apply([Delete(b"d/a")])
+        with closing(make_target(redis_server)) as other:
+            other.connect()
+            with pytest.raises(RedisChangedError):
+                target.unmark([b"d/"])
+            assert marks_of(other) == {b"d/"}
+
+
+class TestCounts:
+    """How many names Redis holds, and of how many bytes: right after each transaction."""
+
+    def has(self, target: Target, count: int, below: int, size: int) -> None:
+        """Make sure of all three; what is below counts less by the marks at the root."""
+        assert (target.count, target.bytes) == (count, size)
+        assert target.below == below - sum(place.count(b"/") == 1 for place in marks_of(target))
+        names = names_of(target)
+        assert (len(names), sum(b"/" in name for name in names)) == (count, below)
+        target.check()
+
+    def test_are_of_what_is_set(self, target: Target) -> None:
+        target.apply([Set(b"a", b"one", of_size(3)), Set(b"d/e/a", b"four", of_size(4))])
+        self.has(target, 2, 1, 7)
+        target.apply([Set(b"d/a", b"1", of_size(1)), Set(b"d/e/b", b"", of_size(0))])
+        self.has(target, 4, 3, 8)
+
+    def test_are_of_what_is_set_last(self, target: Target) -> None:
+        target.apply([Set(b"d/a", b"one", of_size(3)), Set(b"a", b"one", of_size(3))])
+        target.apply([Set(b"d/a", b"three", of_size(5)), Set(b"d/a", b"1", of_size(1))])
+        self.has(target, 2, 1, 4)
+
+    def test_are_of_what_is_not_deleted(self, target: Target) -> None:
+        target.apply([Set(name, b"one", of_size(3)) for name in (b"a", b"d/a", b"d/e/a")])
+        target.apply([Delete(b"d/a"), Delete(b"none"), Delete(b"d/none"), Delete(b"none/none")])
+        self.has(target, 2, 1, 6)
+        target.apply([Delete(b"a"), Delete(b"d/e/a")])
+        self.has(target, 0, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "below"),
+        [(b"a", b"d/a", 2), (b"d/a", b"a", 0), (b"d/a", b"d/e/f/a", 1), (b"d/a", b"e/a", 1)],
+    )
+    def test_are_of_what_is_renamed_from_one_directory_to_another(
+        self, target: Target, old: bytes, new: bytes, below: int
+    ) -> None:
+        other = b"d/b" if below == 2 else b"b"
+        target.apply([Set(old, b"one", of_size(3)), Set(other, b"four", of_size(4))])
+        target.apply([Rename(old, new, of_size(3))])
+        self.has(target, 2, below, 7)
+        assert target.values([old, new]) == [None, b"one"]
+        assert target.are_ours([old, new]) == [False, True]
+
+    def test_are_of_what_is_renamed_over_another(self, target: Target) -> None:
+        target.apply([Set(b"d/a", b"one", of_size(3)), Set(b"e/a", b"four", of_size(4))])
+        target.apply([Rename(b"d/a", b"e/a", of_size(3))])
+        self.has(target, 1, 1, 3)
+
+    def test_are_the_same_after_an_exchange(self, target: Target) -> None:
+        target.apply([Set(b"d/a", b"one", of_size(3)), Set(b"a", b"four", of_size(4))])
+        target.apply(exchange_of(b"d/a", b"a", of_size(3), of_size(4)))
+        self.has(target, 2, 1, 7)
+        assert target.values([b"d/a", b"a"]) == [b"four", b"one"]
+
+    def test_are_of_all_commands_of_a_transaction(self, target: Target) -> None:
+        target.apply([Set(name, b"one", of_size(3)) for name in (b"a", b"d/a", b"e/f/a")])
+        target.apply(
+            [
+                *(Rename(b"d/a", b"g/a", of_size(3)), Rename(b"a", b"d/a", of_size(3))),
+                *(Delete(b"e/f/a"), Set(b"g/h/a", b"four", of_size(4))),
+                Confirm(b"g/a", of_size(3)),
+            ]
+        )
+        self.has(target, 3, 3, 10)
+
+    def test_are_of_what_has_come_in_pieces(self, target: Target) -> None:
+        target.apply([Set(b"d/a", b"one", of_size(3))])
+        for name in (b"d/a", b"d/e/a"):
+            target.arrive(brought(target, name, b"value"), of_size(5))
+        self.has(target, 2, 2, 10)
+
+    def test_are_not_changed_by_marks(self, target: Target) -> None:
+        target.apply(sets(b"d/e/a", b"f/a"))
+        target.apply([Delete(b"d/e/a"), Delete(b"f/a")])
+        for places in ([b"d/e/"], [b"d/", b"f/"]):
+            target.unmark(places)
+        self.has(target, 0, 0, 0)
+        target.apply([Set(b"d/a", b"one", of_size(3))])
+        self.has(target, 1, 1, 3)
+
+    def test_are_not_changed_by_what_is_refused(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply([Set(b"d/a", b"one", of_size(3))])
+        redis_server.client.config_set("maxmemory", 1)
+        with pytest.raises(RedisRefusedError):
+            target.apply([Set(b"e/a", b"one", of_size(3)), Set(b"a", b"one", of_size(3))])
+        redis_server.client.config_set("maxmemory", 0)
+        self.has(target, 1, 1, 3)
+
+
+class TestAPrefix:
+    PREFIX = b"app:"
+
+    @pytest.fixture
+    def user(self, redis_server: RedisServer) -> str:
+        """Return a user of the server's, who may use no other keys."""
+        user = "mirror"
+        rights = ("on", "nopass", "~app:*", "+@all")
+        redis_server.client.execute_command("ACL", "SETUSER", user, *rights)  # type: ignore[no-untyped-call]
+        return user
+
+    @pytest.fixture
+    def prefixed(self, redis_server: RedisServer, user: str) -> Iterator[Target]:
+        with closing(make_target(redis_server, user, self.PREFIX)) as target:
+            target.connect()
+            yield target
+
+    def test_is_that_of_all_keys(self, prefixed: Target, redis_server: RedisServer) -> None:
+        prefixed.apply(sets(b"a", b"d/e/a"))
+        kinds = (MANIFEST, NAMES)
+        records = (kind + place for kind in kinds for place in (b"", b"/d/", b"/d/e/"))
+        keys = (b"a", b"d/e/a", OWN + b"epoch", *records)
+        assert set(redis_server.client.scan_iter()) == {b"app:" + key for key in keys}
+
+    def test_is_needed_by_who_may_use_no_other_keys(
+        self, redis_server: RedisServer, user: str
+    ) -> None:
+        target = make_target(redis_server, user)
+        with closing(target), pytest.raises(RedisAwayError, match="no permissions"):
+            target.connect()
+
+    def test_lets_all_be_written_by_who_may_use_no_other_keys(self, prefixed: Target) -> None:
+        prefixed.apply(sets(b"a", b"d/a", b"d/b"))
+        prefixed.apply([Rename(b"d/a", b"e/a", of_size(3)), Delete(b"d/b")])
+        prefixed.apply(exchange_of(b"a", b"e/a", of_size(10), of_size(3)))
+        assert prefixed.values([b"a", b"e/a"]) == [b"value of d/a", b"value of a"]
+        prefixed.apply([Confirm(b"a", of_size(3))])
+        prefixed.arrive(brought(prefixed, b"d/c", b"large"), of_size(5))
+        assert prefixed.values([b"d/c"]) == [b"large"]
+        prefixed.mark([b"f/"])
+        assert prefixed.unmark([b"f/"]) == [b"f/"]
+        prefixed.add_names([b"a"])
+        prefixed.probe()
+        assert not prefixed.is_full()
+        assert prefixed.remove([b"a", b"e/a", b"d/c"]) == {}
+        assert prefixed.count == 0
+
+    def test_lets_all_be_asked_for_by_who_may_use_no_other_keys(self, prefixed: Target) -> None:
+        first, second = sets(b"a", b"d/a")
+        prefixed.apply([first, second])
+        prefixed.check()
+        assert prefixed.held([b"d/a", b"b"]) == {b"d/a": second.signature, b"b": None}
+        assert prefixed.are_ours([b"a", b"app:a"]) == [True, False]
+        assert prefixed.lengths([b"a", b"b"]) == [10, 0]
+        assert prefixed.are_there([b"a", b"b"]) == [True, False]
+        assert prefixed.values([b"d/a", b"b"]) == [b"value of d/a", None]
+        assert prefixed.piece(b"a", 9, 5) == b"a"
+        assert [*chain.from_iterable(prefixed.manifest(b"d/"))] == [b"d/a"]
+        assert [*chain.from_iterable(prefixed.names(b"d/"))] == [b"d/a"]
+        assert prefixed.records((), (b"", b"d/")).lengths == [(2, 2), (1, 1)]
+
+    def test_is_that_of_a_repair_too(
+        self, prefixed: Target, redis_server: RedisServer, user: str
+    ) -> None:
+        prefixed.apply(sets(b"a"))
+        with closing(make_target(redis_server, user, self.PREFIX)) as repair:
+            repair.join()
+            repair.watch([b"d/e/a", b"a"])
+            repair.apply(sets(b"d/e/a"))
+        assert prefixed.values([b"a", b"d/e/a"]) == [b"value of a", b"value of d/e/a"]
+        assert names_of(prefixed) == {b"a", b"d/e/a"}
+
+    def test_leaves_keys_of_others_as_they_are(
+        self, prefixed: Target, redis_server: RedisServer
+    ) -> None:
+        others = dict.fromkeys((b"a", b"d/a", b"app", b"app2:a", b"d/", SPARE), b"theirs")
+        redis_server.client.mset(others)
+        prefixed.apply(sets(b"a", b"d/a", b"b"))
+        prefixed.apply(exchange_of(b"a", b"d/a", of_size(10), of_size(12)))
+        prefixed.apply([Delete(b"a"), Rename(b"d/a", b"d/b", of_size(3))])
+        prefixed.remove([b"b", b"d/b"])
+        keys = {key for key in redis_server.client.scan_iter() if OWN not in key}
+        assert keys == others.keys() - {SPARE}
+        assert set(redis_server.client.mget(others)) == {b"theirs"}
+
+    def test_tells_two_services_of_one_database_apart(
+        self, prefixed: Target, target: Target
+    ) -> None:
+        prefixed.apply(sets(b"a", b"d/a"))
+        target.apply(sets(b"a", b"b", b"d/b"))
+        for each, count in ((prefixed, 2), (target, 3)):
+            each.check()
+            assert each.count == count
+        assert target.are_ours([b"a", b"d/a", b"app:a"]) == [True, False, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.conftest import SYNC
+from integration.files import make, write
+from integration.shape import FLAT, TREE, Shape
 from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
@@ -263,10 +266,188 @@ class TestWhatIsSkipped:
         assert verify.redis.keys() == {}
 
 
-def looks(redis: RedisServer) -> int:
+def looks(redis: RedisServer, command: str = "hmget") -> int:
     """Return how often somebody asked for entries of the manifest since CONFIG RESETSTAT."""
     stats = redis.client.info("commandstats")
-    return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
+    return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+class TestAPath:
+    """`verify PATH` compares what has a path, or is below it, and nothing else."""
+
+    @pytest.fixture
+    def tree(self, verify: Verify, start: Start) -> Verify:
+        """Return a Redis that is equal to a tree of directories."""
+        make(verify.root, "a", "d/a", "d/b", "d/e/a", "de/a", "f/a")
+        mirrored(start, **TREE.environ)
+        return verify
+
+    def of(self, verify: Verify, *options: str, shape: Shape = TREE) -> tuple[int, list[str], str]:
+        return verify(*options, **shape.environ)
+
+    def failed(self, verify: Verify, path: str) -> tuple[int, str]:
+        with verify.start(path, environ=TREE.environ) as running:
+            out, error = running.communicate(timeout=DEADLINE)
+        assert not out
+        return running.returncode, error
+
+    @pytest.mark.parametrize(
+        ("path", "found"),
+        [
+            ("a", "1 file (12 B)"),
+            ("d/a", "1 file (14 B)"),
+            ("d", "3 files (44 B)"),
+            ("d/e", "1 file"),
+        ],
+    )
+    def test_that_is_equal_is_said_to_be_with_what_is_there(
+        self, tree: Verify, path: str, found: str
+    ) -> None:
+        status, lines, last = self.of(tree, path)
+        assert (status, lines) == (0, [])
+        assert last.startswith(f"Redis at {tree.redis.socket} equals {tree.root}/{path}: {found}")
+
+    @pytest.mark.parametrize("path", ["d", "d/", "./d", "d/.", "d//", "{root}/d", "{root}//d/./"])
+    def test_is_below_the_root_or_one_of_the_file_system(self, tree: Verify, path: str) -> None:
+        status, lines, last = self.of(tree, path.format(root=tree.root))
+        assert (status, lines) == (0, [])
+        assert "3 files" in last
+
+    @pytest.mark.parametrize("path", ["", ".", "{root}", "{root}/"])
+    def test_of_the_root_is_that_of_all(self, tree: Verify, path: str) -> None:
+        assert "6 files" in self.of(tree, path.format(root=tree.root))[2]
+
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [("d", ["d/a", "d/e/a"]), ("d/a", ["d/a"]), ("d/e", ["d/e/a"]), ("d/b", []), ("f", [])],
+    )
+    def test_tells_what_differs_there_and_nowhere_else(
+        self, tree: Verify, path: str, expected: list[str]
+    ) -> None:
+        tree.redis.client.delete("a", "d/a", "d/e/a", "de/a")
+        status, lines, _ = self.of(tree, path)
+        assert lines == [f"{name} is missing in Redis" for name in expected]
+        assert status == bool(expected)
+
+    def test_has_mended_what_differs_there_and_nowhere_else(self, tree: Verify) -> None:
+        for name in ("a", "d/a", "d/e/a", "de/a"):
+            tree.redis.client.set(name, "theirs")
+        assert self.of(tree, "--repair", "d")[0] == 0
+        theirs = {name for name, value in tree.redis.keys().items() if value == b"theirs"}
+        assert theirs == {b"a", b"de/a"}
+
+    def test_of_a_directory_that_only_redis_has_is_that_of_what_it_holds(
+        self, tree: Verify
+    ) -> None:
+        shutil.rmtree(tree.root / "d")
+        (tree.root / "a").unlink()
+        stale = [
+            f"{name} is stale in Redis: there is no such file" for name in ("d/a", "d/b", "d/e/a")
+        ]
+        assert self.of(tree, "d")[:2] == (1, stale)
+        assert self.of(tree, "d", "--repair")[:2] == (0, [f"mended: {line}" for line in stale])
+        assert tree.redis.keys().keys() == {b"a", b"de/a", b"f/a"}
+
+    def test_of_a_file_that_only_redis_has_is_that_of_its_key(self, tree: Verify) -> None:
+        for name in ("d/a", "d/b"):
+            (tree.root / name).unlink()
+        lines = ["d/a is stale in Redis: there is no such file"]
+        assert self.of(tree, "d/a")[:2] == (1, lines)
+
+    @pytest.mark.parametrize("is_file_now", [False, True])
+    def test_of_a_directory_and_a_file_in_turn_is_that_of_both(
+        self, tree: Verify, *, is_file_now: bool
+    ) -> None:
+        name = "d/e" if is_file_now else "f/a"
+        if is_file_now:
+            shutil.rmtree(tree.root / name)
+            (tree.root / name).touch()
+        else:
+            (tree.root / name).unlink()
+            make(tree.root, f"{name}/b")
+        new, stale = ("d/e", "d/e/a") if is_file_now else ("f/a/b", "f/a")
+        lines = [f"{new} is missing in Redis", f"{stale} is stale in Redis: there is no such file"]
+        status, found, _ = self.of(tree, name)
+        assert status == 1
+        assert [line for line in found if line in lines] == sorted(lines)
+
+    def test_at_which_there_is_nothing_is_equal(self, tree: Verify) -> None:
+        for path in ("none", "d/none", "a/none"):
+            status, lines, last = self.of(tree, path)
+            assert (status, lines) == (0, [])
+            assert last.endswith("0 files (0 B)")
+
+    def test_that_is_left_out_is_equal(self, tree: Verify) -> None:
+        make(tree.root, "d/a~", "d~/a")
+        for path in ("d/a~", "d~", "d~/a"):
+            assert self.of(tree, path)[:2] == (0, [])
+
+    def test_of_a_link_is_not_that_of_where_it_leads(self, tree: Verify) -> None:
+        (tree.root / "link").symlink_to(tree.root / "d")
+        tree.redis.client.delete("d/a")
+        status, lines, last = self.of(tree, "link")
+        assert (status, len(lines)) == (0, 1)
+        assert lines[0].startswith("skipped: link is a symbolic link")
+        assert "0 files" in last
+        assert "0 files" in self.of(tree, "link/a")[2]
+
+    @pytest.mark.parametrize("path", ["/etc", "{root}2", "{root}/.."])
+    def test_outside_of_the_root_is_an_error(self, verify: Verify, path: str) -> None:
+        path = path.format(root=verify.root)
+        status, error = self.failed(verify, path)
+        assert status == 2
+        assert error.startswith(f"mdvp-sync: {path} ")
+        assert "below" in error
+
+    @pytest.mark.parametrize("path", ["..", "../outside", "d/../a", "d/..", "{root}/d/../a"])
+    def test_that_goes_up_is_an_error(self, verify: Verify, path: str) -> None:
+        path = path.format(root=verify.root)
+        words = f"mdvp-sync: {path} has .. in it: name it by its path below {verify.root}\n"
+        assert self.failed(verify, path) == (2, words)
+
+    def test_may_be_no_text(self, tree: Verify) -> None:
+        write(tree.root / f"d/{ODD}/{ODD}")
+        lines = [r"d/b\xff/b\xff is missing in Redis"]
+        assert self.of(tree, f"d/{ODD}")[:2] == (1, lines)
+
+    def test_in_a_flat_directory_is_that_of_a_file(self, verify: Verify, start: Start) -> None:
+        make(verify.root, "a", "b")
+        mirrored(start)
+        verify.redis.client.delete("b")
+        assert self.of(verify, "a", shape=FLAT)[:2] == (0, [])
+        assert self.of(verify, "b", shape=FLAT)[:2] == (1, ["b is missing in Redis"])
+
+    def test_in_a_flat_directory_has_nothing_below(self, verify: Verify, start: Start) -> None:
+        make(verify.root, "a", "d/a")
+        mirrored(start)
+        status, lines, last = self.of(verify, "d", shape=FLAT)
+        assert (status, len(lines)) == (0, 1)
+        assert lines[0].startswith("skipped: d is a directory: not mirrored")
+        assert "0 files" in last
+        assert self.of(verify, "d/a", shape=FLAT)[:2] == (0, [])
+
+    def test_in_a_flat_directory_is_also_that_of_what_a_tree_has_left_in_redis(
+        self, tree: Verify
+    ) -> None:
+        stale = "is stale in Redis: there is no such file"
+        lines = [f"{name} {stale}" for name in ("d/a", "d/b", "d/e/a")]
+        status, found, _ = self.of(tree, "d", shape=FLAT)
+        assert (status, [line for line in found if "skipped" not in line]) == (1, lines)
+
+    def test_costs_what_is_there_and_not_what_is_elsewhere(
+        self, verify: Verify, start: Start
+    ) -> None:
+        names = [f"d-{number}/e/a" for number in range(100)]
+        make(verify.root, *names)
+        mirrored(start, **TREE.environ)
+        costs = {}
+        for path in ("d-7", "d-7/e/a", ""):
+            verify.redis.client.config_resetstat()
+            assert self.of(verify, path)[0] == 0
+            costs[path] = {each: looks(verify.redis, each) for each in ("hscan", "hmget", "mget")}
+        assert costs["d-7"] == {"hscan": 2, "hmget": 2, "mget": 1}
+        assert costs["d-7/e/a"] == {"hscan": 1, "hmget": 1, "mget": 1}
+        assert costs[""]["hscan"] == 201
 
 
 class TestBesideAService:
