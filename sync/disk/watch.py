@@ -314,14 +314,14 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         self._created.pop(name, None)
         self._changes.append(Changed(name))
 
-    def _directory(self, place: bytes) -> None:
+    def _directory(self, place: bytes, *, has_left: bool = False) -> None:
         """Take up that something happened to a directory; in a flat one that is a name."""
         if self.watches is None:
             self._changed(place)
             return
         self._unfinished.clear()  # another directory may be there by now, with other files
         self._created.clear()
-        self.watches.happened(place + b"/")
+        self.watches.happened(place + b"/", has_left=has_left)
 
     def process_IN_CREATE(self, event: _Event) -> None:
         # A directory has no writer whose close to wait for.
@@ -354,7 +354,7 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
     def process_IN_MOVED_FROM(self, event: _Event) -> None:
         if event.mask & pyinotify.IN_ISDIR and self.watches:
             self._halves_of_places.add(event.cookie)
-            self._directory(event.name)
+            self._directory(event.name, has_left=True)
         else:
             self.halves[event.cookie] = event.name
 

@@ -75,14 +75,21 @@ class Watches:
         node = self.tree.at(place)
         return node is not None and node.wd != UNWATCHED
 
-    def happened(self, place: bytes) -> None:
-        """Take up that something happened to a directory at a place, now or some time ago."""
+    def happened(self, place: bytes, *, has_left: bool = False) -> None:
+        """Take up that something happened to a directory at a place, now or some time ago.
+
+        If it `has_left`, it has been elsewhere, wherever it is now.
+        """
         self._directory.forget()
+        before = self.tree.at(place) if has_left else None
         if not self._directory.wants(place) and self.tree.at(place) is None:
             self.told.append(Appeared(place))  # or it is gone: whoever depends on it will see
             return
         try:
             self._look(place, is_news=True)
+            if before and before is self.tree.at(place):
+                # It has left, and is back: as in `_arrive`.
+                self.told.append(Appeared(place))
         except FileNotFoundError:
             if self.tree.at(place) is None:  # it never could be looked into
                 self.told.append(Vanished(place))
@@ -243,7 +250,9 @@ class Watches:
             self.told.append(Appeared(place))
         elif node in self._disturbed:
             self.told += (Vanished(old), Appeared(place))
-        elif old != place:
+        elif old == place:  # it was away: what was looked for below meanwhile was not there
+            self.told.append(Appeared(place))
+        else:
             self.told.append(Moved(old, place))
         self._disturbed.discard(node)
 
