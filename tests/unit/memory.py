@@ -16,15 +16,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 from unit.memory_disk import Disk, Inode, Open
 from unit.memory_redis import PAGE, Server
 from unit.memory_turns import Clock, Turns
 
-from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
-from sync.disk.watch import Watch
+from sync.disk.files import Directory
+from sync.disk.watch import Watch, _Handler, _Notifier
+from sync.disk.watches import Watches
 
 __all__ = ["Clock", "Disk", "Server", "Turns"]
 
@@ -60,12 +61,21 @@ class Calls:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # any of os
         return getattr(os, name)
 
-    def open(self, name: object, _flags: int, *, dir_fd: int | None = None) -> int:
+    def open(self, name: object, flags: int, *, dir_fd: int | None = None) -> int:
         self.turns.take()
-        inode = self.disk.root if dir_fd is None or name == "." else self._inode(name)
+        if dir_fd is None:
+            inode = self.disk.root
+        elif name == ".":
+            inode = self.disk.open[dir_fd].inode
+        else:
+            inode = self._inode(dir_fd, name)
         _fail_if_broken(inode)
         if stat.S_ISLNK(inode.kind):
-            raise OSError(errno.ELOOP, "Too many levels of symbolic links")
+            if flags & os.O_NOFOLLOW:
+                _fail(errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ELOOP)
+            inode = self.disk.outside
+        if flags & os.O_DIRECTORY and not inode.is_directory:
+            _fail(errno.ENOTDIR)
         self.next += 1
         self.disk.open[self.next] = Open(inode)
         return self.next
@@ -74,8 +84,9 @@ class Calls:
         self.disk.close(fd)
 
     def stat(self, name: bytes, *, dir_fd: int, follow_symlinks: bool) -> Status:
-        assert self.disk.open[dir_fd].inode is self.disk.root
-        return self._status(name, follow_symlinks)
+        assert not follow_symlinks
+        self.turns.take()
+        return _status(self._inode(dir_fd, name))
 
     def fstat(self, fd: int) -> Status:
         self.turns.take()
@@ -112,52 +123,80 @@ class Calls:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         return 0
 
+    def readv(self, _fd: int, buffers: tuple[bytearray]) -> int:
+        """Read what inotify has to tell; nothing else is read so."""
+        self.turns.take()
+        events = self.disk.inotify.read()
+        buffers[0][: len(events)] = events
+        return len(events)
+
     @contextmanager
     def scandir(self, fd: int) -> Iterator[Iterator[Any]]:
-        assert self.disk.open[fd].inode is self.disk.root
-        yield self._scan()
+        yield self._scan(self.disk.open[fd].inode)
 
-    def _scan(self) -> Iterator[Any]:
+    def _scan(self, directory: Inode) -> Iterator[Any]:
         """Read the directory in parts, each as it is then; a file that is renamed may be missed."""
         last = b""
         while True:
             self.turns.take()
-            part = sorted(name for name in self.disk.names if name > last)[:PAGE]
-            yield from [self._found(name) for name in part]
+            part = sorted(name for name in directory.entries if name > last)[:PAGE]
+            yield from [self._found(directory, name) for name in part]
             if not part:
                 return
             last = part[-1]
 
-    def _found(self, name: bytes) -> SimpleNamespace:
-        inode = self.disk.names[name].inode
+    def _found(self, directory: Inode, name: bytes) -> SimpleNamespace:
+        inode = directory.entries[name].inode
         return SimpleNamespace(
             name=name.decode(),
             inode=lambda: inode.number,
             is_file=lambda *, follow_symlinks: inode.is_file and not follow_symlinks,
-            stat=lambda *, follow_symlinks: self._status(name, follow_symlinks),
+            is_dir=lambda *, follow_symlinks: inode.is_directory and not follow_symlinks,
+            stat=lambda *, follow_symlinks: self._status_in(directory, name, follow_symlinks),
         )
 
-    def _status(self, name: bytes, follow_symlinks: bool) -> Status:  # as it is called
-        self.turns.take()
+    def _status_in(self, directory: Inode, name: bytes, follow_symlinks: bool) -> Status:
         assert not follow_symlinks
-        inode = self._inode(name)
-        _fail_if_broken(inode)
-        return Status(inode)
+        self.turns.take()
+        return _status(self._inode_in(directory, name))
 
-    def _inode(self, name: object) -> Inode:
+    def _inode(self, dir_fd: int, name: object) -> Inode:
         assert isinstance(name, bytes)
-        if name not in self.disk.names:
-            raise FileNotFoundError
-        return self.disk.names[name].inode
+        return self._inode_in(self.disk.open[dir_fd].inode, name)
+
+    def _inode_in(self, directory: Inode, name: bytes) -> Inode:
+        if not directory.is_directory:
+            _fail(errno.ENOTDIR)
+        _fail_if_broken(directory)
+        inode = self.disk.at(directory, name)
+        return inode or _fail(errno.ENOENT)
+
+
+def _status(inode: Inode) -> Status:
+    if inode.broken != errno.EACCES:  # it takes no right to know that it is there
+        _fail_if_broken(inode)
+    return Status(inode)
 
 
 def _fail_if_broken(inode: Inode) -> None:
     if inode.broken:
-        raise OSError(inode.broken, os.strerror(inode.broken))
+        _fail(inode.broken)
+
+
+def _fail(error: int) -> NoReturn:
+    raise OSError(error, os.strerror(error))
+
+
+class _MemoryNotifier(_Notifier):
+    """The service's own reader of events, without the descriptors of pyinotify's."""
+
+    def __init__(self, handler: _Handler) -> None:
+        self._fd = -1
+        self._default_proc_fun = handler
 
 
 class Events(Watch):
-    """A watch of the disk, from construction on."""
+    """A watch of the disk, from construction on, but for how it waits the service's own."""
 
     def __init__(
         self, disk: Disk, turns: Turns, clock: Clock, before: "Events | None" = None
@@ -167,40 +206,43 @@ class Events(Watch):
         self._turns = turns
         self._clock = clock
         self.lost = False
-        # How many events come out of one read, and how long a wait is before others have a turn.
-        self.most: int = before.most if before else 1 << 30
-        self.nap: float = before.nap if before else NAP
-        disk.watched()
+        self.nap: float = before.nap if before else NAP  # a wait before others have a turn
+        self._tree = None
+        self._handler = _Handler()
+        self._handler.root = disk.watch()
+        self._notifier = _MemoryNotifier(self._handler)
+
+    def follow(self, tree: Directory) -> None:
+        """Watch what is below, too."""
+        self._tree = tree
+        self._watches = Watches(tree, self._handler.root, self._add, self._disk.inotify.remove)
+        self._handler.watches = self._watches
+
+    def _add(self, path: str) -> int:
+        """Watch the directory that is open under a path of /proc."""
+        inode = self._disk.open[int(path.removeprefix("/proc/self/fd/"))].inode
+        self._turns.take()
+        if inode.broken == errno.EACCES:
+            _fail(errno.EACCES)
+        return self._disk.inotify.add(inode)
 
     def wait(self, timeout: float) -> bool:
         """Wait until there are events, or somebody wakes the service; jobs go on meanwhile."""
+        inotify = self._disk.inotify
         end = self._clock.seconds + timeout
         while True:
             left = end - self._clock.seconds
-            self._turns.take(idle=left > 0 and not self._disk.events)
-            if left <= 0 or self._disk.events or self._turns.woken:
+            self._turns.take(idle=left > 0 and not inotify.is_ready)
+            if left <= 0 or inotify.is_ready or self._turns.woken:
                 self._turns.woken = False
-                return bool(self._disk.events)
+                return inotify.is_ready
             # A piece of a job takes no longer than the least that passes here.
-            self._clock.sleep(min(left, self.nap / 100 if self._turns.has_jobs else self.nap))
+            nap = self.nap / 100 if self._turns.has_jobs else self.nap
+            self._clock.sleep(min(left, nap, inotify.until_ready))
 
     def wake(self) -> None:
         """Have a wait that is going on, or else the next, end now."""
         self._turns.woken = True
-
-    def read_places(self) -> list[PlaceChange]:
-        return []
-
-    def read(self) -> list[Change]:
-        self._turns.take()
-        changes: list[Change] = []
-        while self._disk.events and len(changes) < self.most:
-            change = self._disk.events.popleft()
-            if isinstance(change, Created | Changed | Unfinished | Renamed):
-                changes.append(change)
-            else:
-                self.lost = True
-        return changes
 
 
 class Real:
@@ -231,7 +273,8 @@ def in_memory(disk: Disk, turns: Turns, clock: Clock) -> Iterator[None]:
         clock_gettime_ns=lambda _clock: clock.now(),
     )
     edges = {"os": calls, "fcntl": Real(fcntl, flock=calls.flock, fcntl=calls.fcntl)}
-    sizes = {"_PIECE": PIECE, "_SMALL": SMALL, "NAMES_MAX": PAGE, "_RESCANNED": PAGE}
+    sizes = {"_PIECE": PIECE, "_SMALL": SMALL}
+    sizes |= dict.fromkeys(("NAMES_MAX", "_RESCANNED", "_TOGETHER", "_OPEN_MAX", "_GONE"), PAGE)
     with ExitStack() as stack:
         for name, module in tuple(sys.modules.items()):
             if name.startswith(("sync.core.", "sync.disk.", "sync.service.")):

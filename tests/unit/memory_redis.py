@@ -6,7 +6,7 @@ is not done.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ class Server:
         now: tells the time in seconds, by which keys expire.
         refused: keys that the service's user may not use.
         memory_max: in bytes of values; None for no limit. The server itself evicts nothing.
-        on_give: is told each key and value that is transferred, at the moment when it can be read.
+        on_give: is told each key and value that is transferred, or moved, when it can be read.
         on_delete: is told each key that the service deletes, before it is gone.
         versions: how often each key was changed, by whomever.
 
@@ -55,11 +55,27 @@ class Server:
     _ends: dict[bytes, float] = field(default_factory=dict)
 
     def manifest(self) -> dict[bytes, bytes]:
-        return self.keys.get(MANIFEST) or {}
+        """Return the entries of all paths that are mirrored."""
+        return {path: entry for path, entry in self._record(MANIFEST) if not path.endswith(b"/")}
 
     def names(self) -> set[bytes]:
         """Return the second record of what is mirrored."""
-        return set(self.keys.get(NAMES, ()))
+        return {path for path, _ in self._record(NAMES) if not path.endswith(b"/")}
+
+    def marks(self) -> tuple[set[bytes], set[bytes]]:
+        """Return the places below that either record leads to."""
+        manifest, names = (
+            {path for path, _ in self._record(kind) if path.endswith(b"/")}
+            for kind in (MANIFEST, NAMES)
+        )
+        return manifest, names
+
+    def _record(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what is in a record of all directories: paths, and marks, and their entries."""
+        for key, fields in self.keys.items():
+            if key == kind or key.startswith(kind + b"/"):
+                place = key[len(kind) + 1 :]
+                yield from ((place + name, entry) for name, entry in fields.items())
 
     def values(self) -> dict[bytes, bytes]:
         """Return all keys but the service's own."""
@@ -176,6 +192,8 @@ class Server:
         value, end = self.keys[old], self._ends.get(old)
         self._change(old, None)
         self._change(new, value)
+        if not new.startswith(b"/"):
+            self.on_give(new, value)
         if end is not None:
             self._ends[new] = end
         return b"OK"

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
-from unit.memory_redis import MANIFEST, NAMES, VALUE_MAX, Pool
+from unit.memory_redis import EPOCH, MANIFEST, NAMES, VALUE_MAX, Pool
 
+from sync.core.changes import place_of
 from sync.core.errors import OUT_OF_MEMORY, RedisAwayError
 from sync.core.exclude import Excluded
 from sync.core.manifest import Entries
@@ -32,6 +33,7 @@ from sync.service.streams import Streams
 PAUSE = 0.05  # seconds before the service connects again
 REST = 8.0  # seconds in which nothing happens, and after which the service has nothing to do
 EXCLUDED = Excluded(["*~"])
+APPENDED = b"?"  # what no file has in it
 FOREIGN = {b"foreign": b"somebody else's"}
 
 
@@ -60,13 +62,22 @@ class World:
 
     """
 
-    def __init__(self, rescan: float = 0, *, has_leases: bool = True, rest: float = REST) -> None:
+    def __init__(
+        self,
+        rescan: float = 0,
+        *,
+        has_leases: bool = True,
+        rest: float = REST,
+        is_tree: bool = False,
+    ) -> None:
         """Let the service look at all files `rescan` seconds after it last did, or never if 0.
 
-        When a script is at its end, the service has nothing to do in the last of `rest` seconds.
+        It mirrors what is below directories, too, if the directory is a tree. When a script is at
+        its end, the service has nothing to do in the last of `rest` seconds.
         """
         self.clock = Clock()
         self._rescan = rescan
+        self._is_tree = is_tree
         self.rest = rest
         self.turns = Turns()
         self.disk = Disk(self.clock, has_leases=has_leases)
@@ -100,7 +111,7 @@ class World:
 
     def lag(self, most: int) -> None:
         """Let at most so many events come out of one read."""
-        self.events.most = most
+        self.disk.inotify.most = most
 
     def pace(self, steps: int) -> None:
         """Let the main loop have so many steps while a large file's stream has one."""
@@ -121,16 +132,16 @@ class World:
     def append_to_key(self, name: bytes) -> None:
         """APPEND, by somebody else, to the key of a file."""
         if name in self.server.manifest():
-            self.server.append(name, b"?")
+            self.server.append(name, APPENDED)
 
     def delete_own(self, key: bytes) -> None:
         """Remove one of the service's own keys.
 
-        Two of them have the names of all that is mirrored. When both are gone, nobody knows which
-        keys are those of files that vanished: that is left out here.
+        Two of them have the names of all that is mirrored in a directory. When both are gone,
+        nobody knows which keys are those of files that vanished: that is left out here.
         """
-        has, names = set(self.server.manifest()), self.server.names()
-        if (key != MANIFEST or has <= names) and (key != NAMES or names <= has):
+        keys = self.server.keys
+        if key == EPOCH or keys.get(key, {}).keys() <= keys.get(_other_record(key), {}).keys():
             self.server.remove(key)
 
     def lose_record(self, key: bytes) -> None:
@@ -217,8 +228,10 @@ class World:
                 self._do(step)
 
     def _session(self) -> NoReturn:
-        with closing(Directory(Path("/memory"), EXCLUDED)) as directory:
+        with closing(Directory(Path("/memory"), EXCLUDED, is_tree=self._is_tree)) as directory:
             self.events = Events(self.disk, self.turns, self.clock, self.events)
+            if self._is_tree:
+                self.events.follow(directory)
             news, streams = News(self.events), Streams(self.turns.spawn, self.events.wake)
             mirror = Mirror(
                 directory,
@@ -287,7 +300,8 @@ class World:
         if self._ends is not None and self.clock.seconds > self._ends - self.rest / 4:
             self.restless.append(key)
         self._written[key] = self.turns.steps
-        if not self.disk.is_whole(key, value):
+        is_appended_to = APPENDED in value  # by others, before it was moved
+        if not (is_appended_to or self.disk.is_whole(key, value)):
             self.torn.append((key, value))
 
     def _see_deleted(self, key: bytes) -> None:
@@ -297,13 +311,31 @@ class World:
 
     # What is to be seen in the end.
 
+    def check_records(self) -> None:
+        """Make sure that both records lead to all that is mirrored."""
+        names = self.expected().keys() - self.foreign.keys()
+        assert self.server.manifest().keys() == names
+        assert self.server.names() == names
+        places = set(filter(None, map(place_of, names)))
+        for place in tuple(places):
+            places |= {place[: at + 1] for at, byte in enumerate(place) if byte == ord("/")}
+        for marks in self.server.marks():
+            assert places <= marks, "a record cannot be found"
+
+    def check_marks(self) -> None:
+        """Make sure that no mark leads to where no directory is."""
+        for marks in self.server.marks():
+            assert marks <= self.disk.places()
+
     def _mirrored(self) -> dict[bytes, bytes]:
         """Return the content of each file that is to be a key."""
         files = {name: inode.content for name, inode in self.disk.files().items()}
         return {
             name: content
             for name, content in files.items()
-            if len(content) <= VALUE_MAX and name not in EXCLUDED
+            if len(content) <= VALUE_MAX
+            and name not in EXCLUDED
+            and (self._is_tree or b"/" not in name)
         }
 
     def expected(self) -> dict[bytes, bytes]:
@@ -318,6 +350,12 @@ class World:
             for name, inode in self.disk.files().items()
             if manifest.get(name) == entries.encode(inode.signature)
         }
+
+
+def _other_record(key: bytes) -> bytes:
+    """Return the key of the other record of the same directory."""
+    one, other = (MANIFEST, NAMES) if key.startswith(MANIFEST) else (NAMES, MANIFEST)
+    return key.replace(one, other, 1)
 
 
 Operation: TypeAlias = tuple[Callable[..., None], tuple[object, ...]]

@@ -5,9 +5,7 @@ and the clock of `unit.memory`. A script says what others do, and for how many s
 goes on before they do more.
 """
 
-import os
 from errno import EIO, ESTALE
-from itertools import product
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,24 +14,26 @@ from support import IS_CHECK
 from unit.memory import Disk
 from unit.memory_redis import EPOCH, MANIFEST
 from unit.memory_redis import NAMES as RECORD
-from unit.memory_world import FOREIGN, KILL, REST, Choice, Go, Operation, Step, World
+from unit.memory_scripts import (
+    ANYWHERE,
+    BOOLEANS,
+    CONTENTS,
+    EXAMPLES,
+    check,
+    check_end,
+    done,
+    has,
+    scripts,
+)
+from unit.memory_world import FOREIGN, KILL, Choice, Go, Step, World
 
 pytestmark = pytest.mark.timeout(900)  # with many examples
-EXAMPLES = int(os.environ.get("MDVP_TEST_EXAMPLES", "500")) // 4
-
 RARELY = 1000.0  # seconds; in a test there is no rescan but one that the service wants sooner
 OFTEN = 10.0  # seconds; and here one after the other
 REST_LONG = 60.0  # seconds; what is tried again seldom was tried by then, and all was looked at
 
 
-def operations(*choices: Choice) -> list[Operation]:
-    return [(method, arguments) for method, lists in choices for arguments in product(*lists)]
-
-
 NAMES: list[object] = [b"a", b"b", b"c", b"x~"]  # few, so that operations meet
-# Small ones, large ones, and one that is too large for Redis.
-CONTENTS: list[object] = [b"", b"2", b"44", b"666", b"88888", b"too large"]
-BOOLEANS: list[object] = [True, False]
 GROUPS: list[list[Choice]] = [
     [(Disk.tick, []), (World.stall, [[1.0, 61.0, 600.0]]), (World.pace, [[1, 3, 30]])],
     [(Disk.write, [NAMES, CONTENTS]), (Disk.begin, [NAMES, CONTENTS])],
@@ -69,26 +69,8 @@ FAULTS: list[list[Choice]] = [
 MIRRORED: list[Step] = [(Disk.write, (b"b", b"44")), Go(), (Disk.write, (b"a", b"2")), Go()]
 
 
-def steps(groups: list[list[Choice]]) -> st.SearchStrategy[Step]:
-    operation: list[st.SearchStrategy[Step]] = [
-        st.sampled_from(operations(*group)) for group in groups
-    ]
-    some = st.sampled_from([Go(steps) for steps in (1, 2, 3, 5, 8, 13, 21, 34)])
-    go: list[st.SearchStrategy[Step]] = [some, some, some, some, st.just(Go()), st.just(Go())]
-    # A turn of the service for every three operations.
-    return st.one_of(*operation, *go)
-
-
-def scripts(groups: list[list[Choice]]) -> st.SearchStrategy[list[Step]]:
-    # A list of lists has some 25 steps on average, and yet shrinks to none; a list would have 5.
-    parts = st.lists(st.lists(steps(groups), max_size=10), max_size=10)
-    return st.tuples(st.sampled_from([[], MIRRORED]), parts).map(
-        lambda drawn: [step for each in (drawn[0], *drawn[1]) for step in each]
-    )
-
-
 @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=IS_CHECK)
-@given(scripts(GROUPS))
+@given(scripts(GROUPS, [MIRRORED]))
 # Written to in the tick in which it was read, by a writer that keeps it open; when the service has
 # had the time to confirm what it read, it is killed, before it looks again.
 @example(
@@ -167,36 +149,11 @@ def scripts(groups: list[list[Choice]]) -> st.SearchStrategy[list[Step]]:
 )
 def test_redis_ends_equal_to_the_disk_and_a_restart_has_nothing_to_do(script: list[Step]) -> None:
     # What was written through a name that was a file's for a moment only a look at all files finds.
-    has_links = any(step[0] is Disk.link for step in script if not isinstance(step, Go))
-    check(script, RARELY if has_links else 0)
-
-
-def check(script: list[Step], rescan: float = 0, rest: float = REST) -> None:
-    world = World(rescan, rest=rest)
-    world.play(script)
-    check_end(world)
-
-
-def check_end(world: World) -> None:
-    assert world.torn == []
-    assert world.robbed == []
-    assert world.restless == []
-    assert world.server.values() == world.expected()
-    names = world.expected().keys() - world.foreign.keys()
-    assert world.server.manifest().keys() == names
-    files = world.disk.files()
-    unsure = world.server.manifest().keys() - world.sure()
-    assert {name for name in unsure if not files[name].is_touched} == set()
-
-    world.server.given.clear()
-    world.rest = REST
-    world.play([])
-    assert {name for name, _ in world.server.given} <= unsure
-    assert world.server.values() == world.expected()
+    check(script, RARELY if has(script, Disk.link) else 0)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=IS_CHECK)
-@given(scripts(GROUPS + FAULTS), st.booleans())
+@given(scripts(GROUPS + FAULTS, [MIRRORED]), st.booleans())
 # A rescan holds back what may be being written to; half a second later another writer is.
 @example(script=[*MIRRORED, Go(), (Disk.begin, (b"b", b""))], has_leases=False)
 # What is to be deleted is refused, by a server that has no memory either.
@@ -212,26 +169,17 @@ def test_redis_ends_equal_though_redis_and_the_disk_fail_meanwhile(
 ) -> None:
     world = World(OFTEN, has_leases=has_leases, rest=REST_LONG)
     world.play(script)
-    if has_lags(script) and not has_leases:
+    if has(script, World.lag) and not has_leases:
         world.torn.clear()
     check_end(world)
 
 
-def has_lags(script: list[Step]) -> bool:
-    """Say whether events come late: without leases they alone tell that there is a writer."""
-    return any(step[0] is World.lag for step in script if not isinstance(step, Go))
-
-
 @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=IS_CHECK)
-@given(scripts(GROUPS), st.booleans())
+@given(scripts(GROUPS, [MIRRORED]), st.booleans())
 def test_a_reader_sees_whole_values(script: list[Step], has_leases: bool) -> None:
-    world = World(has_leases=has_leases or has_lags(script))
+    world = World(has_leases=has_leases or has(script, World.lag))
     world.play(script)
     assert world.torn == []
-
-
-# From before the service does anything to after it has done everything.
-ANYWHERE = [*map(Go, range(100)), Go()]
 
 
 @pytest.mark.parametrize(
@@ -245,12 +193,6 @@ def test_a_value_is_never_torn_by_a_write_wherever_the_service_is_in_its_work(
         world.play([(Disk.write, (b"a", old)), steps, (Disk.tick, ()), (Disk.write, (b"a", new))])
         assert set(world.server.given) <= {(b"a", old), (b"a", new)}
         assert world.server.values() == {b"a": new, **FOREIGN}
-
-
-def done(*operations: tuple[object, ...]) -> list[Step]:
-    """Write operations as their names with their arguments."""
-    methods = {**vars(Disk), **vars(World)}
-    return [(methods[str(name)], tuple(arguments)) for name, *arguments in operations]
 
 
 SMALL_FILE = done(("write", b"a", b"2"))
