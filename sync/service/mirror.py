@@ -303,6 +303,8 @@ class Mirror:
             signature, links = found[name]
             if name in self._unsure and name not in missed:
                 self._unsure[name] = signature
+            elif moves[name] == name and signature and signature != held[name]:
+                self._remember(name, signature)  # it was renamed, and back: that has changed ctime
             if signature and links > 1:
                 self.links.note(name, signature.inode, search=True)
         return missed
