@@ -184,6 +184,11 @@ def verify(settings: Settings, path: str, *, repair: bool) -> int:
             try:
                 target.join()
                 found = verification.run(_below(settings.root, path))
+                if verification.is_nothing and not found.differences + found.mended:
+                    return _cannot(
+                        f"there is nothing to compare: {path} is no file or directory that is "
+                        f"mirrored from {settings.root}, and no key"
+                    )
             except RedisAwayError as error:
                 return _cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")
     except SyncError as error:

@@ -6,6 +6,7 @@ it, and b"" for the root; so the path of what is in it is the place and a name.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -71,6 +72,13 @@ PlaceChange: TypeAlias = Appeared | Vanished | Moved
 def place_of(path: bytes) -> bytes:
     """Return the place of the directory in which a file, or the directory at a place, is."""
     return path[: path.rfind(b"/", 0, -1) + 1]
+
+
+def places_above(place: bytes) -> Iterator[bytes]:
+    """Yield the places above one, the nearest first, the root last."""
+    while place:
+        place = place_of(place)
+        yield place
 
 
 # What marks a signature as unsure in the place of a ctime. `Signature.of` gives it to no file.

@@ -7,7 +7,7 @@ moved is a hint more: Redis may have the values of its files under the paths tha
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sync.core.changes import Appeared, Moved, PlaceChange, Vanished
+from sync.core.changes import Appeared, Moved, PlaceChange, Vanished, places_above
 
 _ORIGINS_MAX = 4  # of a directory that moves on and on before it is looked into
 _TOGETHER = 200  # directories that are looked into together
@@ -59,26 +59,28 @@ class Looks:
         places: list[bytes] = []
         origins: tuple[bytes, ...] = ()
         while self._there and len(places) < _TOGETHER and not origins:
-            place, origins = next(iter(self._there.items()))
-            if places and origins:
+            place, its = next(iter(self._there.items()))
+            if places and its:
                 break  # by itself, the next time
             del self._there[place]
+            origins = its
             # What was not looked into yet is looked into as a whole.
-            if origins or not any(above in self._there for above in _above(place)):
+            if origins or not any(above in self._there for above in places_above(place)):
                 places.append(place)
         self.current = Look(tuple(places), origins) if places else None
         return self.current
 
     def take_gone(self, limit: int) -> list[bytes]:
-        """Return at most so many places that directories have left; none before all others.
+        """Return at most so many places that directories have left.
 
-        A value that can be moved from there is moved before it would be removed.
+        None while a directory is to be looked into that has moved: a value is moved before it
+        would be removed.
         """
         gone: list[bytes] = []
-        while self._gone and not self._there and len(gone) < limit:
+        while self._gone and not any(self._there.values()) and len(gone) < limit:
             place = next(iter(self._gone))
             del self._gone[place]
-            if not any(above in self._gone for above in _above(place)):
+            if not any(above in self._gone for above in places_above(place)):
                 gone.append(place)
         return gone
 
@@ -101,7 +103,7 @@ class Looks:
 
     def _origins(self, place: bytes) -> Iterator[bytes]:
         """Yield where Redis may have what is at a place, though not under that."""
-        for above in (place, *_above(place)):
+        for above in (place, *places_above(place)):
             for origin in self._there.get(above, ()):
                 yield origin + place[len(above) :]
 
@@ -109,11 +111,3 @@ class Looks:
 def _bounded(place: bytes, origins: Iterable[bytes]) -> tuple[bytes, ...]:
     """Return origins of what is at a place by now, each once, and not too many."""
     return tuple(each for each in dict.fromkeys(origins) if each != place)[:_ORIGINS_MAX]
-
-
-def _above(place: bytes) -> Iterator[bytes]:
-    """Yield the places above one, the nearest first, without the root."""
-    end = place.rfind(b"/", 0, -1)
-    while end >= 0:
-        yield place[: end + 1]
-        end = place.rfind(b"/", 0, end)

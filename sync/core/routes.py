@@ -81,7 +81,7 @@ class Routes:
     @property
     def has_room(self) -> bool:
         """Say whether links may lead to more directories."""
-        return self._places_count < PLACES_MAX
+        return self._places_count < PLACES_MAX and len(self._ways) < _WAYS_MAX
 
     def __contains__(self, known: object) -> bool:
         """Say whether the way of a path is known."""

@@ -51,7 +51,7 @@ _CLOCK_REALTIME_COARSE = 5  # <linux/time.h>; the time module has no name for it
 _new = tuple.__new__
 _Entry = TypeVar("_Entry", bound=tuple[bytes, *tuple[object, ...]])
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what others give back after a while
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what others give back after a while
 
 
 class File(NamedTuple):
@@ -366,8 +366,11 @@ class Directory:
         with self._scan(place) as (entries, salt):
             for entry in entries:
                 name = place + os.fsencode(entry.name)
-                if self.is_tree and entry.is_dir(follow_symlinks=False):
-                    name += b"/"
+                try:
+                    if self.is_tree and entry.is_dir(follow_symlinks=False):
+                        name += b"/"
+                except OSError:  # one bad entry says nothing of the others
+                    continue
                 yield name, entry.inode() ^ salt
 
     def _walk(
@@ -843,8 +846,8 @@ def _not_opened(error: OSError) -> Locked | Unreadable | Unfit | None:
 def _failed(error: OSError) -> Locked | Unreadable | Unfit:
     if isinstance(error, NotFollowedError):
         return Unfit(error.why)
-    if error.errno in _SCARCE:
+    if error.errno in SCARCE:
         return Locked()
     if error.errno == errno.ENAMETOOLONG:
-        return Unfit("has a path that no program can open, longer than 4096 bytes: not mirrored")
+        return Unfit("has a path or a name that no program can open (over 4096 or 255 bytes)")
     return Unreadable(f"cannot be read ({error.strerror}): its key stays as it is; tried again")

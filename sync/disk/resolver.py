@@ -20,6 +20,7 @@ from sync.core.changes import place_of, shown
 from sync.core.routes import PLACES_MAX, Routes, Way
 from sync.disk.places import Opened, Places, too_long
 
+_STEPS_MAX = 4096  # on one way
 _LINKS_MAX = 40  # on one way, as the kernel has it: path_resolution(7)
 _NOWHERE = "is a symbolic link that leads to nothing: not mirrored until it does"
 _CIRCLE = f"is a symbolic link that leads in a circle, or over {_LINKS_MAX} others: not mirrored"
@@ -159,6 +160,7 @@ class Resolver:
         """
         while trace.left:
             name = trace.left.pop()
+            trace.steps += 1
             directory = self.enter(_place(trace.at)).fd
             if name == b"..":
                 if not trace.at:
@@ -172,7 +174,7 @@ class Resolver:
     def _turn(self, trace: "_Trace", link: Link) -> None:
         """Go on from the directory of a link, or from the root, to where it leads."""
         trace.count += 1
-        if trace.count > _LINKS_MAX:
+        if trace.count > _LINKS_MAX or trace.steps > _STEPS_MAX:
             raise NotFollowedError(_CIRCLE)
         target, place = link.target, place_of(trace.at)
         trace.links[trace.at] = None
@@ -222,7 +224,7 @@ class _Trace:
         self.own = start + b"/" + part if start else part
         self.at = start
         self.left = [part]
-        self.count = 0
+        self.count = self.steps = 0
         self.links: dict[bytes, None] = {}
         self.places: dict[bytes, None] = {}
         self._start = start + b"/"

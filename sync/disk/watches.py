@@ -10,7 +10,7 @@ to be had, nothing is heard of a directory; looks at the whole tree find what ha
 import errno
 from collections.abc import Callable, Iterable, Iterator
 
-from sync.core.changes import Appeared, Moved, PlaceChange, Vanished, place_of, shown
+from sync.core.changes import Appeared, Moved, PlaceChange, Vanished, place_of, places_above, shown
 from sync.disk.places import Ground, Opened
 from sync.disk.tree import UNWATCHED, Node, Tree
 
@@ -48,11 +48,6 @@ class Watches:
         self._disturbed: set[Node] = set()  # of those: something happened in them meanwhile
         self._last: tuple[int, bytes | None] = (UNWATCHED, None)
         self._passed: set[bytes] = set()  # places that were entered, and no event was lost since
-
-    @property
-    def is_settled(self) -> bool:
-        """Say whether it is known of each directory where it is."""
-        return not self._adrift
 
     def place(self, wd: int) -> bytes | None:
         """Return the place of the directory that has a watch; None if it is not known, or nowhere.
@@ -153,7 +148,9 @@ class Watches:
             for wd in self.tree.forget(node):
                 self._remove(wd)
             self.told.append(Vanished(place))
-        self._passed.difference_update(self._adrift.values())
+        if self._adrift:
+            gone = tuple(self._adrift.values())
+            self._passed = {each for each in self._passed if not each.startswith(gone)}
         self._adrift.clear()
         self._disturbed.clear()
         self._moved()
@@ -211,7 +208,7 @@ class Watches:
         node = self.tree.watched(wd)
         if node is None and wd != UNWATCHED:
             return False  # it has got its watch just now
-        for above in _above(place):
+        for above in places_above(place):
             if self._is_at(above, opened):
                 self._leave(place)
                 self._directory.leave_out(place)
@@ -236,12 +233,13 @@ class Watches:
 
     def _arrive(self, node: Node, place: bytes) -> None:
         """Take up that a directory that is known is at another place, or again at its own."""
-        old = self._adrift.pop(node, None) or self.tree.place(node)
+        left, at = self._adrift.pop(node, None), self.tree.place(node)
+        old = left or at
         self._moved()
-        if old not in {None, place} and place.startswith(old or b""):
+        if at not in {None, place} and place.startswith(at or b""):
             # It cannot be below itself: what is known of those above is outdated.
-            self._leave(old)
-            self.told.append(Appeared(old))
+            self._leave(at)
+            self.told.append(Appeared(at))
             return
         self._leave(place)
         self.tree.take_off(node)
@@ -264,10 +262,3 @@ class Watches:
 
     def _moved(self) -> None:
         self._last = (UNWATCHED, None)
-
-
-def _above(place: bytes) -> Iterator[bytes]:
-    """Yield the places above one, the nearest first, the root last."""
-    while place:
-        place = place_of(place)
-        yield place

@@ -8,7 +8,7 @@ what they lead to; otherwise its group goes.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
 from sync.disk.linked import LinkedDirectory
@@ -32,6 +32,7 @@ class Groups:
         self._routes = directory.routes
         self._waiting: dict[bytes, None] = {}  # known paths, each with all below
         self._held: dict[bytes, Link] = {}  # by real path
+        self._rest: set[bytes] = set()  # names that were too many to be brought together
         self.due: float | None = None
 
     def add(self, paths: Iterable[bytes]) -> None:
@@ -91,6 +92,15 @@ class Groups:
         """Have paths wait until a time after all."""
         self._waiting = {**paths, **self._waiting}
         self.due = due
+
+    def leave(self, names: Iterable[bytes]) -> None:
+        """Take note of names that were too many to be brought together: they are by themselves."""
+        self._rest.update(names)
+
+    def has_rest(self, is_pending: Callable[[bytes], bool]) -> bool:
+        """Say whether some of those are still pending."""
+        self._rest = set(filter(is_pending, self._rest))
+        return bool(self._rest)
 
     @property
     def is_waiting(self) -> bool:

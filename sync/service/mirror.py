@@ -246,7 +246,10 @@ class Mirror:
                 continue
             found = self._directory.read(name, self._target.value_max, later=True, overdue=overdue)
             if isinstance(found, LargeFile):
-                found = _whole(found, _TOGETHER_BYTES_MAX - batch.size)
+                try:
+                    found = _whole(found, _TOGETHER_BYTES_MAX - batch.size)
+                except OSError:  # whoever brings it by itself will say so
+                    found = None
                 if found is None:
                     outcome.free.append(name)
                     continue
@@ -444,7 +447,8 @@ class Mirror:
             return names
         small: list[bytes] = []
         bulky: list[bytes] = []
-        for name in names:
+        # In a tree those of one directory go together: it is opened once for all of them.
+        for name in sorted(names) if self._directory.is_tree else names:
             (bulky if self._directory.size(name) > _BULKY else small).append(name)
         return small + bulky
 
@@ -635,9 +639,6 @@ class Mirror:
 
         That it has closed the file was heard before; if there is news by now, another has begun.
         """
-        if groups := self._news.groups:
-            left = groups.left_to_it([*(each.name for each in batch.sets), *batch.absent])
-            _leave_out(batch, left)
         names = [*(each.name for each in batch.sets), *batch.absent]
         # A file that has several names can be written to through any of them.
         several, heard = self.links.inodes, terms.heard
@@ -647,6 +648,10 @@ class Mirror:
         written = {inode for inode, others in shared.items() if self._news.is_heard_of(others)}
         news = {name for name in names if name in told or inodes.get(name) in written}
         news -= batch.closed
+        if groups := self._news.groups:  # after what had happened is known
+            left = groups.left_to_it(names)
+            _leave_out(batch, left)
+            news -= left
         if news:
             _leave_out(batch, news)
             batch.outcome.held_back += news
@@ -814,7 +819,7 @@ class Mirror:
 
     def _has_left(self, stream: Stream) -> bool:
         """Say whether a file is not where it was, since a directory above is not."""
-        if b"/" not in stream.name:
+        if b"/" not in stream.name and not self._news.groups:
             return False
         self._directory.forget()
         has = self._directory.signature(stream.name)

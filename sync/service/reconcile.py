@@ -13,15 +13,14 @@ from typing import TypeVar
 
 from sync.core.changes import Arrive, Delete, Set, Signature, place_of
 from sync.core.looks import Look
-from sync.disk.files import Directory
+from sync.disk.files import SCARCE, Directory
+from sync.disk.resolver import NotFollowedError
 from sync.redis.target import Target
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.stale import Stale
 
 _EVERYTHING = Look((b"",))
-# What others give back after a while.
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _WAYS_OUT = {
     errno.EMFILE: "; let it have 128 open files or more (ulimit -n)",
     errno.ENFILE: "; raise fs.file-max of the host",
@@ -133,7 +132,10 @@ class Reconcile:
 
     @property
     def _is_group_waiting(self) -> bool:
-        return self._in_a_hurry and self._news.groups is not None and self._news.groups.is_waiting
+        groups = self._news.groups
+        if groups is None or not self._in_a_hurry:
+            return False
+        return groups.is_waiting or groups.has_rest(self._news.has)
 
     def _branch(self) -> Iterator[Outcome]:
         yield from self._scan(was_empty=False)
@@ -223,8 +225,8 @@ class Reconcile:
             yield part, ended
 
     def _cannot_list(self, place: bytes, error: OSError) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
+        if isinstance(error, FileNotFoundError | NotFollowedError):
+            return  # the link is named anyway
         if error.errno == errno.ELOOP:
             why = f"is not mirrored: {error.strerror}"
         elif error.errno == errno.ENAMETOOLONG:
@@ -232,7 +234,7 @@ class Reconcile:
         else:
             why = f"cannot be listed ({error.strerror}): its keys stay as they are; tried again"
             why += _WAYS_OUT.get(error.errno or 0, "")
-            self._is_scarce |= error.errno in _SCARCE
+            self._is_scarce |= error.errno in SCARCE
         self._mirror.skipped.note(place, why)
 
     def _suspects(

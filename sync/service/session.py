@@ -37,6 +37,7 @@ _LOST = "events were lost"
 _RESCANNED = 50  # names that a rescan looks at in a step
 _GONE = 1000  # directories that are gone, in a step
 _SELDOM = 30.0  # seconds until another look into a directory that could not be looked into
+_TURN = 0.01  # seconds that looks into directories have, before what has happened since
 _SEARCHED = 1000  # names among which a step of a search looks for those of a file with several
 
 
@@ -74,6 +75,7 @@ class Session:
         self._reconcile: Reconcile | None = None
         self._branch: Iterator[Outcome] | None = None  # the steps of a look into directories
         self._looked: Look | None = None  # the one; None when they are gone
+        self._has_removed = False  # whether the last look was for what is gone
         self._unwatched = 0
         self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
@@ -170,26 +172,33 @@ class Session:
             return
         self._settle()
         arrived = self._news.arrived or time.monotonic()
-        outcome = next(self._branch, None)
-        if outcome is None:
-            self._branch = self._looked = looks.current = None
-            self._tell_unwatched()
-            return
-        for each in self._accounted([outcome]):
-            if not self._is_reconciling():
-                self._report.done(each.done, time.monotonic() - arrived)
+        ends = time.monotonic() + _TURN
+        while True:
+            outcome = next(self._branch, None)
+            if outcome is None:
+                self._branch = self._looked = looks.current = None
+                self._tell_unwatched()
+                return
+            for each in self._accounted([outcome]):
+                if not self._is_reconciling():
+                    self._report.done(each.done, time.monotonic() - arrived)
+            if time.monotonic() >= ends or self._looked is not looks.current:
+                return
 
     @property
     def _is_looking(self) -> bool:
         return self._branch is not None or bool(self._news.looks)
 
     def _next_branch(self) -> Iterator[Outcome] | None:
-        self._looked = look = self._news.looks.take()
+        looks = self._news.looks
+        gone = [] if self._has_removed else looks.take_gone(_GONE)
+        self._has_removed = bool(gone)  # the next turn is of what is there
+        if gone:
+            return Stale(self._directory, self._target, self._mirror, NAMES_MAX).gone(gone)
+        self._looked = look = looks.take()
         if look:
             parts = (self._directory, self._target, self._mirror, self._news)
             return Reconcile("", *parts, look=look).steps()
-        if gone := self._news.looks.take_gone(_GONE):
-            return Stale(self._directory, self._target, self._mirror, NAMES_MAX).gone(gone)
         return None
 
     def _tell_unwatched(self) -> None:

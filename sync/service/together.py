@@ -56,6 +56,7 @@ class Together:
             return Outcome(), []
         self._since = None
         self._groups.hold(moment)
+        self._groups.leave(outcome.free)
         outcome.is_doubtful |= self._routes.overflowed
         return outcome, [Vanished(place) for place in gone]
 

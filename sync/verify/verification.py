@@ -106,6 +106,8 @@ class Verification:
         self._told: Counter[str] = Counter()  # lines, by their first word
         self._done = self._all = 0  # bytes; each file counts as _FILE more
         self.tally = Tally()
+        self.is_nothing = False  # whether there is nothing of what was asked for
+        self._has_seen = False
 
     def run(self, path: bytes = b"") -> Tally:
         """Verify all, or the file that has a path, or what is below it; return what was found.
@@ -121,6 +123,7 @@ class Verification:
         for page in self._held(place):
             self._examine([name for name in page if self._directory.signature(name) is None])
         self._settle(0)
+        self.is_nothing = bool(path) and not self._has_seen
         self._directory.rest()
         self._directory.wake()  # raises when it is another one now
         for word, number in self._told.items():
@@ -130,6 +133,7 @@ class Verification:
 
     def _names(self, path: bytes, place: bytes) -> Iterator[bytes]:
         if path:
+            self._has_seen = self._directory.has(path) or self._directory.has_place(place)
             yield from self._count(path, self._directory.signature(path))
         for name, signature, _ in self._directory.walk(place, self._cannot_list):
             if not name.endswith(b"/"):
@@ -145,6 +149,7 @@ class Verification:
         places = [place]
         while places:
             for page in self._target.manifest(places.pop()):
+                self._has_seen |= bool(page)
                 places += [mark for mark in page if mark.endswith(b"/")]
                 yield [name for name in page if not name.endswith(b"/")]
 

@@ -285,8 +285,8 @@ class TestAPath:
     def of(self, verify: Verify, *options: str, shape: Shape = TREE) -> tuple[int, list[str], str]:
         return verify(*options, **shape.environ)
 
-    def failed(self, verify: Verify, path: str) -> tuple[int, str]:
-        with verify.start(path, environ=TREE.environ) as running:
+    def failed(self, verify: Verify, path: str, shape: Shape = TREE) -> tuple[int, str]:
+        with verify.start(path, environ=shape.environ) as running:
             out, error = running.communicate(timeout=DEADLINE)
         assert not out
         return running.returncode, error
@@ -371,16 +371,16 @@ class TestAPath:
         assert status == 1
         assert [line for line in found if line in lines] == sorted(lines)
 
-    def test_at_which_there_is_nothing_is_equal(self, tree: Verify) -> None:
-        for path in ("none", "d/none", "a/none"):
-            status, lines, last = self.of(tree, path)
-            assert (status, lines) == (0, [])
-            assert last.endswith("0 files (0 B)")
+    def test_at_which_there_is_nothing_is_an_error(self, tree: Verify) -> None:
+        make(tree.root, "d/a~", "d~/a")
+        for path in ("none", "d/none", "a/none", "d~", "d~/a"):
+            status, error = self.failed(tree, path)
+            assert status == 2
+            assert error.startswith(f"mdvp-sync: there is nothing to compare: {path} is no file")
 
     def test_that_is_left_out_is_equal(self, tree: Verify) -> None:
-        make(tree.root, "d/a~", "d~/a")
-        for path in ("d/a~", "d~", "d~/a"):
-            assert self.of(tree, path)[:2] == (0, [])
+        make(tree.root, "d/a~")
+        assert self.of(tree, "d/a~")[:2] == (0, [])
 
     def test_of_a_link_is_not_that_of_where_it_leads(self, tree: Verify) -> None:
         (tree.root / "link").symlink_to(tree.root / "d")
@@ -389,7 +389,7 @@ class TestAPath:
         assert (status, len(lines)) == (0, 1)
         assert lines[0].startswith("skipped: link is a symbolic link")
         assert "0 files" in last
-        assert "0 files" in self.of(tree, "link/a")[2]
+        assert self.failed(tree, "link/a")[0] == 2
 
     @pytest.mark.parametrize("path", ["/etc", "{root}2", "{root}/.."])
     def test_outside_of_the_root_is_an_error(self, verify: Verify, path: str) -> None:
@@ -424,7 +424,7 @@ class TestAPath:
         assert (status, len(lines)) == (0, 1)
         assert lines[0].startswith("skipped: d is a directory: not mirrored")
         assert "0 files" in last
-        assert self.of(verify, "d/a", shape=FLAT)[:2] == (0, [])
+        assert self.failed(verify, "d/a", FLAT)[0] == 2
 
     def test_in_a_flat_directory_is_also_that_of_what_a_tree_has_left_in_redis(
         self, tree: Verify
