@@ -9,8 +9,8 @@ from support import IS_CHECK
 from unit.memory import Disk
 from unit.memory_redis import EPOCH, MANIFEST
 from unit.memory_redis import NAMES as RECORD
-from unit.memory_scripts import BOOLEANS, EXAMPLES, check, check_end, done, has, swarm
-from unit.memory_world import Choice, Go, Step, World
+from unit.memory_scripts import ANYWHERE, BOOLEANS, EXAMPLES, check, check_end, done, has, swarm
+from unit.memory_world import KILL, Choice, Go, Step, World
 
 pytestmark = pytest.mark.timeout(900)  # with many examples
 
@@ -52,7 +52,7 @@ GROUPS: list[list[Choice]] = [
     [(Disk.overflow, []), (World.lose_connection, []), (World.flush, [])],
     [(World.lag, [[1, 2, 99]])],
 ]
-PLACES: list[bytes] = [b"", b"/d/", b"/e/", b"/d/e/"]
+RECORDS: list[bytes] = [b"", b"/d/", b"/e/", b"/d/e/"]
 # What only a rescan finds, and what is tried again seldom.
 FAULTS: list[list[Choice]] = [
     [(Disk.break_, [BOTH, [EIO]]), (Disk.deny, [DIRECTORIES]), (Disk.mend, [])],
@@ -61,31 +61,31 @@ FAULTS: list[list[Choice]] = [
     [
         (
             World.delete_own,
-            [[EPOCH, *(kind + each for kind in (MANIFEST, RECORD) for each in PLACES)]],
+            [[EPOCH, *(kind + each for kind in (MANIFEST, RECORD) for each in RECORDS)]],
         )
     ],
     [(World.refuse, [FILES]), (World.allow, [])],
     [(World.limit_memory, [[15, 17, 20, None]])],
 ]
-# Directories whose files Redis holds.
-TREE: list[Step] = [
+# Directories whose files Redis holds: one beside one that is empty, and some with the same names.
+ONE: list[Step] = [
     *done(("bring", b"d", FULL[1]), ("write", b"a", b"2"), ("mkdir", b"e")),
     *[Go(), *done(("tick",)), Go()],
 ]
-TWO: list[Step] = [
+SOME: list[Step] = [
     *done(("bring", b"d", FULL[1]), ("bring", b"e", FULL[0]), ("bring", b"e/d", FULL[0])),
     *[Go(), *done(("tick",)), Go()],
 ]
 
 
 @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=IS_CHECK)
-@given(swarm(GROUPS, [TREE, TWO]))
+@given(swarm(GROUPS, [ONE, SOME]))
 def test_redis_ends_equal_to_a_tree_and_a_restart_has_nothing_to_do(script: list[Step]) -> None:
     check(script, RARELY if has(script, Disk.link) else 0, is_tree=True)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=IS_CHECK)
-@given(swarm(GROUPS + FAULTS, [TREE, TWO]), st.booleans())
+@given(swarm(GROUPS + FAULTS, [ONE, SOME]), st.booleans())
 def test_redis_ends_equal_to_a_tree_though_redis_and_the_disk_fail_meanwhile(
     script: list[Step], has_leases: bool
 ) -> None:
@@ -94,3 +94,56 @@ def test_redis_ends_equal_to_a_tree_though_redis_and_the_disk_fail_meanwhile(
     if not has_leases:
         world.torn.clear()
     check_end(world)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # A directory moves: alone, over an empty one, in parts, and in turns with others.
+        (ONE, done(("rename", b"d", b"e/d"))),
+        (ONE, done(("rename", b"d", b"e"))),
+        (ONE, done(("rename_in_halves", b"d", b"f"))),
+        ([*ONE, *done(("rename", b"d", b"f"))], done(("rename", b"f", b"e/d"))),
+        ([*ONE, *done(("rename", b"d/e", b"f"))], done(("rename", b"d", b"f/d"))),
+        (SOME, done(("exchange", b"d", b"e"))),
+        ([*SOME, *done(("exchange", b"e/d", b"d"))], done(("exchange", b"d", b"e"))),
+        ([*SOME, *done(("swap", b"d", b"e", b"f"))], done(("rename", b"e/d", b"d/d"))),
+        # Meanwhile files in it are written, or others take its place.
+        ([*ONE, *done(("rewrite", b"d/a", True))], done(("rename", b"d", b"f"))),
+        ([*ONE, *done(("rename", b"d", b"f"), ("mkdir", b"d"))], done(("write", b"d/a", b"44"))),
+        # It leaves, and comes back; a link is there instead; it is deleted from within.
+        ([*ONE, *done(("move_out", b"d"))], done(("move_in", b"f"))),
+        (ONE, done(("move_out", b"d"), ("symlink", b"d"))),
+        ([*ONE, *done(*[("remove_one", b"d")] * 3)], done(*[("remove_one", b"d")] * 4)),
+        # It is new, with what is in it.
+        ([*ONE, *done(("bring", b"e/d", FULL[1]))], done(("write", b"e/d/a", b"44"))),
+        ([*ONE, *done(("mkdir", b"f"), ("mkdir", b"f/d"))], done(("write", b"f/d/a", b"44"))),
+        (ONE, done(("mkdir", b"f"), ("link", b"d/a", b"f/a"), ("write", b"f/a", b"44"))),
+        # Something is lost.
+        ([*ONE, *done(("rename", b"d", b"f"))], [KILL, *done(("rename", b"f", b"e/f"))]),
+        ([*ONE, *done(("rename", b"d", b"f"))], done(("overflow",), ("rename", b"f", b"d"))),
+        ([*ONE, *done(("rename", b"d", b"f"))], done(("flush",))),
+    ],
+)
+def test_redis_ends_equal_to_a_tree_wherever_the_service_is_when_something_happens(
+    before: list[Step], after: list[Step]
+) -> None:
+    for steps in ANYWHERE:
+        check([*before, steps, *after], is_tree=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "then"),
+    [
+        (done(("limit_watches", 0)), done(("limit_watches", None))),
+        (done(("deny", b"d")), done(("mend",))),
+        (done(("break_", b"d", EIO)), done(("mend",))),
+    ],
+)
+def test_what_happens_in_a_directory_that_cannot_be_looked_into_is_found_later(
+    fault: list[Step], then: list[Step]
+) -> None:
+    happens = done(("bring", b"f", FULL[1]), ("write", b"d/a", b"44"), ("remove", b"d/e/a"))
+    for steps in ANYWHERE[::2]:
+        script = [*ONE, *fault, *happens, steps, *done(("rename", b"f", b"d/f")), *then]
+        check(script, OFTEN, REST_LONG, is_tree=True)
