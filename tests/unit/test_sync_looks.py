@@ -158,7 +158,7 @@ class TestCurrent:
 
 
 class TestGone:
-    def test_come_after_all_that_is_there(self) -> None:
+    def test_come_after_those_that_have_moved(self) -> None:
         waiting = after(Vanished(A), Appeared(B), Moved(C, D))
         for _ in range(2):
             assert waiting.take_gone(MANY) == []
