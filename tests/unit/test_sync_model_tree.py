@@ -110,6 +110,18 @@ def test_redis_ends_equal_to_a_tree_though_redis_and_the_disk_fail_meanwhile(
         ([*SOME, *done(("swap", b"d", b"e", b"f"))], done(("rename", b"e/d", b"d/d"))),
         # Meanwhile files in it are written, or others take its place.
         ([*ONE, *done(("rewrite", b"d/a", True))], done(("rename", b"d", b"f"))),
+        (
+            # In the tick in which it was read, and the event finds the directory nowhere.
+            done(("bring", b"d", FULL[0])),
+            done(("rename", b"d", b"f"), ("rewrite", b"f/a", True), ("rename", b"f", b"g")),
+        ),
+        # It is away for a moment, in which a file in it is looked for.
+        (
+            [*ONE, *done(("rewrite", b"d/a", True)), Go(1), *done(("rename", b"d", b"f"))],
+            done(("rename", b"f", b"d")),
+        ),
+        ([*ONE, *done(("rename", b"d", b"f"))], done(("write", b"f/a", b"44"))),
+        ([*ONE, *done(("rename", b"d", b"f"))], done(("rename", b"f/a", b"f/e/a"))),
         ([*ONE, *done(("rename", b"d", b"f"), ("mkdir", b"d"))], done(("write", b"d/a", b"44"))),
         # It leaves, and comes back; a link is there instead; it is deleted from within.
         ([*ONE, *done(("move_out", b"d"))], done(("move_in", b"f"))),
