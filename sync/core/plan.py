@@ -360,6 +360,17 @@ class Pending:
                 due = now + self._patience
                 self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
 
+    def renew(self, places: tuple[bytes, ...], now: float) -> None:
+        """Have names at places that directories have left wait for their whole patience anew.
+
+        Other files are there by now, if any, and whoever writes to these is another.
+        """
+        for name in self._unfinished.names() if places else ():
+            if name.startswith(places):
+                due = now + self._patience
+                self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
+                self._held_back.add(name)
+
     def put_back(self, names: Iterable[bytes], plan: Plan) -> None:
         """Have names of a plan examined later after all: there was no time."""
         for name in names:

@@ -1,8 +1,9 @@
 """What has happened in the directory and is not followed yet."""
 
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
+from sync.core.changes import Moved, PlaceChange, Vanished
 from sync.core.looks import Looks
 from sync.core.plan import Pending
 from sync.disk.files import Directory, now
@@ -55,6 +56,7 @@ class News:
             self.is_new = True
         if places:
             self.looks.add(places)
+            self.pending.renew(tuple(_left(places)), at)
             self.is_new = True
         if self.pending.overflowed:
             # More than is remembered: as if the kernel had dropped it.
@@ -119,6 +121,15 @@ class News:
         return pending.is_unfinished(name) or any(
             pending.is_unfinished(each) and pending.is_heard(each) for each in others
         )
+
+
+def _left(places: Iterable[PlaceChange]) -> Iterator[bytes]:
+    """Yield the places that directories have left."""
+    for change in places:
+        if isinstance(change, Moved):
+            yield change.old
+        elif isinstance(change, Vanished):
+            yield change.place
 
 
 class NoNews(News):

@@ -159,3 +159,24 @@ def test_what_happens_in_a_directory_that_cannot_be_looked_into_is_found_later(
     for steps in ANYWHERE[::2]:
         script = [*ONE, *fault, *happens, steps, *done(("rename", b"f", b"d/f")), *then]
         check(script, OFTEN, REST_LONG, is_tree=True)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [
+            *done(("bring", b"d", FULL[1]), ("mkdir", b"e"), ("begin", b"d/b", b"666")),
+            *[
+                Go(),
+                Go(),
+                *done(("rename", b"d", b"e/d"), ("mkdir", b"d"), ("begin", b"d/b", b"2")),
+            ],
+        ],
+        [
+            *[*SOME[:4], *done(("rewrite", b"e/d/a", False)), Go(2)],
+            *done(("exchange", b"e", b"d/e"), ("rewrite", b"e/d/a", False)),
+        ],
+    ],
+)
+def test_a_writer_in_another_directory_of_the_same_place_is_waited_for(script: list[Step]) -> None:
+    check(script, is_tree=True)
