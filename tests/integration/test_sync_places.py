@@ -34,7 +34,7 @@ def opened(*roots: Path) -> list[str]:
     for fd in os.listdir("/proc/self/fd"):
         try:
             path = Path(f"/proc/self/fd/{fd}").readlink()
-        except FileNotFoundError:  # it was for the listing
+        except OSError:  # it was for the listing, or is another's, deeper than a path can be long
             continue
         if any(path.is_relative_to(root) for root in roots):
             found.append(str(path))
