@@ -20,6 +20,8 @@ from benchmarks.mirror.results import Results as MirrorResults
 from benchmarks.mirror.server import serving
 from benchmarks.report import Report, into_page, marks, save
 from benchmarks.samples import percentile
+from benchmarks.trees import report as trees_report
+from benchmarks.trees import run as trees
 from benchmarks.volumes import report as volumes_report
 from benchmarks.volumes import run as volumes
 from benchmarks.volumes.access import ENGINE, SOCKET
@@ -186,6 +188,15 @@ def test_every_file_is_compared_with_its_key(short_path: Path) -> None:
         server.client.set("no file", "")
         assert server.compared(root) == Comparison(files=3, right=1, wrong=1, extra=1)
         assert server.holds(3) is None
+
+
+def test_trees_are_measured_and_right_in_the_end(traces_before: set[str]) -> None:
+    measured = trees.run(trees.QUICK, trees.PARTS, print)
+    ours = [each for _, contender, each in measured.compared if contender == SYNC.name]
+    assert len(ours) >= len(trees.PARTS)
+    assert [each for each in ours if not each.equal] == []
+    assert trees_report.report(measured).wrong == []
+    assert traces() <= traces_before
 
 
 def test_the_mirror_leaves_no_files_and_no_processes(
