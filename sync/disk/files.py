@@ -487,6 +487,7 @@ class Directory:
         The process must ignore SIGIO, as for `read`.
         """
         began = now()  # an earlier time than that of the read makes more files racy, and not fewer
+        is_tree = self.is_tree
         for number, path in enumerate(names, 1):
             if number % _AT_ONE_TIME == 0:
                 began = now()
@@ -494,8 +495,12 @@ class Directory:
                 yield path, None
                 continue
             try:
-                at, salt, name = self._at(path) if b"/" in path else (self._fd, 0, path)
-                fd = os.open(name, _OPEN_FLAGS, dir_fd=at)
+                salt = 0
+                if is_tree and b"/" in path:
+                    at, salt, name = self._at(path)
+                    fd = os.open(name, _OPEN_FLAGS, dir_fd=at)
+                else:  # spelled out, as there may be very many; here it is a name
+                    fd = os.open(path, _OPEN_FLAGS, dir_fd=self._fd)
             except OSError:
                 yield path, None
                 continue
@@ -513,9 +518,13 @@ class Directory:
         if self._excluded(path):
             return False
         try:
-            return stat.S_ISREG(self._stat(path)[0].st_mode)
+            if b"/" in path:
+                status, _ = self._stat(path)
+            else:
+                status = os.stat(path, dir_fd=self._fd, follow_symlinks=False)
         except OSError:
             return False
+        return stat.S_ISREG(status.st_mode)
 
     def read(
         self,

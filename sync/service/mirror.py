@@ -497,9 +497,10 @@ class Mirror:
         """
         size_max, seen = self._target.value_max, terms.seen
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
+        is_tree = self._directory.is_tree
         batch = _Batch()
         for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
-            if b"/" in name and (place := place_of(name)) not in batch.homes:
+            if is_tree and (place := place_of(name)) and place not in batch.homes:
                 batch.homes[place] = self._directory.identity(place)
             # Unless nobody had it open while it was read, such a name takes a closer look.
             later = name in terms.alone and not (ordinary and ordinary.closed)

@@ -164,6 +164,8 @@ class Session:
     def _look(self) -> None:
         """Do a step of a look into directories that are new, or have moved, or are gone."""
         looks = self._news.looks
+        if not self._is_looking:
+            return
         if self._looked is not looks.current:  # it has moved since
             self._branch = None
         if self._branch is None:
