@@ -75,7 +75,7 @@ def place_of(path: bytes) -> bytes:
 
 
 def places_above(place: bytes) -> Iterator[bytes]:
-    """Yield the places above one, the nearest first, the root last."""
+    """Yield the places above one, or those that a path leads through, the root last."""
     while place:
         place = place_of(place)
         yield place

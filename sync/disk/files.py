@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from sync.core.changes import Signature, place_of
+from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import DirectoryGoneError
 from sync.core.exclude import Excluded
 from sync.disk.places import Ground, Opened, Places, too_long
@@ -382,8 +382,7 @@ class Directory:
         if not self.is_tree:
             yield from iter(()) if place else listed(b"")
             return
-        top = self._identities_above(place)
-        places, above = [place], list(top)
+        places, above = [place], self._identities_above(place)
         while places:
             place = places.pop()
             below: list[bytes] = []
@@ -405,9 +404,8 @@ class Directory:
     def _identities_above(self, place: bytes) -> list[tuple[int, int]]:
         """Return those of the directories above a place, from the root on, that are there."""
         found: list[tuple[int, int]] = []
-        ends = (end + 1 for end, byte in enumerate(place[:-1]) if byte == ord("/"))
         try:
-            found += (self.open_at(place[:end]).identity for end in (0, *ends) if place)
+            found += (self.open_at(above).identity for above in reversed([*places_above(place)]))
         except OSError:
             return found
         return found

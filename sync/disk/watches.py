@@ -163,8 +163,8 @@ class Watches:
     def _unknown_above(self, place: bytes) -> Iterator[bytes]:
         """Yield the places above one of which no directory is known, from the root on."""
         if self.tree.at(place_of(place)) is None:
-            ends = (end + 1 for end, byte in enumerate(place[:-1]) if byte == ord("/"))
-            yield from (place[:end] for end in ends if self.tree.at(place[:end]) is None)
+            above = reversed([*places_above(place)])
+            yield from (each for each in above if self.tree.at(each) is None)
 
     def _look(self, place: bytes, *, is_news: bool) -> None:
         """Take up which directory is at a place.

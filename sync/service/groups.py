@@ -10,7 +10,15 @@ what they lead to; otherwise its group goes.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
+from sync.core.changes import (
+    Change,
+    Changed,
+    Created,
+    PlaceChange,
+    Renamed,
+    Unfinished,
+    places_above,
+)
 from sync.disk.linked import LinkedDirectory
 from sync.disk.resolver import Link
 
@@ -80,7 +88,7 @@ class Groups:
         if not self._waiting:
             return False
         return name in self._waiting or any(
-            name[:end] in self._waiting for end, byte in enumerate(name) if byte == ord("/")
+            place[:-1] in self._waiting for place in places_above(name)
         )
 
     def take(self) -> dict[bytes, None]:

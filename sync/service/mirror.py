@@ -668,11 +668,9 @@ class Mirror:
             place for place, home in batch.homes.items() if self._directory.identity(place) != home
         }
         if left:
-            for name in [each.name for each in batch.sets if place_of(each.name) in left]:
-                batch.outcome.deferred[name] = None
-                batch.racy.pop(name, None)
-            batch.sets = [each for each in batch.sets if place_of(each.name) not in left]
-            batch.unsteady = [name for name in batch.unsteady if place_of(name) not in left]
+            names = {each.name for each in batch.sets if place_of(each.name) in left}
+            batch.outcome.deferred |= dict.fromkeys(names)
+            _leave_out(batch, names)
 
     def _deletes(self, batch: _Batch, terms: _Terms) -> Iterator[Delete]:
         for name, ours in zip(batch.absent, self._target.are_ours(batch.absent), strict=True):
