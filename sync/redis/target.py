@@ -37,13 +37,8 @@ from sync.core.errors import RedisChangedError
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
+from sync.redis.keys import EPOCH, MANIFEST, NAMES, PROBE
 from sync.redis.upload import Upload
-
-# No path begins with a slash.
-MANIFEST = b"/mdvp-sync/manifest"
-NAMES = b"/mdvp-sync/names"
-EPOCH = b"/mdvp-sync/epoch"
-_PROBE = b"/mdvp-sync/probe"
 
 # What a Redis server takes as one value unless it is configured otherwise.
 _VALUE_MAX = 512 << 20
@@ -97,7 +92,7 @@ class Target:
         self.format = entries
         self._prefix = prefix
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
-        self._epoch_key, self._probe = prefix + EPOCH, prefix + _PROBE
+        self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
         self._learning: tuple[Request, ...] = (
             (b"GET", self._epoch_key),
             (b"HLEN", self._manifest),

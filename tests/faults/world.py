@@ -25,7 +25,7 @@ from integration.shape import SHAPES, Shape
 from integration.workload import MIB, Workload, operations
 from support import eventually, running
 
-from sync.redis.target import EPOCH, MANIFEST, NAMES
+from sync.redis.keys import EPOCH, MANIFEST, NAMES
 
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds

@@ -13,7 +13,7 @@ import redis
 from integration.shape import FLAT, Shape
 from integration.workload import Workload
 
-from sync.redis.target import MANIFEST, NAMES
+from sync.redis.keys import MANIFEST, NAMES
 
 _SHOWN = 64  # bytes of a value
 _PAGE = 100

@@ -19,7 +19,7 @@ import pytest
 from support import eventually
 
 from sync.core.manifest import Entries
-from sync.redis.target import MANIFEST
+from sync.redis.keys import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from support import eventually
 
-from sync.redis.target import MANIFEST
+from sync.redis.keys import MANIFEST
 
 if TYPE_CHECKING:
     from pathlib import Path
