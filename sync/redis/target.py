@@ -76,6 +76,7 @@ class Target:
         below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
         format: how it keeps the signatures of files.
+        prefix: what all its keys begin with.
         value_max: how many bytes it takes as one value.
 
     """
@@ -90,7 +91,7 @@ class Target:
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
         self.format = entries
-        self._prefix = prefix
+        self.prefix = prefix
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
         self._learning: tuple[Request, ...] = (
@@ -131,7 +132,7 @@ class Target:
         """
         self._open()
         epoch = self._epoch_key
-        begun, watched, *rest = self._converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
+        begun, watched, *rest = self.converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
         self._connection.accepted([watched])
         # A server without memory lets no number grow, but what it holds can still be removed.
         self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
@@ -144,14 +145,14 @@ class Target:
         """
         self._watched = (self._epoch_key, self._manifest)
         self._open()
-        _, *rest = self._converse((b"WATCH", *self._watched), *self._learning)
+        _, *rest = self.converse((b"WATCH", *self._watched), *self._learning)
         self._learn(rest[0], *rest)
 
     def watch(self, names: Sequence[bytes]) -> None:
         """Have the next transaction be void when the service changes what is beside these names."""
         records = [self._manifest + _record(place) for place in _by_place(names)]
         self._watched = (self._epoch_key, *dict.fromkeys((self._manifest, *records)))
-        self._ask((b"UNWATCH",), (b"WATCH", *self._watched))
+        self.ask((b"UNWATCH",), (b"WATCH", *self._watched))
 
     def _open(self) -> None:
         self._begun, self._answers = None, []
@@ -162,7 +163,7 @@ class Target:
 
     def learn_value_max(self) -> None:
         """Learn what the server takes as a value, which can be changed while it runs."""
-        (answer,) = self._converse((b"CONFIG", b"GET", b"proto-max-bulk-len"))
+        (answer,) = self.converse((b"CONFIG", b"GET", b"proto-max-bulk-len"))
         self.value_max = _VALUE_MAX
         match answer:  # not everyone may ask
             case [_, bytes(value)] | {b"proto-max-bulk-len": bytes(value)}:
@@ -179,7 +180,7 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
-        epoch, *counts = self._ask(*self._learning)
+        epoch, *counts = self.ask(*self._learning)
         self._check_epoch(epoch)
         if self._begun:
             return  # what it does to the counts is not taken note of yet
@@ -212,7 +213,7 @@ class Target:
             asked += [(b"HLEN", self._manifest + record), (b"HLEN", self._names + record)]
         if not asked:
             return Records((), ())
-        answers = self._ask(*asked)
+        answers = self.ask(*asked)
         lengths = answers[len(groups) :]
         return Records(
             _in_order(names, groups, answers),
@@ -228,7 +229,7 @@ class Target:
         if not names:
             return []
         groups = _by_place(names)
-        answers = self._ask(
+        answers = self.ask(
             *(
                 (b"HMGET", kind + _record(place), *some)
                 for kind in (self._manifest, self._names)
@@ -257,7 +258,7 @@ class Target:
     def _pages(self, kind: bytes, place: bytes, size: int) -> Iterator[dict[bytes, bytes]]:
         cursor, key = b"0", kind + _record(place)
         while True:
-            (answer,) = self._ask((b"HSCAN", key, cursor, b"COUNT", size))
+            (answer,) = self.ask((b"HSCAN", key, cursor, b"COUNT", size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
             names = [place + name for name in page[::2]] if place else page[::2]
             yield dict(zip(names, page[1::2], strict=True))
@@ -267,7 +268,7 @@ class Target:
     def add_names(self, names: Sequence[bytes]) -> None:
         """See to it that names, and marks, that are in the manifest are in the second record."""
         requests = [self._named(place, some) for place, some in _by_place(names).items()]
-        for request, added in zip(requests, self._ask(*requests), strict=True):
+        for request, added in zip(requests, self.ask(*requests), strict=True):
             self._count(request, added)
 
     def know(self, places: Iterable[bytes]) -> None:
@@ -278,7 +279,7 @@ class Target:
     def mark(self, places: Sequence[bytes]) -> None:
         """See to it that places have their marks in the records of the directory above."""
         requests = list(self._marks(places))
-        for request, added in zip(requests, self._converse(*requests), strict=True):
+        for request, added in zip(requests, self.converse(*requests), strict=True):
             # A server without memory refuses; the next look at all will find them missing again.
             self._count(request, added if isinstance(added, int) else 0)
 
@@ -293,10 +294,10 @@ class Target:
         ]
         if requests:
             self._marked.difference_update(empty)
-            answers = self._converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+            answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
             done = answers[-2]
             if any(isinstance(answer, redis.OutOfMemoryError) for answer in answers):
-                done = self._ask(*requests)  # then it takes no transaction
+                done = self.ask(*requests)  # then it takes no transaction
             else:
                 self._connection.accepted(answers)
             if done is None:
@@ -308,24 +309,24 @@ class Target:
 
     def lengths(self, names: Sequence[bytes]) -> list[int]:
         """Return how many bytes each key holds: 0 for no key, -1 for what is no string."""
-        answers = self._converse(*((b"STRLEN", key) for key in self._keys(names)))
+        answers = self.converse(*((b"STRLEN", key) for key in self._keys(names)))
         return [answer if isinstance(answer, int) else -1 for answer in answers]
 
     def are_there(self, names: Sequence[bytes]) -> list[bool]:
         """Say of each key whether there is one."""
-        answers = self._converse(*((b"EXISTS", key) for key in self._keys(names)))
+        answers = self.converse(*((b"EXISTS", key) for key in self._keys(names)))
         return [answer == 1 for answer in answers]
 
     def values(self, names: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return what each key holds, None for no key and for what is no string."""
         if not names:
             return ()
-        (values,) = self._ask((b"MGET", *self._keys(names)))
+        (values,) = self.ask((b"MGET", *self._keys(names)))
         return cast("Sequence[bytes | None]", values)
 
     def piece(self, name: bytes, at: int, size: int) -> bytes:
         """Return `size` bytes of what a key holds, from `at` on; fewer at its end."""
-        (answer,) = self._converse((b"GETRANGE", self._prefix + name, at, at + size - 1))
+        (answer,) = self.converse((b"GETRANGE", self.prefix + name, at, at + size - 1))
         return answer if isinstance(answer, bytes) else b""
 
     def has_room(self, size: int) -> bool:
@@ -333,7 +334,7 @@ class Target:
 
         While it comes that takes twice as much: the server makes ready for another like it.
         """
-        (answer,) = self._converse((b"INFO", b"memory"))
+        (answer,) = self.converse((b"INFO", b"memory"))
         text = answer.decode() if isinstance(answer, bytes) else ""  # not everyone may ask
         told = dict(line.split(":", 1) for line in text.split() if ":" in line)
         most = int(told.get("maxmemory", 0))
@@ -347,7 +348,7 @@ class Target:
 
         Raises RedisAwayError.
         """
-        self._ask(
+        self.ask(
             (b"MULTI",),
             (b"HMGET", self._manifest, b""),
             (b"MSET", self._probe, b""),
@@ -360,7 +361,7 @@ class Target:
 
     def is_full(self) -> bool:
         """Say whether the server refuses for want of memory whatever it is sent."""
-        (answer,) = self._converse((b"SET", self._probe, b"", b"PX", b"1"))
+        (answer,) = self.converse((b"SET", self._probe, b"", b"PX", b"1"))
         return isinstance(answer, redis.OutOfMemoryError)
 
     def apply(self, commands: Sequence[Command]) -> None:
@@ -380,7 +381,7 @@ class Target:
         """
         held = self._remove_from(self._manifest, names)
         self._connection.accepted(held)
-        answers = self._converse(*((b"DEL", key) for key in self._keys(names)))
+        answers = self.converse(*((b"DEL", key) for key in self._keys(names)))
         refused_names = {
             name: answer
             for name, answer in zip(names, answers, strict=True)
@@ -394,7 +395,7 @@ class Target:
         requests = [
             (b"HDEL", kind + _record(place), *some) for place, some in _by_place(names).items()
         ]
-        answers = self._converse(*requests)
+        answers = self.converse(*requests)
         for request, answer in zip(requests, answers, strict=True):
             self._count(request, number(answer))
         return answers
@@ -482,7 +483,7 @@ class Target:
             yield from self._removals(names)
             return
         if kind is Set:
-            if self._prefix:
+            if self.prefix:
                 keys = self._keys([each.name for each in commands])
                 values = [each.content for each in commands]
                 yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
@@ -497,7 +498,7 @@ class Target:
     def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
         """Yield renames one by one, and what the records have in the end of all."""
         last: dict[bytes, Signature | None] = {}
-        prefix = self._prefix
+        prefix = self.prefix
         for old, new, signature in commands:
             yield b"RENAME", prefix + old, prefix + new
             # Should the server not have the value, this must not say that it has.
@@ -556,7 +557,7 @@ class Target:
             yield b"HSET", self._names + record, *fields
 
     def _keys(self, names: Sequence[bytes]) -> Sequence[bytes]:
-        prefix = self._prefix
+        prefix = self.prefix
         return [prefix + name for name in names] if prefix else names
 
     def upload(self, name: bytes) -> Upload:
@@ -570,7 +571,7 @@ class Target:
             (b"MULTI",),
             *self._entries_of(_by_place([name])),
         )
-        return Upload(self._large, first, self._epoch, name, self._prefix + name)
+        return Upload(self._large, first, self._epoch, name, self.prefix + name)
 
     def arrive(self, upload: Upload, signature: Signature) -> Arrive:
         """Give a key the value that was brought, the content of the file of this signature.
@@ -593,11 +594,11 @@ class Target:
             self._sent += self._large.sent
             self._large = None
 
-    def _ask(self, *requests: Request) -> list[Any]:
+    def ask(self, *requests: Request) -> list[Any]:
         """Return the answers to requests; raise RedisAwayError if one was refused."""
-        return list(self._connection.accepted(self._converse(*requests)))
+        return list(self._connection.accepted(self.converse(*requests)))
 
-    def _converse(self, *requests: Request) -> list[object]:
+    def converse(self, *requests: Request) -> list[object]:
         """Return the answers to requests, refusals too; raise RedisAwayError if there is none."""
         self._connection.send(requests)
         self._collect()
