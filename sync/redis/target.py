@@ -95,6 +95,7 @@ class Target:
         below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
         format: how it keeps the signatures of files.
+        prefix: what all its keys begin with.
         value_max: how many bytes it takes as one value.
 
     """
@@ -109,7 +110,7 @@ class Target:
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
         self.format = entries
-        self._prefix = prefix
+        self.prefix = prefix
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
         self._learning: tuple[Request, ...] = (
@@ -393,7 +394,7 @@ class Target:
 
         A name may come more than once. One that comes, or goes, meanwhile may be missing.
         """
-        cursor, prefix = b"0", self._prefix
+        cursor, prefix = b"0", self.prefix
         pattern = _literally(prefix) + b"*"
         while True:
             (answer,) = self.ask((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", page_size))
@@ -405,7 +406,7 @@ class Target:
 
     def piece(self, name: bytes, at: int, size: int) -> bytes:
         """Return `size` bytes of what a key holds, from `at` on; fewer at its end."""
-        (answer,) = self.converse((b"GETRANGE", self._prefix + name, at, at + size - 1))
+        (answer,) = self.converse((b"GETRANGE", self.prefix + name, at, at + size - 1))
         return answer if isinstance(answer, bytes) else b""
 
     def has_room(self, size: int) -> bool:
@@ -570,9 +571,9 @@ class Target:
             return
         if kind is Set and self.format.digests:
             for each in commands:
-                yield b"SET", self._prefix + each.name, each.content, b"KEEPTTL"
+                yield b"SET", self.prefix + each.name, each.content, b"KEEPTTL"
         elif kind is Set:
-            if self._prefix:
+            if self.prefix:
                 keys = self._keys([each.name for each in commands])
                 values = [each.content for each in commands]
                 yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
@@ -594,15 +595,15 @@ class Target:
 
     def _keep(self, command: Keep) -> Iterator[Request]:
         name, number, size, at = command
-        aside = self._prefix + LOST_VALUE + b"%d" % number
-        yield b"RENAME", self._prefix + name, aside
+        aside = self.prefix + LOST_VALUE + b"%d" % number
+        yield b"RENAME", self.prefix + name, aside
         yield b"PERSIST", aside
-        yield b"HSET", self._prefix + LOST, b"%d" % number, b"%d %d %b" % (at, size, name)
+        yield b"HSET", self.prefix + LOST, b"%d" % number, b"%d %d %b" % (at, size, name)
 
     def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
         """Yield renames one by one, and what the records have in the end of all."""
         last: dict[bytes, Rename | None] = {}
-        prefix = self._prefix
+        prefix = self.prefix
         for each in commands:
             yield b"RENAME", prefix + each.old, prefix + each.new
             # Should the server not have the value, this must not say that it has.
@@ -666,7 +667,7 @@ class Target:
             yield b"HSET", self._names + record, *fields
 
     def _keys(self, names: Sequence[bytes]) -> Sequence[bytes]:
-        prefix = self._prefix
+        prefix = self.prefix
         return [prefix + name for name in names] if prefix else names
 
     def upload(self, name: bytes) -> Upload:
@@ -680,7 +681,7 @@ class Target:
             (b"MULTI",),
             *self._entries_of(_by_place([name])),
         )
-        return Upload(self._large, first, self._epoch, name, self._prefix + name)
+        return Upload(self._large, first, self._epoch, name, self.prefix + name)
 
     def arrive(self, upload: Upload, signature: Signature) -> Arrive:
         """Give a key the value that was brought, the content of the file of this signature.

@@ -7,8 +7,6 @@ whose time is over counts as not deleted either, and the same holds for what has
 
 from sync.redis.notes import Notes, ServerFigures, State
 
-_SAFE = "noeviction"
-
 
 class Absence:
     """What the server has done by itself since all was known."""
@@ -28,7 +26,7 @@ class Absence:
             return
         if state is None or state.server != now.run_id:
             # It has begun to count anew.
-            evicted = 0 if now.maxmemory_policy == _SAFE else -1
+            evicted = -1 if now.may_evict else now.evicted
             expired = -1
         else:
             evicted, expired = state.evicted, state.expired
