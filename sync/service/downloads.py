@@ -28,6 +28,7 @@ class Value:
         has_ended: whether no more will come.
         error: what ended it, if that was an error.
         is_void: whether nobody wants it any more.
+        is_used: whether it was found out already whether the key still holds it.
 
     """
 
@@ -39,6 +40,7 @@ class Value:
     has_ended: bool = False
     error: Exception | None = None
     is_void: bool = False
+    is_used: bool = False
 
     def close(self) -> None:
         """Let go of it."""
@@ -101,6 +103,21 @@ class Downloads:
         """Return the value of a name that has come; it is there until it is dropped."""
         current = self.current
         return current if current and current.name == name and current.has_ended else None
+
+    def use(self, name: bytes) -> bytes | None:
+        """Return the digest of what a key holds; None, and have it brought, if it has not come.
+
+        It is what the key holds by now, for whoever watches it already. It can be used once.
+        """
+        value = self.found(name)
+        if value is None or value.is_used or value.digest is None:
+            self.want(name)
+            return None
+        value.is_used = True
+        if not value.source.is_still():
+            self.want(name)
+            return None
+        return value.digest
 
     def drop(self) -> None:
         """Let go of what is on its way, or has come."""
