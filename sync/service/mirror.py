@@ -865,6 +865,9 @@ class Mirror:
         except RedisRefusedError as error:
             self._refuse_large(name, signature.size, error, outcome)
             return
+        if arrive is None:  # it has expired, or was evicted
+            self._rest(stream, outcome)
+            return
         outcome.done.append(arrive)
         self.skipped.clear_of([name])
         if stream.steady and self._directory.signature(name) != signature:

@@ -237,6 +237,7 @@ class Streams:
                 break
             found.update(piece[: size - read])
             read += len(piece)
+            stream.upload.renew()
             yield
         return found.digest() == digest
 
