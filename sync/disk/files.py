@@ -268,6 +268,11 @@ class Directory:
         except OSError:
             return None
 
+    def lasting_identity(self) -> bytes:
+        """Return what tells the root from others, also after the machine was started anew."""
+        system, inode = os.fstatvfs(self._fd).f_fsid, os.fstat(self._fd).st_ino
+        return b"%x:%x" % (system, inode)
+
     def has_place(self, place: bytes) -> bool:
         """Say whether there is a directory at a place, as far as anybody knows."""
         try:
@@ -409,6 +414,10 @@ class Directory:
         except OSError:
             return found
         return found
+
+    def can_have(self, path: bytes) -> bool:
+        """Say whether a path is not excluded."""
+        return not self._excluded(path)
 
     def has(self, path: bytes) -> bool:
         """Say whether there is anything with this path that can be a file, excluded or not."""

@@ -106,6 +106,10 @@ class Watch:
             ready.remove(self._wakes)
         return bool(ready)
 
+    def also(self, fd: int) -> None:
+        """Have a wait end when something can be read from a descriptor, too."""
+        self._poll.register(fd, select.POLLIN)
+
     def wake(self) -> None:
         """End a wait; may be called from another thread, and when the watch has ended."""
         with self._lock:
