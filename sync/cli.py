@@ -104,7 +104,9 @@ def run(settings: Settings) -> int:
                 notes,
                 conflicts,
                 in_thread,
-                listener=Listener(address.dial, settings.prefix) if both or settings.guard else None,
+                listener=Listener(address.dial, settings.prefix)
+                if both or settings.guard
+                else None,
                 mode=settings.mode,
                 files=Files(
                     settings.file_mode,

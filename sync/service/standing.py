@@ -131,4 +131,3 @@ class Standing:
         """
         if self._absence and (state := self._absence.beat(answered, is_quiet=is_quiet)):
             self._notes.remember(state._replace(directory=self._identity))
-
