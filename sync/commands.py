@@ -13,7 +13,7 @@ from pathlib import Path
 from sync.core.decision import Mode, Side
 from sync.core.errors import RedisAwayError, SyncError
 from sync.core.manifest import Entries
-from sync.decide.listing import as_json, conflict_lines, lost_lines
+from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
 from sync.redis.connection import Address
@@ -121,7 +121,8 @@ def conflicts(settings: Settings, *, everything: bool, for_programs: bool) -> in
     def listed(target: Target, _: str) -> int:
         target.join()
         notes = Notes(target)
-        found, lost = notes.conflicts(), notes.lost() if everything or for_programs else []
+        found = {} if settings.mode in NEVER else notes.conflicts()
+        lost = notes.lost() if everything or for_programs else []
         if for_programs:
             print(as_json(settings.mode, found, lost))
             return 1 if found else 0

@@ -30,6 +30,10 @@ class RedisChangedError(RedisAwayError):
     cause = "Redis was changed"
 
 
+class MeanwhileError(RedisChangedError):
+    """What was to be done was void, since somebody had changed what it depended on."""
+
+
 class RedisRefusedError(SyncError):
     """Redis has refused a transaction and done nothing of it: perhaps for one of its names."""
 
@@ -37,3 +41,11 @@ class RedisRefusedError(SyncError):
         """Say why, in the server's words; whether it is short of memory."""
         super().__init__(words)
         self.out_of_memory = out_of_memory
+
+
+class CannotBeError(SyncError):
+    """A key cannot be a file; `str` completes a sentence that begins with its name."""
+
+
+class NotAsExpectedError(SyncError):
+    """Something else is there than was looked at; or somebody writes to it: look again."""

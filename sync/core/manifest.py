@@ -22,9 +22,10 @@ from sync.core.changes import NONE, Signature
 
 _ENTRY = struct.Struct("<QQqq")
 _TRIMMED = b"\n"
-_DIGEST = 16  # bytes
+DIGEST_SIZE = _DIGEST = 16  # bytes
 
-PENDING_GONE = bytes(_DIGEST)  # what is pending when the service is about to remove the file
+NOTHING = bytes(_DIGEST)  # in the place of a digest: there was no value
+PENDING_GONE = NOTHING  # what is pending when the service is about to remove the file
 
 
 def digest_of(value: bytes) -> bytes:
@@ -33,13 +34,19 @@ def digest_of(value: bytes) -> bytes:
 
 
 class Entries:
-    """The entries of one setting of SYNC_TRIM_NEWLINE."""
+    """The entries of one setting of SYNC_TRIM_NEWLINE.
+
+    Attributes:
+        digests: whether they have digests.
+
+    """
 
     def __init__(self, *, trimmed: bool, digests: bool = False) -> None:
         """Mark entries as of `trimmed` contents or of whole ones.
 
         Without `digests` an entry that has one is of another form, and is no file's.
         """
+        self.digests = digests
         self._mark = _TRIMMED if trimmed else b""
         self._size = _ENTRY.size + len(self._mark)
         self._lengths = {self._size}
@@ -92,6 +99,12 @@ class Entries:
             return None
         begins = self._size + number * _DIGEST
         return entry[begins : begins + _DIGEST] or None
+
+    def without_digest(self, entry: bytes | None) -> bytes | None:
+        """Return what `encode` returns for the file of an entry, if that tells all of it."""
+        if entry is None or len(entry) == self._size + _DIGEST:
+            return entry and entry[: self._size]
+        return b""
 
     def is_same(self, entry: bytes | None, signature: Signature) -> bool:
         """Say whether an entry tells all of a file: that it is of this signature, and a digest.

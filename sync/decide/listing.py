@@ -9,7 +9,7 @@ from sync.core.decision import Mode
 from sync.redis.notes import Conflict, Lost
 from sync.report.figures import counted, size
 
-# Why there are no conflicts.
+# Why a mode has no conflicts. What an earlier one has left of them counts no more.
 NEVER = {
     Mode.ONE_WAY_REPLICA: "Redis is the directory's copy, and what others do to it is undone",
     Mode.TWO_WAY_RESOLVED: "the disk wins, and the value that loses is kept",
@@ -17,11 +17,15 @@ NEVER = {
 }
 
 
+def why_never(mode: Mode) -> str:
+    """Say why a mode has no conflicts, at the end of a sentence; nothing if it may have some."""
+    return f": with SYNC_MODE={mode.value} {NEVER[mode]}" if mode in NEVER else ""
+
+
 def conflict_lines(conflicts: Mapping[bytes, Conflict], mode: Mode) -> Iterator[str]:
     """Yield a line for each name in conflict, and one about all of them."""
     if not conflicts:
-        why = NEVER.get(mode)
-        yield "no conflicts" + (f": with SYNC_MODE={mode.value} {why}" if why else "")
+        yield f"no conflicts{why_never(mode)}"
         return
     for name, conflict in _oldest_first(conflicts):
         yield f"{shown(name)} {conflict}, since {moment(conflict.since)}"

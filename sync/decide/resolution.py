@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.decide.errors import CannotDecideError
-from sync.decide.listing import NEVER, moment
+from sync.decide.listing import NEVER, moment, why_never
 from sync.decide.losers import bring_back, chosen
 from sync.decide.names import meant
 from sync.redis.keys import ACCEPT
@@ -60,7 +60,8 @@ class Resolution:
         If there is none, bring back a value that lost under that name: that of a number, or the
         last one. Raises CannotDecideError and RedisAwayError.
         """
-        name = meant(written, paths, self._notes.conflicts())
+        conflicts = {} if self._mode in NEVER else self._notes.conflicts()
+        name = meant(written, paths, conflicts)
         if name is None:
             return self._bring_back(written, paths, side, number)
         if number is not None:
@@ -89,11 +90,9 @@ class Resolution:
         lost = self._notes.lost()
         name = meant(written, paths, {each.name for each in lost})
         if name is None:
-            why = NEVER.get(self._mode)
             raise CannotDecideError(
-                f"{written} is not in conflict"
-                + (f": with SYNC_MODE={self._mode.value} {why}" if why else "")
-                + "; `mdvp-sync conflicts --all` lists what there is to decide"
+                f"{written} is not in conflict{why_never(self._mode)}; `mdvp-sync conflicts --all` "
+                "lists what there is to decide"
             )
         if side is Side.DISK:
             raise CannotDecideError(

@@ -15,8 +15,14 @@ begins an epoch, a number in Redis that every transaction WATCHes. What an earli
 sent and a server that hung carries out late is thereby void, and so is what another mirror sends.
 
 A transaction that the server refuses is not carried out, and the connection goes on.
+
+A large value is under a key of the service's first (see `upload`), and takes effect by a RENAME in
+a transaction like any other. That also watches this key, which may have expired, or be evicted or
+deleted: then nothing is done, and the session goes on. What a session has left there the next one
+deletes.
 """
 
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any, NamedTuple, cast
@@ -24,24 +30,41 @@ from typing import Any, NamedTuple, cast
 import redis
 
 from sync.core.changes import (
+    NONE,
     Arrive,
     Command,
     Confirm,
     Delete,
+    Keep,
+    Record,
     Rename,
     Set,
     Signature,
     place_of,
 )
-from sync.core.errors import RedisChangedError
+from sync.core.errors import MeanwhileError, RedisChangedError, RedisRefusedError
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
-from sync.redis.keys import EPOCH, MANIFEST, NAMES, PROBE
-from sync.redis.upload import Upload
+from sync.redis.download import Download
+from sync.redis.keys import (
+    EPOCH,
+    LOST,
+    LOST_VALUE,
+    MANIFEST,
+    NAMES,
+    OWN,
+    PROBE,
+    UPLOAD,
+    UPLOADS,
+)
+from sync.redis.upload import LIFE, Upload
 
 # What a Redis server takes as one value unless it is configured otherwise.
 _VALUE_MAX = 512 << 20
+LARGE = 1 << 20  # bytes; what has more is not held in memory
+_FETCHED_MAX = 8 << 20  # bytes of values that are held in memory together
+_GLOB = b"\\*?[]"
 _MEANWHILE = "something changed its keys meanwhile"
 _MARKED_MAX = 50_000  # places remembered, some 8 MB
 
@@ -56,6 +79,19 @@ class _Begun(NamedTuple):
     names: Mapping[bytes, Sequence[bytes]]
     requests: Sequence[Request]
     places: Collection[bytes] = ()
+
+
+class Key(NamedTuple):
+    """What Redis holds under a name.
+
+    entry   the manifest's, None if there is none
+    length  how many bytes the key holds: 0 for no key, -1 for what is no string
+    value   what it holds; None for no key, for what is no string, or for more than LARGE bytes
+    """
+
+    entry: bytes | None
+    length: int
+    value: bytes | None
 
 
 class Records(NamedTuple):
@@ -94,6 +130,7 @@ class Target:
         self.prefix = prefix
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
+        self._upload_key = prefix + UPLOAD
         self._learning: tuple[Request, ...] = (
             (b"GET", self._epoch_key),
             (b"HLEN", self._manifest),
@@ -101,6 +138,7 @@ class Target:
         )
         self._begun: _Begun | None = None
         self._answers: list[object] = []  # to what was begun, as far as they are there
+        self._watches_keys = False
         self._watched: tuple[bytes, ...] = (self._epoch_key,)
         self._epoch = 0
         # How many names and marks each of the root's two has.
@@ -132,8 +170,13 @@ class Target:
         """
         self._open()
         epoch = self._epoch_key
-        begun, watched, *rest = self.converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
-        self._connection.accepted([watched])
+        begun, *done = self.converse(
+            (b"INCR", epoch),
+            (b"WATCH", epoch),
+            (b"DEL", self._upload_key),  # of an earlier session, of which no more can come now
+            *self._learning,
+        )
+        _, _, *rest = self._connection.accepted(done)
         # A server without memory lets no number grow, but what it holds can still be removed.
         self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
 
@@ -144,6 +187,7 @@ class Target:
         root or where it was last told to `watch`.
         """
         self._watched = (self._epoch_key, self._manifest)
+        self._upload_key = self.prefix + UPLOADS + secrets.token_hex(8).encode()
         self._open()
         _, *rest = self.converse((b"WATCH", *self._watched), *self._learning)
         self._learn(rest[0], *rest)
@@ -156,6 +200,7 @@ class Target:
 
     def _open(self) -> None:
         self._begun, self._answers = None, []
+        self._watches_keys = False
         self._marked.clear()
         self._forget_large()
         self._connection.open()
@@ -302,7 +347,7 @@ class Target:
                 self._connection.accepted(answers)
             if done is None:
                 self.check()
-                raise RedisChangedError(_MEANWHILE)
+                raise MeanwhileError(_MEANWHILE)
             for request, answer in zip(requests, cast("list[int]", done), strict=True):
                 self._count(request, answer)
         return empty
@@ -323,6 +368,65 @@ class Target:
             return ()
         (values,) = self.ask((b"MGET", *self._keys(names)))
         return cast("Sequence[bytes | None]", values)
+
+    def look(self, names: Sequence[bytes], *, watch: bool = True) -> list[Key]:
+        """Return what there is under names, for the first of them; of one at least.
+
+        If told to `watch`, what is begun next is void when one of the keys has changed since.
+        """
+        if not names:
+            return []
+        groups, keys = _by_place(names), self._keys(names)
+        asked: list[Request] = [(b"WATCH", *keys)] if watch else []
+        asked += self._entries_of(groups)
+        asked += [(b"STRLEN", key) for key in keys]
+        self._watches_keys |= watch
+        answers = self.converse(*asked)
+        self._connection.accepted(answers[: -len(keys)])
+        entries = _in_order(names, groups, answers[watch:])
+        lengths = [
+            -1 if isinstance(each, Exception) else number(each) for each in answers[-len(keys) :]
+        ]
+        some = _fetched(lengths)
+        values = self._fetch(keys[:some], lengths)
+        return [Key(*each) for each in zip(entries, lengths, values, strict=False)]
+
+    def _fetch(self, keys: Sequence[bytes], lengths: Sequence[int]) -> list[bytes | None]:
+        """Return the values of keys, of lengths that are known, None for what is not fetched."""
+        asked = [key for key, length in zip(keys, lengths, strict=False) if 0 <= length <= LARGE]
+        values = iter(self.ask((b"MGET", *asked))[0] if asked else ())
+        return [
+            next(values) if 0 <= length <= LARGE else None
+            for _, length in zip(keys, lengths, strict=False)
+        ]
+
+    def unwatch(self) -> None:
+        """Have what is begun next depend on no key that was watched."""
+        if self._watches_keys:
+            _, _, epoch = self.ask(
+                (b"UNWATCH",), (b"WATCH", *self._watched), (b"GET", self._epoch_key)
+            )
+            self._watches_keys = False
+            self._check_epoch(epoch)
+
+    def last_for_ever(self, names: Sequence[bytes]) -> list[bool]:
+        """Say of each key that is there whether it has no end."""
+        return [answer == -1 for answer in self.ask(*((b"PTTL", key) for key in self._keys(names)))]
+
+    def scan(self, page_size: int = 1000) -> Iterator[list[bytes]]:
+        """Yield the names of all keys that are not the service's own, in pages of about a size.
+
+        A name may come more than once. One that comes, or goes, meanwhile may be missing.
+        """
+        cursor, prefix = b"0", self.prefix
+        pattern = _literally(prefix) + b"*"
+        while True:
+            (answer,) = self.ask((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", page_size))
+            cursor, page = cast("tuple[bytes, list[bytes]]", answer)
+            own = prefix + OWN
+            yield [key[len(prefix) :] for key in page if not key.startswith(own)]
+            if int(cursor) == 0:
+                return
 
     def piece(self, name: bytes, at: int, size: int) -> bytes:
         """Return `size` bytes of what a key holds, from `at` on; fewer at its end."""
@@ -416,6 +520,7 @@ class Target:
         self._connection.send(
             [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
         )
+        self._watches_keys = False
         self._begun = _Begun(commands, names, requests, places)
         if len(self._watched) > 1:
             # What is read next must be read when the server watches again: others change it too.
@@ -440,7 +545,7 @@ class Target:
         """Take note of what a transaction has done. Raises RedisChangedError."""
         if done is None:
             self.check()
-            raise RedisChangedError(_MEANWHILE)
+            raise MeanwhileError(_MEANWHILE)
         told = cast("list[Any]", done)
         entries, answers = told[: len(begun.names)], told[len(begun.names) :]
         for request, answer in zip(begun.requests[len(begun.names) :], answers, strict=True):
@@ -482,35 +587,68 @@ class Target:
             yield b"DEL", *self._keys(names)
             yield from self._removals(names)
             return
-        if kind is Set:
+        if kind is Keep:
+            yield from chain.from_iterable(map(self._keep, commands))
+            return
+        if kind is Record:
+            yield from self._record_all(commands)
+            return
+        if kind is Set and self.format.digests:
+            for each in commands:
+                yield b"SET", self.prefix + each.name, each.content, b"KEEPTTL"
+        elif kind is Set:
             if self.prefix:
                 keys = self._keys([each.name for each in commands])
                 values = [each.content for each in commands]
                 yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
             else:
                 yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
+        if kind is Arrive:
+            for key in self._keys([each.name for each in commands]):
+                yield b"RENAME", self._upload_key, key
+                yield b"PERSIST", key
         if kind is Confirm:  # the names are there, and as large as they were
             entries = self.format.encode_all([each.signature for each in commands])
             yield from self._put_entries([each.name for each in commands], entries)
             return
         yield from self._entries(commands)
 
+    def _record_all(self, commands: Sequence[Record]) -> Iterator[Request]:
+        encode, there = self.format.encode_with, [each for each in commands if each.signature]
+        yield from self._put(
+            [each.name for each in there],
+            [encode(each.signature or NONE, each.digest, each.pending) for each in there],
+        )
+        yield from self._removals([each.name for each in commands if not each.signature])
+
+    def _keep(self, command: Keep) -> Iterator[Request]:
+        name, number, size, at = command
+        aside = self.prefix + LOST_VALUE + b"%d" % number
+        yield b"RENAME", self.prefix + name, aside
+        yield b"PERSIST", aside
+        yield b"HSET", self.prefix + LOST, b"%d" % number, b"%d %d %b" % (at, size, name)
+
     def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
         """Yield renames one by one, and what the records have in the end of all."""
-        last: dict[bytes, Signature | None] = {}
+        last: dict[bytes, Rename | None] = {}
         prefix = self.prefix
-        for old, new, signature in commands:
-            yield b"RENAME", prefix + old, prefix + new
+        for each in commands:
+            yield b"RENAME", prefix + each.old, prefix + each.new
             # Should the server not have the value, this must not say that it has.
-            last[old], last[new] = None, signature.unsure()
+            last[each.old] = None
+            last[each.new] = each._replace(signature=each.signature.unsure())
         last.pop(SPARE, None)
-        there = {name: signature for name, signature in last.items() if signature}
-        yield from self._put(list(there), self.format.encode_all(list(there.values())))
-        yield from self._removals([name for name, signature in last.items() if not signature])
+        there = {name: rename for name, rename in last.items() if rename}
+        yield from self._put(list(there), self._encoded(list(there.values())))
+        yield from self._removals([name for name, rename in last.items() if not rename])
 
     def _entries(self, commands: Sequence[Set | Arrive | Confirm]) -> Iterator[Request]:
-        names = [each.name for each in commands]
-        yield from self._put(names, self.format.encode_all([each.signature for each in commands]))
+        yield from self._put([each.name for each in commands], self._encoded(commands))
+
+    def _encoded(self, commands: Sequence[Any]) -> list[bytes]:
+        if self.format.digests:
+            return [self.format.encode_with(each.signature, each.digest) for each in commands]
+        return self.format.encode_all([each.signature for each in commands])
 
     def _put(self, names: Sequence[bytes], entries: Sequence[bytes]) -> Iterator[Request]:
         """Yield what puts names and their entries in the records of their directories."""
@@ -565,28 +703,53 @@ class Target:
         if self._large is None or not self._large.is_open:
             self._forget_large()
             self._large = Connection(self._dial)
-        first = (
-            (b"WATCH", *self._watched),
-            (b"GET", self._epoch_key),
-            (b"MULTI",),
-            *self._entries_of(_by_place([name])),
-        )
-        return Upload(self._large, first, self._epoch, name, self.prefix + name)
+        key = self._upload_key
+        return Upload(self._large, self._epoch_key, self._epoch, name, key)
 
-    def arrive(self, upload: Upload, signature: Signature) -> Arrive:
+    def download(self, name: bytes) -> Download:
+        """Return what reads a value that is large."""
+        return Download(Connection(self._dial), self.prefix + name)
+
+    def arrive(
+        self,
+        upload: Upload,
+        signature: Signature,
+        *,
+        digest: bytes = b"",
+        first: Sequence[Command] = (),
+    ) -> Arrive | None:
         """Give a key the value that was brought, the content of the file of this signature.
 
-        Raises as `apply` does.
+        In the same transaction, other commands are carried out `first`.
+        Return None, and do nothing, if the value is there no more. Raises as `apply` does.
         """
-        self._collect()  # so that what was begun before is done before
-        command = Arrive(upload.name, signature)
-        names = _by_place([upload.name])
-        places = self._unmarked(names)
-        requests = [*self._entries([command]), *self._marks(places)]
-        done = upload.commit(requests)
-        all_of_it = [(b"HMGET",), (b"SET", b""), *requests]
-        self._account(_Begun([command], names, all_of_it, places), done)
+        command = Arrive(upload.name, signature, digest)
+        if not self._claim(upload):
+            return None
+        try:
+            self.apply([*first, command])
+        except RedisRefusedError:
+            upload.void()
+            raise
+        except MeanwhileError:
+            if self.ask((b"EXISTS", upload.key)) != [0]:
+                raise
+            return None
         return command
+
+    def _claim(self, upload: Upload) -> bool:
+        """See to it that the next transaction finds what was brought, or is void.
+
+        Say whether it is there now; then it is there for long enough.
+        """
+        key = upload.key
+        _, _, there = self.ask((b"PEXPIRE", key, LIFE), (b"WATCH", key), (b"EXISTS", key))
+        if there:
+            return True
+        # The next upload would change a key that is watched.
+        self.ask((b"UNWATCH",), (b"WATCH", *self._watched))
+        self.check()
+        return False
 
     def _forget_large(self) -> None:
         """Let a connection be, whose thread may still be at work: it closes it."""
@@ -641,6 +804,22 @@ def _in_order(
     return [found[name] for name in names]
 
 
+def _fetched(lengths: Sequence[int]) -> int:
+    """Return of how many keys the values may be held in memory together; of one at least."""
+    total = 0
+    for count, length in enumerate(lengths):
+        total += length if 0 < length <= LARGE else 0
+        if total > _FETCHED_MAX and count:
+            return count
+    return len(lengths)
+
+
+def _literally(prefix: bytes) -> bytes:
+    """Return a pattern that nothing but this prefix matches."""
+    each = (prefix[at : at + 1] for at in range(len(prefix)))
+    return b"".join(b"\\" + byte if byte in _GLOB else byte for byte in each)
+
+
 # Of the commands there are very many, and nearly all are Sets: what is done with each is little.
 def _names(commands: Sequence[Command], kinds: Collection[type]) -> list[bytes]:
     """Return each name once whose entry some commands of these kinds may change in size."""
@@ -661,6 +840,8 @@ def _growth(commands: Sequence[Command], held: Mapping[bytes, Signature | None])
             after[command.name] = command.signature.size
         elif isinstance(command, Delete):
             after[command.name] = 0
+        elif isinstance(command, Record):
+            after[command.name] = command.signature.size if command.signature else 0
         elif isinstance(command, Rename):
             after[command.new] = after.pop(command.old, 0)
         elif isinstance(command, Arrive):

@@ -9,8 +9,8 @@ from sync.decide.losers import chosen
 from sync.decide.names import meant
 from sync.redis.notes import Conflict, Lost
 
-EARLIER = Conflict(1_795_942_800.0, "3 bytes", "nothing")
-LATER = Conflict(1_795_942_801.9, "nothing", "12 bytes")
+EARLIER = Conflict(1_795_942_800.0, "3 bytes", "no key")
+LATER = Conflict(1_795_942_801.9, "no file", "12 bytes")
 LOST = [Lost(2, 1_795_942_800, 7, b"a"), Lost(13, 1_795_942_801, 1_200_000, b"b\n\xff")]
 
 
@@ -43,8 +43,8 @@ class TestTheNameThatIsMeant:
 class TestTheListing:
     def test_has_a_line_for_each_conflict_the_oldest_first(self) -> None:
         assert list(conflict_lines({b"b": LATER, b"\n": EARLIER}, Mode.TWO_WAY_SAFE)) == [
-            "\\n has 3 bytes on disk, nothing in Redis, since 2026-11-29 09:00:00 UTC",
-            "b has nothing on disk, 12 bytes in Redis, since 2026-11-29 09:00:01 UTC",
+            "\\n differs: 3 bytes on disk, no key in Redis, since 2026-11-29 09:00:00 UTC",
+            "b differs: no file on disk, 12 bytes in Redis, since 2026-11-29 09:00:01 UTC",
             "2 conflicts: `mdvp-sync resolve NAME --take disk`, or `--take redis`, ends one",
         ]
 
@@ -78,8 +78,8 @@ class TestTheListing:
         assert found == {
             "mode": "two-way-safe",
             "conflicts": [
-                {"name": "\\n", "since": EARLIER.since, "disk": "3 bytes", "redis": "nothing"},
-                {"name": "b", "since": LATER.since, "disk": "nothing", "redis": "12 bytes"},
+                {"name": "\\n", "since": EARLIER.since, "disk": "3 bytes", "redis": "no key"},
+                {"name": "b", "since": LATER.since, "disk": "no file", "redis": "12 bytes"},
             ],
             "lost": [{"number": 13, "at": 1_795_942_801, "size": 1_200_000, "name": "b\\n\\xff"}],
         }

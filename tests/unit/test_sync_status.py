@@ -43,7 +43,7 @@ CONFLICTING = Status(
     mode="two-way-safe",
     heard_by=TRACKING,
     undone=1,
-    conflicts={"a": "has 3 bytes on disk, nothing in Redis"},
+    conflicts={"a": "differs: 3 bytes on disk, no key in Redis"},
     conflicts_count=3,
 )
 KEYS = {
@@ -188,7 +188,7 @@ def test_a_conflict_is_no_problem_but_is_said_and_so_is_what_was_undone(path: Pa
     assert lines[6:] == [
         "undone      1 change that others made to keys of files",
         "conflicts   3: `mdvp-sync resolve NAME --take disk|redis` ends one",
-        "  a has 3 bytes on disk, nothing in Redis",
+        "  a differs: 3 bytes on disk, no key in Redis",
         "  and 2 more",
         "skipped     0",
     ]
