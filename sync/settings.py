@@ -30,8 +30,8 @@ class Settings:
     delete_max  SYNC_DELETE_MAX: percent of the files or keys that may go at once without a word
                 from somebody, as a share of 1 (50%)
     file_mode   SYNC_FILE_MODE: permissions of a file that the service makes (0644)
-    file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file; with -1 for the
-                group, or None for both, it is that of the directory that the file is in (none)
+    file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file; with None for
+                one of them it is that of the directory that the file is in (none)
     fsync       SYNC_FSYNC: 1 has what is written to files survive a power cut (0)
     redis_url   REDIS_URL: where Redis is (the server beside it)
     password    REDIS_PASSWORD: used when the URL has none (none)
@@ -54,7 +54,7 @@ class Settings:
     keeps_expired: bool
     delete_max: float
     file_mode: int
-    file_owner: tuple[int, int] | None
+    file_owner: tuple[int | None, int | None]
     fsync: bool
     redis_url: str
     password: str | None
@@ -172,16 +172,16 @@ def _file_mode(given: str) -> int:
     return int(given, 8)
 
 
-def _file_owner(given: str | None) -> tuple[int, int] | None:
+def _file_owner(given: str | None) -> tuple[int | None, int | None]:
     if given is None:
-        return None
+        return None, None
     numbers = [int(each) for each in given.split(":")] if _IDS.fullmatch(given) else []
     if not numbers or max(numbers) > _ID_MAX:
         raise SettingsError(
             f"SYNC_FILE_OWNER is {given!r}: use the number of a user, or of a user and a group, "
             "such as 1000 or 1000:1000"
         )
-    return numbers[0], numbers[1] if len(numbers) > 1 else -1
+    return numbers[0], numbers[1] if len(numbers) > 1 else None
 
 
 def _switch(given: Mapping[str, str], name: str, words: str, default: str = "0") -> bool:

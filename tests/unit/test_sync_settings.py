@@ -14,7 +14,7 @@ DEFAULTS = Settings(
     keeps_expired=False,
     delete_max=0.5,
     file_mode=0o644,
-    file_owner=None,
+    file_owner=(None, None),
     fsync=False,
     redis_url="redis://127.0.0.1:6379/0",
     password=None,
@@ -157,7 +157,7 @@ def test_what_may_go_at_once_is_in_percent(given: str, share: float) -> None:
 
 
 def test_a_group_need_not_be_named() -> None:
-    assert Settings.read({"SYNC_FILE_OWNER": "33"}).file_owner == (33, -1)
+    assert Settings.read({"SYNC_FILE_OWNER": "33"}).file_owner == (33, None)
 
 
 def test_links_are_followed() -> None:
