@@ -21,11 +21,12 @@ class Conflicts(dict[bytes, str]):
         """Take up what was in conflict the last time."""
         super().clear()
         for name, conflict in self._notes.conflicts().items():
-            self[name] = _words(conflict.disk, conflict.redis)
+            self[name] = str(conflict)
 
     def note(self, name: bytes, disk: str, redis: str) -> None:
         """Take note that both sides have changed a name, and of what each has."""
-        words = _words(disk, redis)
+        conflict = Conflict(time.time(), disk, redis)
+        words = str(conflict)
         if self.get(name) == words:
             return
         if name not in self:
@@ -36,13 +37,9 @@ class Conflicts(dict[bytes, str]):
                 words,
             )
         self[name] = words
-        self._notes.note_conflicts({name: Conflict(time.time(), disk, redis)})
+        self._notes.note_conflicts({name: conflict})
 
     def settle(self, name: bytes) -> None:
         """Take note that a name is in conflict no more."""
         if self.pop(name, None) is not None:
             self._notes.clear_conflicts([name])
-
-
-def _words(disk: str, redis: str) -> str:
-    return f"was changed on both sides: {disk} on disk, {redis} in Redis"
