@@ -22,7 +22,7 @@ from integration.mounts import TMPFS, mounted, only_root
 from sync.core.changes import Changed, Created, Renamed, Unfinished
 from sync.core.errors import CannotBeError, NotAsExpectedError
 from sync.core.exclude import DEFAULT, TEMPORARY, Excluded, is_temporary
-from sync.disk.files import Directory
+from sync.disk.files import Directory, keep_writers_out
 from sync.disk.linux import Renames
 from sync.disk.own import Own
 from sync.disk.watch import Watch
@@ -208,7 +208,7 @@ class TestAValue:
 
     def test_comes_in_pieces_and_appears_at_once(self, flat: Bench) -> None:
         draft = flat.writer.begin(b"a")
-        thread = Thread(target=lambda: [draft.write(b"x" * 1000) for _ in range(1000)])
+        thread = Thread(target=lambda: deque(map(draft.write, [b"x" * 1000] * 1000), 0))
         thread.start()
         thread.join()
         assert not (flat / "a").exists()
@@ -427,6 +427,21 @@ class TestWhatNobodyHasLookedAt:
             self.act(flat, act, expected)
         writes.join()
         assert contents(flat.root) == {"a": b"theirs, more"}
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_of_a_writer_who_has_just_closed_it(
+        self, flat: Bench, act: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = flat.foreign("a")
+
+        def ask(fd: int) -> bool | None:
+            change_it(flat / "a", "write")
+            return keep_writers_out(fd)
+
+        monkeypatch.setattr("sync.disk.writer.keep_writers_out", ask)
+        with pytest.raises(NotAsExpectedError):
+            self.act(flat, act, expected)
+        assert contents(flat.root) == {"a": b"newer"}
 
     def test_over_a_new_file(self, flat: Bench) -> None:
         flat.renames.before = lambda: (flat / "a").write_bytes(b"newer")
