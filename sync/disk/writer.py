@@ -637,13 +637,19 @@ def _dress(fd: int, its: os.stat_result, model: int, status: os.stat_result) -> 
     mode = status.st_mode & 0o777
     is_given = _give(fd, its, status.st_uid, status.st_gid)
     if not is_given:
-        with suppress(OSError):  # a group alone may be given by whoever is in it
-            os.fchown(fd, -1, status.st_gid)
-        both = mode >> 3 & mode & 0o7  # who was one of the group may be another now
-        mode = mode & 0o700 | both << 3 | both
+        mode = _narrowed(mode, has_group=_give(fd, its, -1, status.st_gid))
     if not _copy_attributes(fd, model, with_acl=is_given):
         mode &= 0o700
     os.fchmod(fd, mode)
+
+
+def _narrowed(mode: int, *, has_group: bool) -> int:
+    """Return a mode that gives nobody more rights when the owner, or the group too, is another."""
+    owner, group, others = mode >> 6, mode >> 3 & 7, mode & 7
+    group, others = group & owner, others & owner  # who was the owner is now one of these
+    if not has_group:
+        group = others = group & others
+    return owner << 6 | group << 3 | others
 
 
 def _copy_attributes(fd: int, model: int, *, with_acl: bool) -> bool:

@@ -281,21 +281,35 @@ class TestAFile:
 
     @only_root
     @pytest.mark.parametrize(
-        ("mode", "kept"), [(0o664, 0o644), (0o604, 0o600), (0o646, 0o644), (0o755, 0o755)]
+        ("mode", "groups", "kept"),
+        [
+            *((0o664, (), 0o644), (0o604, (), 0o600), (0o646, (), 0o644), (0o755, (), 0o755)),
+            *((0o664, (456,), 0o664), (0o644, (456,), 0o644), (0o476, (456,), 0o444)),
+        ],
     )
     def test_gives_no_more_rights_when_its_owner_cannot_be_kept(
-        self, flat: Bench, mode: int, kept: int
+        self, flat: Bench, mode: int, groups: tuple[int, ...], kept: int
     ) -> None:
-        expected = flat.foreign("a")
+        flat.foreign("a")
         os.chown(flat / "a", 123, 456)
         (flat / "a").chmod(mode)
-        os.chown(flat.root, 1000, 1000)
-        expected = flat.seen(b"a")
-        put_as_another(flat, expected)
+        put_as_another(flat, groups)
         status = (flat / "a").stat()
         assert (flat / "a").read_bytes() == b"ours"
-        assert (status.st_uid, status.st_gid) == (1000, 1000)
+        assert (status.st_uid, status.st_gid) == (1000, groups[0] if groups else 1000)
         assert stat.S_IMODE(status.st_mode) == kept
+
+    @only_root
+    def test_gives_no_rights_to_others_when_its_list_of_them_cannot_be_kept(
+        self, flat: Bench
+    ) -> None:
+        flat.foreign("a")
+        acl = acl_of((1, 6, -1), (2, 0, 12345), (4, 4, -1), (16, 4, -1), (32, 4, -1))
+        os.setxattr(flat / "a", "system.posix_acl_access", acl)
+        os.chown(flat / "a", 123, 456)
+        put_as_another(flat)
+        assert stat.S_IMODE((flat / "a").stat().st_mode) == 0o600
+        assert os.listxattr(flat / "a") == []
 
     def test_that_another_name_has_too_keeps_its_content_there(self, flat: Bench) -> None:
         flat.foreign("a")
@@ -334,13 +348,15 @@ def capability() -> bytes:
     return struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
 
 
-def put_as_another(bench: Bench, expected: Signature) -> None:
+def put_as_another(bench: Bench, groups: tuple[int, ...] = ()) -> None:
     """Put a value as a user who has no rights but his own."""
+    os.chown(bench.root, 1000, 1000)
+    expected = bench.seen(b"a")
     child = os.fork()
     if child == 0:
         code = 1
         with suppress(BaseException):
-            os.setgroups([])
+            os.setgroups(groups)
             os.setresgid(1000, 1000, 1000)
             os.setresuid(1000, 1000, 1000)
             bench.writer.put(b"a", b"ours", expected)
@@ -442,6 +458,19 @@ class TestWhatNobodyHasLookedAt:
         with pytest.raises(NotAsExpectedError):
             self.act(flat, act, expected)
         assert contents(flat.root) == {"a": b"newer"}
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_that_a_directory_is_there_by_now(self, flat: Bench, act: str) -> None:
+        def make_one() -> None:
+            (flat / "a").unlink()
+            (flat / "a/b").mkdir(parents=True)
+
+        expected = flat.foreign("a")
+        flat.renames.before = make_one
+        with pytest.raises(NotAsExpectedError):
+            self.act(flat, act, expected)
+        assert os.listdir(flat.root) == ["a"]
+        assert os.listdir(flat / "a") == ["b"]
 
     def test_over_a_new_file(self, flat: Bench) -> None:
         flat.renames.before = lambda: (flat / "a").write_bytes(b"newer")
@@ -704,6 +733,23 @@ class TestATree:
         writer = Writer(tree.directory, tree.own, owner=(7, 8))
         writer.put(b"d/g/a", b"1", None)
         assert ((tree / "d/g").stat().st_uid, (tree / "d/g/a").stat().st_gid) == (7, 8)
+        assert stat.S_IMODE((tree / "d/g").stat().st_mode) == 0o2755
+
+    def test_gives_nothing_to_what_is_put_in_the_place_of_a_new_directory(
+        self, tree: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tree / "theirs/f").mkdir(parents=True)
+        (tree / "theirs").chmod(0o700)
+        mkdir = os.mkdir
+
+        def swap(name: bytes, mode: int, *, dir_fd: int) -> None:
+            mkdir(name, mode, dir_fd=dir_fd)
+            os.rmdir(name, dir_fd=dir_fd)
+            os.rename(b"theirs", name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "mkdir", swap)
+        tree.put("d/a")
+        assert stat.S_IMODE((tree / "d").stat().st_mode) == 0o700
 
     def test_loses_those_that_are_empty(self, tree: Bench) -> None:
         for name in ("d/e/f/a", "d/g/a", "h/i/a"):
@@ -713,6 +759,7 @@ class TestATree:
             tree.writer.remove(path, tree.seen(path))
         assert tree.writer.remove_empty(made) == {b"d/e/f/", b"d/e/", b"h/i/", b"h/"}
         assert os.listdir(tree.root) == ["d"]
+        assert not tree.directory.has_place(b"h/")
         assert tree.writer.remove_empty([b"d/e/", b"x/y/"]) == {b"d/e/", b"x/y/"}
         tree.put("d/e/f/a")
         assert (tree / "d/e/f/a").read_bytes() == b"ours"
