@@ -3,14 +3,18 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sync.core.decision import Mode
 from sync.core.errors import SettingsError
 from sync.core.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_IDS = re.compile("[0-9]+(:[0-9]+)?")
+_ID_MAX = (1 << 32) - 2  # chown(2) takes one more for "leave it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,17 @@ class Settings:
     """What the service was told.
 
     root        SYNC_ROOT: the directory to mirror (/foo)
+    mode        SYNC_MODE: which side follows which (one-way-replica)
+    guard       SYNC_GUARD: 0 leaves to the rescans what others do to keys of files, where Redis is
+                the directory's copy (1)
+    keeps_expired SYNC_EXPIRE: keep has the file of a key that expires stay, where Redis may delete
+                files; delete does not (delete)
+    delete_max  SYNC_DELETE_MAX: percent of the files or keys that may go at once without a word
+                from somebody, as a share of 1 (50%)
+    file_mode   SYNC_FILE_MODE: permissions of a file that the service makes (0644)
+    file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file; with None for
+                one of them it is that of the directory that the file is in (none)
+    fsync       SYNC_FSYNC: 1 has what is written to files survive a power cut (0)
     redis_url   REDIS_URL: where Redis is (the server beside it)
     password    REDIS_PASSWORD: used when the URL has none (none)
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
@@ -34,6 +49,13 @@ class Settings:
     """
 
     root: Path
+    mode: Mode
+    guard: bool
+    keeps_expired: bool
+    delete_max: float
+    file_mode: int
+    file_owner: tuple[int | None, int | None]
+    fsync: bool
     redis_url: str
     password: str | None
     trim: bool
@@ -57,14 +79,22 @@ class Settings:
         level = given.get("LOG_LEVEL", "INFO").upper()
         if level not in _LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(_LEVELS)}")
+        mode = _mode(given)
         return cls(
             root=Path(given.get("SYNC_ROOT", "/foo")),
+            mode=mode,
+            guard=_switch(given, "SYNC_GUARD", "to undo what others do to keys of files", "1"),
+            keeps_expired=_keeps_expired(given.get("SYNC_EXPIRE", "delete")),
+            delete_max=_share("SYNC_DELETE_MAX", given.get("SYNC_DELETE_MAX", "50%")),
+            file_mode=_file_mode(given.get("SYNC_FILE_MODE", "0644")),
+            file_owner=_file_owner(given.get("SYNC_FILE_OWNER")),
+            fsync=_switch(given, "SYNC_FSYNC", "to have what is written survive a power cut"),
             redis_url=given.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
             password=given.get("REDIS_PASSWORD"),
             trim=_switch(given, "SYNC_TRIM_NEWLINE", "to drop a final newline"),
             exclude=_exclude(environ.get("SYNC_EXCLUDE")),
             tree=_switch(given, "SYNC_TREE", "to mirror all directories below"),
-            links=_links(given.get("SYNC_LINKS")),
+            links=_links(given.get("SYNC_LINKS"), mode),
             prefix=_prefix(given.get("SYNC_PREFIX", "")),
             rescan=_number(
                 "SYNC_RESCAN",
@@ -87,18 +117,71 @@ def _exclude(given: str | None) -> tuple[str, ...]:
     return DEFAULT if given is None else tuple(given.split())
 
 
-def _switch(given: Mapping[str, str], name: str, words: str) -> bool:
-    value = given.get(name, "0")
+def _mode(given: Mapping[str, str]) -> Mode:
+    value = given.get("SYNC_MODE", Mode.ONE_WAY_REPLICA.value)
+    try:
+        return Mode(value)
+    except ValueError:
+        modes = ", ".join(mode.value for mode in Mode)
+        raise SettingsError(f"SYNC_MODE is {value!r}: use one of {modes}") from None
+
+
+def _keeps_expired(given: str) -> bool:
+    if given not in {"delete", "keep"}:
+        raise SettingsError(
+            f"SYNC_EXPIRE is {given!r}: use delete to have a file go when its key expires, "
+            "or keep to have it stay"
+        )
+    return given == "keep"
+
+
+def _share(name: str, given: str) -> float:
+    percent = _float(given.removesuffix("%"))
+    # What is below 1 could be meant as a share, if nothing says that it is percent.
+    is_unclear = 0 < percent < 1 and not given.endswith("%")
+    if is_unclear or not 0 <= percent <= 100:  # noqa: PLR2004  # which is what percent is
+        raise SettingsError(f"{name} is {given!r}: use percent, from 0% to 100%, such as 50%")
+    return percent / 100
+
+
+def _file_mode(given: str) -> int:
+    # No more than nine bits: what comes from Redis is nothing to run as somebody else.
+    if not re.fullmatch("0?[0-7]{3}", given):
+        raise SettingsError(
+            f"SYNC_FILE_MODE is {given!r}: use three octal digits, such as 0644 or 600"
+        )
+    return int(given, 8)
+
+
+def _file_owner(given: str | None) -> tuple[int | None, int | None]:
+    if given is None:
+        return None, None
+    numbers = [int(each) for each in given.split(":")] if _IDS.fullmatch(given) else []
+    if not numbers or max(numbers) > _ID_MAX:
+        raise SettingsError(
+            f"SYNC_FILE_OWNER is {given!r}: use the number of a user, or of a user and a group, "
+            "such as 1000 or 1000:1000"
+        )
+    return numbers[0], numbers[1] if len(numbers) > 1 else None
+
+
+def _switch(given: Mapping[str, str], name: str, words: str, default: str = "0") -> bool:
+    value = given.get(name, default)
     if value not in ("0", "1"):
         raise SettingsError(f"{name} is {value!r}: use 1 {words}, or 0")
     return value == "1"
 
 
-def _links(given: str | None) -> bool:
+def _links(given: str | None, mode: Mode) -> bool:
     if given not in (None, "none", "inside"):
         raise SettingsError(
             f"SYNC_LINKS is {given!r}: use inside to follow symbolic links to what is in the root, "
             "or none, which is so when it is empty, too"
+        )
+    if given == "inside" and mode is not Mode.ONE_WAY_REPLICA:
+        raise SettingsError(
+            f"SYNC_LINKS is 'inside' with SYNC_MODE={mode.value}: links are followed only with "
+            f"SYNC_MODE={Mode.ONE_WAY_REPLICA.value}, so leave one of the two out"
         )
     return given == "inside"
 
@@ -115,13 +198,17 @@ def _prefix(given: str) -> bytes:
 
 
 def _number(name: str, given: str, least: float, most: float, words: str) -> float:
-    try:
-        number = float(given)
-    except ValueError:
-        number = math.nan
+    number = _float(given)
     if not least <= number <= most:
         raise SettingsError(f"{name} is {given!r}: use {words}")
     return number
+
+
+def _float(given: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        return math.nan
 
 
 def _path(given: Mapping[str, str], name: str) -> Path | None:

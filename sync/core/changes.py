@@ -129,11 +129,15 @@ NONE = Signature(0, 0, 0, UNSURE)  # no file's
 # Of these there are hundreds of thousands in a burst: a tuple is made five times as fast as a class
 # of another kind.
 class Set(NamedTuple):
-    """SET the key to the content of the file that has this signature."""
+    """SET the key to the content of the file that has this signature.
+
+    The digest is that of the content, where Redis is to remember it.
+    """
 
     name: bytes
     content: bytes
     signature: Signature
+    digest: bytes = b""
 
 
 class Delete(NamedTuple):
@@ -148,6 +152,7 @@ class Rename(NamedTuple):
     old: bytes
     new: bytes
     signature: Signature
+    digest: bytes = b""
 
 
 class Confirm(NamedTuple):
@@ -162,9 +167,56 @@ class Arrive(NamedTuple):
 
     name: bytes
     signature: Signature
+    digest: bytes = b""
 
 
-Command: TypeAlias = Set | Arrive | Delete | Rename | Confirm
+class Record(NamedTuple):
+    """Leave the key, and remember what both sides hold: a value, or nothing.
+
+    signature  of the file that holds it; None to remember nothing
+    digest     of the value; `manifest.NOTHING` when there is none
+    pending    the same of what the service is about to put on the disk; b"" when it is not
+    """
+
+    name: bytes
+    signature: Signature | None
+    digest: bytes = b""
+    pending: bytes = b""
+
+
+class Keep(NamedTuple):
+    """Put the value of the key aside, under a number."""
+
+    name: bytes
+    number: int
+    size: int
+    at: int  # seconds since the epoch
+
+
+Command: TypeAlias = Set | Arrive | Delete | Rename | Confirm | Record | Keep
+
+
+class Written(NamedTuple):
+    """The file has got the value of the key, of so many bytes."""
+
+    name: bytes
+    size: int
+
+
+class Removed(NamedTuple):
+    """The file was removed, as the key was."""
+
+    name: bytes
+
+
+class MovedFile(NamedTuple):
+    """The file was renamed, as the key was."""
+
+    old: bytes
+    new: bytes
+
+
+Done: TypeAlias = Command | Written | Removed | MovedFile
 
 
 def shown(name: bytes) -> str:

@@ -1,11 +1,17 @@
 """What is to be done about a name, from what both sides hold and what they last held alike.
 
-The three-way merge of one value. The ancestor is what both sides had when they were last equal; what
-differs from it has changed since. It is one pure function, so that whatever was lost on the way (a
-message, a connection, the service itself) makes no difference: the three are looked up, and decide.
+The three-way merge of one value. The ancestor is what both sides had when they were last equal;
+what differs from it has changed since. It is one pure function, so that whatever was lost on the
+way (a message, a connection, the service itself) makes no difference: the three are looked up, and
+decide.
 `docs/modes.md` has the table of all cases, and a test compares the two.
+
+What holds in every mode: a key that the server may have evicted takes no file with it, also if
+somebody asks for it; nothing is written over what is no value, on disk never, in Redis only by
+one-way-replica or if somebody asks for it.
 """
 
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
@@ -21,7 +27,7 @@ class Mode(Enum):
 
     @property
     def writes_files(self) -> bool:
-        """Say whether what is in Redis becomes a file."""
+        """Say whether what is in Redis becomes a file without being asked for."""
         return self in _WRITES_FILES
 
     @property
@@ -75,44 +81,70 @@ def decide(
     """Say what is to be done about a name; with `take`, somebody has decided for that side.
 
     The ancestor is a digest, ABSENT or UNKNOWN; the disk has a digest, ABSENT or UNFIT; Redis has
-    a digest, ABSENT, UNFIT or LOST.
+    a digest, ABSENT, UNFIT or LOST. A `take` that cannot be done makes no difference, nor does one
+    in one-way-replica, nor of a key that is none of a one-way mode's.
     """
-    there = ABSENT if redis is LOST else redis
-    if mode.is_one_way and disk is UNFIT:
-        disk = ABSENT  # as without a file, the key is removed if it is ours
-    if disk == there and disk is not UNFIT:
-        return Action.NOTHING if ancestor == disk else Action.RECORD
-    if take:
-        return _taken(take, disk, there)
-    if mode is Mode.ONE_WAY_REPLICA:
-        return Action.NOTHING if ancestor is disk is ABSENT else Action.TO_REDIS
-    if mode.is_one_way and ancestor is disk is ABSENT:
+    file = ABSENT if mode.is_one_way and disk is UNFIT else disk  # its key is removed if it is ours
+    key = ABSENT if redis is LOST else redis
+    if file == key and file is not UNFIT:
+        return Action.NOTHING if ancestor == file else Action.RECORD
+    if mode.is_one_way and ancestor is file is ABSENT:
         return Action.NOTHING  # somebody's own key
-    if UNFIT in {disk, there}:
+    if mode is not Mode.ONE_WAY_REPLICA:
+        if take is Side.DISK and file is not UNFIT:
+            return _disk_taken(mode, ancestor, redis)
+        if take is Side.REDIS and {UNFIT, LOST}.isdisjoint({disk, redis}):
+            return Action.TO_DISK
+    return _RULES[mode](ancestor, file, redis)
+
+
+def _disk_taken(mode: Mode, ancestor: Value, redis: Value) -> Action:
+    loses = isinstance(redis, bytes) and redis != ancestor
+    return Action.KEEP_TO_REDIS if loses and mode is Mode.TWO_WAY_RESOLVED else Action.TO_REDIS
+
+
+# The rules of the modes, for two sides that differ.
+
+
+def _one_way_replica(_ancestor: Value, _disk: Value, _redis: Value) -> Action:
+    return Action.TO_REDIS
+
+
+def _one_way_safe(ancestor: Value, _disk: Value, redis: Value) -> Action:
+    if redis is UNFIT:
         return Action.LEAVE
-    if mode is Mode.REDIS_TO_DISK:
-        return _from_redis(ancestor, redis)
-    if redis is LOST:
+    # What was deleted is nothing that could be overwritten.
+    return Action.TO_REDIS if redis in {ancestor, ABSENT, LOST} else Action.CONFLICT
+
+
+def _two_way_safe(ancestor: Value, disk: Value, redis: Value) -> Action:
+    return _unless_both_changed(ancestor, disk, redis) or Action.CONFLICT
+
+
+def _two_way_resolved(ancestor: Value, disk: Value, redis: Value) -> Action:
+    wins = Action.TO_REDIS if redis is ABSENT else Action.KEEP_TO_REDIS
+    return _unless_both_changed(ancestor, disk, redis) or wins
+
+
+def _unless_both_changed(ancestor: Value, disk: Value, redis: Value) -> Action | None:
+    """Say what is to be done, None if both sides have changed."""
+    if UNFIT in {disk, redis}:
+        return Action.LEAVE
+    if redis in {ancestor, LOST}:
         return Action.TO_REDIS
-    if ancestor == there:
-        return Action.TO_REDIS
-    if mode is Mode.ONE_WAY_SAFE:
-        # What was deleted is nothing that could be overwritten.
-        return Action.TO_REDIS if there is ABSENT else Action.CONFLICT
-    if ancestor == disk:
-        return Action.TO_DISK
-    if mode is Mode.TWO_WAY_SAFE:
-        return Action.CONFLICT
-    return Action.TO_REDIS if there is ABSENT else Action.KEEP_TO_REDIS
+    return Action.TO_DISK if disk == ancestor else None
 
 
-def _taken(take: Side, disk: Value, redis: Value) -> Action:
-    if take is Side.DISK:
-        return Action.LEAVE if disk is UNFIT else Action.TO_REDIS
-    return Action.LEAVE if UNFIT in {disk, redis} else Action.TO_DISK
-
-
-def _from_redis(ancestor: Value, redis: Value) -> Action:
-    if redis is LOST or (ancestor is ABSENT and redis is ABSENT):
+def _redis_to_disk(ancestor: Value, disk: Value, redis: Value) -> Action:
+    if UNFIT in {disk, redis} or redis is LOST or ancestor is redis is ABSENT:
         return Action.LEAVE  # the file stays: Redis has not said that it is to go
     return Action.TO_DISK
+
+
+_RULES: Mapping[Mode, Callable[[Value, Value, Value], Action]] = {
+    Mode.ONE_WAY_REPLICA: _one_way_replica,
+    Mode.ONE_WAY_SAFE: _one_way_safe,
+    Mode.TWO_WAY_SAFE: _two_way_safe,
+    Mode.TWO_WAY_RESOLVED: _two_way_resolved,
+    Mode.REDIS_TO_DISK: _redis_to_disk,
+}

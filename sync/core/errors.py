@@ -30,6 +30,10 @@ class RedisChangedError(RedisAwayError):
     cause = "Redis was changed"
 
 
+class MeanwhileError(RedisChangedError):
+    """What was to be done was void, since somebody had changed what it depended on."""
+
+
 class RedisRefusedError(SyncError):
     """Redis has refused a transaction and done nothing of it: perhaps for one of its names."""
 

@@ -78,9 +78,13 @@ class Connection:
 
     """
 
-    def __init__(self, dial: Callable[[], Any]) -> None:
-        """Talk over what `dial` returns; it is opened when told to."""
+    def __init__(self, dial: Callable[[], Any], *, hears: bool = False) -> None:
+        """Talk over what `dial` returns; it is opened when told to.
+
+        If it `hears`, what the server pushes is received as answers are.
+        """
         self._connection: Any = dial()
+        self._hears = hears
         self._is_open = False
         self.sent = 0
 
@@ -88,6 +92,21 @@ class Connection:
     def is_open(self) -> bool:
         """Say whether it was opened, and not lost."""
         return self._is_open
+
+    @property
+    def fd(self) -> int:
+        """What to wait for."""
+        return int(self._connection._sock.fileno())  # redis-py has no other way to it
+
+    @property
+    def database(self) -> int:
+        """The number of the database that it is for."""
+        return int(self._connection.db or 0)
+
+    def can_read(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds for something to be received; say whether there is."""
+        with self._away():
+            return bool(self._connection.can_read(timeout))
 
     def open(self) -> None:
         """Connect anew. Raises RedisAwayError, as all that follows."""
@@ -129,7 +148,8 @@ class Connection:
 
     def _answer(self) -> object:
         try:
-            return self._connection.read_response()
+            # Where something is pushed, whoever waits for it has asked for it.
+            return self._connection.read_response(push_request=self._hears)
         except redis.ResponseError as error:
             return error
 

@@ -4,6 +4,7 @@ All come after SYNC_PREFIX. Names in them are paths, as in the manifest.
 """
 
 # What Redis holds of the directory: see `target`.
+OWN = b"/mdvp-sync/"  # what all of them begin with
 MANIFEST = b"/mdvp-sync/manifest"
 NAMES = b"/mdvp-sync/names"
 EPOCH = b"/mdvp-sync/epoch"

@@ -24,24 +24,30 @@ from typing import Any, NamedTuple, cast
 import redis
 
 from sync.core.changes import (
+    NONE,
     Arrive,
     Command,
     Confirm,
     Delete,
+    Keep,
+    Record,
     Rename,
     Set,
     Signature,
     place_of,
 )
-from sync.core.errors import RedisChangedError
+from sync.core.errors import MeanwhileError, RedisChangedError
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
-from sync.redis.keys import EPOCH, MANIFEST, NAMES, PROBE
+from sync.redis.keys import EPOCH, LOST, LOST_VALUE, MANIFEST, NAMES, OWN, PROBE
 from sync.redis.upload import Upload
 
 # What a Redis server takes as one value unless it is configured otherwise.
 _VALUE_MAX = 512 << 20
+LARGE = 1 << 20  # bytes; what has more is not held in memory
+_FETCHED_MAX = 8 << 20  # bytes of values that are held in memory together
+_GLOB = b"\\*?[]"
 _MEANWHILE = "something changed its keys meanwhile"
 _MARKED_MAX = 50_000  # places remembered, some 8 MB
 
@@ -56,6 +62,19 @@ class _Begun(NamedTuple):
     names: Mapping[bytes, Sequence[bytes]]
     requests: Sequence[Request]
     places: Collection[bytes] = ()
+
+
+class Key(NamedTuple):
+    """What Redis holds under a name.
+
+    entry   the manifest's, None if there is none
+    length  how many bytes the key holds: 0 for no key, -1 for what is no string
+    value   what it holds; None for no key, for what is no string, or for more than LARGE bytes
+    """
+
+    entry: bytes | None
+    length: int
+    value: bytes | None
 
 
 class Records(NamedTuple):
@@ -76,6 +95,7 @@ class Target:
         below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
         format: how it keeps the signatures of files.
+        prefix: what all its keys begin with.
         value_max: how many bytes it takes as one value.
 
     """
@@ -90,7 +110,7 @@ class Target:
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
         self.format = entries
-        self._prefix = prefix
+        self.prefix = prefix
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
         self._learning: tuple[Request, ...] = (
@@ -100,6 +120,7 @@ class Target:
         )
         self._begun: _Begun | None = None
         self._answers: list[object] = []  # to what was begun, as far as they are there
+        self._watches_keys = False
         self._watched: tuple[bytes, ...] = (self._epoch_key,)
         self._epoch = 0
         # How many names and marks each of the root's two has.
@@ -131,7 +152,7 @@ class Target:
         """
         self._open()
         epoch = self._epoch_key
-        begun, watched, *rest = self._converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
+        begun, watched, *rest = self.converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
         self._connection.accepted([watched])
         # A server without memory lets no number grow, but what it holds can still be removed.
         self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
@@ -144,17 +165,18 @@ class Target:
         """
         self._watched = (self._epoch_key, self._manifest)
         self._open()
-        _, *rest = self._converse((b"WATCH", *self._watched), *self._learning)
+        _, *rest = self.converse((b"WATCH", *self._watched), *self._learning)
         self._learn(rest[0], *rest)
 
     def watch(self, names: Sequence[bytes]) -> None:
         """Have the next transaction be void when the service changes what is beside these names."""
         records = [self._manifest + _record(place) for place in _by_place(names)]
         self._watched = (self._epoch_key, *dict.fromkeys((self._manifest, *records)))
-        self._ask((b"UNWATCH",), (b"WATCH", *self._watched))
+        self.ask((b"UNWATCH",), (b"WATCH", *self._watched))
 
     def _open(self) -> None:
         self._begun, self._answers = None, []
+        self._watches_keys = False
         self._marked.clear()
         self._forget_large()
         self._connection.open()
@@ -162,7 +184,7 @@ class Target:
 
     def learn_value_max(self) -> None:
         """Learn what the server takes as a value, which can be changed while it runs."""
-        (answer,) = self._converse((b"CONFIG", b"GET", b"proto-max-bulk-len"))
+        (answer,) = self.converse((b"CONFIG", b"GET", b"proto-max-bulk-len"))
         self.value_max = _VALUE_MAX
         match answer:  # not everyone may ask
             case [_, bytes(value)] | {b"proto-max-bulk-len": bytes(value)}:
@@ -179,7 +201,7 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
-        epoch, *counts = self._ask(*self._learning)
+        epoch, *counts = self.ask(*self._learning)
         self._check_epoch(epoch)
         if self._begun:
             return  # what it does to the counts is not taken note of yet
@@ -212,7 +234,7 @@ class Target:
             asked += [(b"HLEN", self._manifest + record), (b"HLEN", self._names + record)]
         if not asked:
             return Records((), ())
-        answers = self._ask(*asked)
+        answers = self.ask(*asked)
         lengths = answers[len(groups) :]
         return Records(
             _in_order(names, groups, answers),
@@ -228,7 +250,7 @@ class Target:
         if not names:
             return []
         groups = _by_place(names)
-        answers = self._ask(
+        answers = self.ask(
             *(
                 (b"HMGET", kind + _record(place), *some)
                 for kind in (self._manifest, self._names)
@@ -257,7 +279,7 @@ class Target:
     def _pages(self, kind: bytes, place: bytes, size: int) -> Iterator[dict[bytes, bytes]]:
         cursor, key = b"0", kind + _record(place)
         while True:
-            (answer,) = self._ask((b"HSCAN", key, cursor, b"COUNT", size))
+            (answer,) = self.ask((b"HSCAN", key, cursor, b"COUNT", size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
             names = [place + name for name in page[::2]] if place else page[::2]
             yield dict(zip(names, page[1::2], strict=True))
@@ -267,7 +289,7 @@ class Target:
     def add_names(self, names: Sequence[bytes]) -> None:
         """See to it that names, and marks, that are in the manifest are in the second record."""
         requests = [self._named(place, some) for place, some in _by_place(names).items()]
-        for request, added in zip(requests, self._ask(*requests), strict=True):
+        for request, added in zip(requests, self.ask(*requests), strict=True):
             self._count(request, added)
 
     def know(self, places: Iterable[bytes]) -> None:
@@ -278,7 +300,7 @@ class Target:
     def mark(self, places: Sequence[bytes]) -> None:
         """See to it that places have their marks in the records of the directory above."""
         requests = list(self._marks(places))
-        for request, added in zip(requests, self._converse(*requests), strict=True):
+        for request, added in zip(requests, self.converse(*requests), strict=True):
             # A server without memory refuses; the next look at all will find them missing again.
             self._count(request, added if isinstance(added, int) else 0)
 
@@ -293,39 +315,98 @@ class Target:
         ]
         if requests:
             self._marked.difference_update(empty)
-            answers = self._converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+            answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
             done = answers[-2]
             if any(isinstance(answer, redis.OutOfMemoryError) for answer in answers):
-                done = self._ask(*requests)  # then it takes no transaction
+                done = self.ask(*requests)  # then it takes no transaction
             else:
                 self._connection.accepted(answers)
             if done is None:
                 self.check()
-                raise RedisChangedError(_MEANWHILE)
+                raise MeanwhileError(_MEANWHILE)
             for request, answer in zip(requests, cast("list[int]", done), strict=True):
                 self._count(request, answer)
         return empty
 
     def lengths(self, names: Sequence[bytes]) -> list[int]:
         """Return how many bytes each key holds: 0 for no key, -1 for what is no string."""
-        answers = self._converse(*((b"STRLEN", key) for key in self._keys(names)))
+        answers = self.converse(*((b"STRLEN", key) for key in self._keys(names)))
         return [answer if isinstance(answer, int) else -1 for answer in answers]
 
     def are_there(self, names: Sequence[bytes]) -> list[bool]:
         """Say of each key whether there is one."""
-        answers = self._converse(*((b"EXISTS", key) for key in self._keys(names)))
+        answers = self.converse(*((b"EXISTS", key) for key in self._keys(names)))
         return [answer == 1 for answer in answers]
 
     def values(self, names: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return what each key holds, None for no key and for what is no string."""
         if not names:
             return ()
-        (values,) = self._ask((b"MGET", *self._keys(names)))
+        (values,) = self.ask((b"MGET", *self._keys(names)))
         return cast("Sequence[bytes | None]", values)
+
+    def look(self, names: Sequence[bytes], *, watch: bool = True) -> list[Key]:
+        """Return what there is under names, for the first of them; of one at least.
+
+        If told to `watch`, what is begun next is void when one of the keys has changed since.
+        """
+        if not names:
+            return []
+        groups, keys = _by_place(names), self._keys(names)
+        asked: list[Request] = [(b"WATCH", *keys)] if watch else []
+        asked += self._entries_of(groups)
+        asked += [(b"STRLEN", key) for key in keys]
+        self._watches_keys |= watch
+        answers = self.converse(*asked)
+        self._connection.accepted(answers[: -len(keys)])
+        entries = _in_order(names, groups, answers[watch:])
+        lengths = [
+            -1 if isinstance(each, Exception) else number(each) for each in answers[-len(keys) :]
+        ]
+        some = _fetched(lengths)
+        values = self._fetch(keys[:some], lengths)
+        return [Key(*each) for each in zip(entries, lengths, values, strict=False)]
+
+    def _fetch(self, keys: Sequence[bytes], lengths: Sequence[int]) -> list[bytes | None]:
+        """Return the values of keys, of lengths that are known, None for what is not fetched."""
+        asked = [key for key, length in zip(keys, lengths, strict=False) if 0 <= length <= LARGE]
+        values = iter(self.ask((b"MGET", *asked))[0] if asked else ())
+        return [
+            next(values) if 0 <= length <= LARGE else None
+            for _, length in zip(keys, lengths, strict=False)
+        ]
+
+    def unwatch(self) -> None:
+        """Have what is begun next depend on no key that was watched."""
+        if self._watches_keys:
+            _, _, epoch = self.ask(
+                (b"UNWATCH",), (b"WATCH", *self._watched), (b"GET", self._epoch_key)
+            )
+            self._watches_keys = False
+            self._check_epoch(epoch)
+
+    def last_for_ever(self, names: Sequence[bytes]) -> list[bool]:
+        """Say of each key that is there whether it has no end."""
+        return [answer == -1 for answer in self.ask(*((b"PTTL", key) for key in self._keys(names)))]
+
+    def scan(self, page_size: int = 1000) -> Iterator[list[bytes]]:
+        """Yield the names of all keys that are not the service's own, in pages of about a size.
+
+        A name may come more than once. One that comes, or goes, meanwhile may be missing.
+        """
+        cursor, prefix = b"0", self.prefix
+        pattern = _literally(prefix) + b"*"
+        while True:
+            (answer,) = self.ask((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", page_size))
+            cursor, page = cast("tuple[bytes, list[bytes]]", answer)
+            own = prefix + OWN
+            yield [key[len(prefix) :] for key in page if not key.startswith(own)]
+            if int(cursor) == 0:
+                return
 
     def piece(self, name: bytes, at: int, size: int) -> bytes:
         """Return `size` bytes of what a key holds, from `at` on; fewer at its end."""
-        (answer,) = self._converse((b"GETRANGE", self._prefix + name, at, at + size - 1))
+        (answer,) = self.converse((b"GETRANGE", self.prefix + name, at, at + size - 1))
         return answer if isinstance(answer, bytes) else b""
 
     def has_room(self, size: int) -> bool:
@@ -333,7 +414,7 @@ class Target:
 
         While it comes that takes twice as much: the server makes ready for another like it.
         """
-        (answer,) = self._converse((b"INFO", b"memory"))
+        (answer,) = self.converse((b"INFO", b"memory"))
         text = answer.decode() if isinstance(answer, bytes) else ""  # not everyone may ask
         told = dict(line.split(":", 1) for line in text.split() if ":" in line)
         most = int(told.get("maxmemory", 0))
@@ -347,7 +428,7 @@ class Target:
 
         Raises RedisAwayError.
         """
-        self._ask(
+        self.ask(
             (b"MULTI",),
             (b"HMGET", self._manifest, b""),
             (b"MSET", self._probe, b""),
@@ -360,7 +441,7 @@ class Target:
 
     def is_full(self) -> bool:
         """Say whether the server refuses for want of memory whatever it is sent."""
-        (answer,) = self._converse((b"SET", self._probe, b"", b"PX", b"1"))
+        (answer,) = self.converse((b"SET", self._probe, b"", b"PX", b"1"))
         return isinstance(answer, redis.OutOfMemoryError)
 
     def apply(self, commands: Sequence[Command]) -> None:
@@ -380,7 +461,7 @@ class Target:
         """
         held = self._remove_from(self._manifest, names)
         self._connection.accepted(held)
-        answers = self._converse(*((b"DEL", key) for key in self._keys(names)))
+        answers = self.converse(*((b"DEL", key) for key in self._keys(names)))
         refused_names = {
             name: answer
             for name, answer in zip(names, answers, strict=True)
@@ -394,7 +475,7 @@ class Target:
         requests = [
             (b"HDEL", kind + _record(place), *some) for place, some in _by_place(names).items()
         ]
-        answers = self._converse(*requests)
+        answers = self.converse(*requests)
         for request, answer in zip(requests, answers, strict=True):
             self._count(request, number(answer))
         return answers
@@ -415,6 +496,7 @@ class Target:
         self._connection.send(
             [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
         )
+        self._watches_keys = False
         self._begun = _Begun(commands, names, requests, places)
         if len(self._watched) > 1:
             # What is read next must be read when the server watches again: others change it too.
@@ -439,7 +521,7 @@ class Target:
         """Take note of what a transaction has done. Raises RedisChangedError."""
         if done is None:
             self.check()
-            raise RedisChangedError(_MEANWHILE)
+            raise MeanwhileError(_MEANWHILE)
         told = cast("list[Any]", done)
         entries, answers = told[: len(begun.names)], told[len(begun.names) :]
         for request, answer in zip(begun.requests[len(begun.names) :], answers, strict=True):
@@ -481,8 +563,17 @@ class Target:
             yield b"DEL", *self._keys(names)
             yield from self._removals(names)
             return
-        if kind is Set:
-            if self._prefix:
+        if kind is Keep:
+            yield from chain.from_iterable(map(self._keep, commands))
+            return
+        if kind is Record:
+            yield from self._record_all(commands)
+            return
+        if kind is Set and self.format.digests:
+            for each in commands:
+                yield b"SET", self.prefix + each.name, each.content, b"KEEPTTL"
+        elif kind is Set:
+            if self.prefix:
                 keys = self._keys([each.name for each in commands])
                 values = [each.content for each in commands]
                 yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
@@ -494,22 +585,42 @@ class Target:
             return
         yield from self._entries(commands)
 
+    def _record_all(self, commands: Sequence[Record]) -> Iterator[Request]:
+        encode, there = self.format.encode_with, [each for each in commands if each.signature]
+        yield from self._put(
+            [each.name for each in there],
+            [encode(each.signature or NONE, each.digest, each.pending) for each in there],
+        )
+        yield from self._removals([each.name for each in commands if not each.signature])
+
+    def _keep(self, command: Keep) -> Iterator[Request]:
+        name, number, size, at = command
+        aside = self.prefix + LOST_VALUE + b"%d" % number
+        yield b"RENAME", self.prefix + name, aside
+        yield b"PERSIST", aside
+        yield b"HSET", self.prefix + LOST, b"%d" % number, b"%d %d %b" % (at, size, name)
+
     def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
         """Yield renames one by one, and what the records have in the end of all."""
-        last: dict[bytes, Signature | None] = {}
-        prefix = self._prefix
-        for old, new, signature in commands:
-            yield b"RENAME", prefix + old, prefix + new
+        last: dict[bytes, Rename | None] = {}
+        prefix = self.prefix
+        for each in commands:
+            yield b"RENAME", prefix + each.old, prefix + each.new
             # Should the server not have the value, this must not say that it has.
-            last[old], last[new] = None, signature.unsure()
+            last[each.old] = None
+            last[each.new] = each._replace(signature=each.signature.unsure())
         last.pop(SPARE, None)
-        there = {name: signature for name, signature in last.items() if signature}
-        yield from self._put(list(there), self.format.encode_all(list(there.values())))
-        yield from self._removals([name for name, signature in last.items() if not signature])
+        there = {name: rename for name, rename in last.items() if rename}
+        yield from self._put(list(there), self._encoded(list(there.values())))
+        yield from self._removals([name for name, rename in last.items() if not rename])
 
     def _entries(self, commands: Sequence[Set | Arrive | Confirm]) -> Iterator[Request]:
-        names = [each.name for each in commands]
-        yield from self._put(names, self.format.encode_all([each.signature for each in commands]))
+        yield from self._put([each.name for each in commands], self._encoded(commands))
+
+    def _encoded(self, commands: Sequence[Any]) -> list[bytes]:
+        if self.format.digests:
+            return [self.format.encode_with(each.signature, each.digest) for each in commands]
+        return self.format.encode_all([each.signature for each in commands])
 
     def _put(self, names: Sequence[bytes], entries: Sequence[bytes]) -> Iterator[Request]:
         """Yield what puts names and their entries in the records of their directories."""
@@ -556,7 +667,7 @@ class Target:
             yield b"HSET", self._names + record, *fields
 
     def _keys(self, names: Sequence[bytes]) -> Sequence[bytes]:
-        prefix = self._prefix
+        prefix = self.prefix
         return [prefix + name for name in names] if prefix else names
 
     def upload(self, name: bytes) -> Upload:
@@ -570,7 +681,7 @@ class Target:
             (b"MULTI",),
             *self._entries_of(_by_place([name])),
         )
-        return Upload(self._large, first, self._epoch, name, self._prefix + name)
+        return Upload(self._large, first, self._epoch, name, self.prefix + name)
 
     def arrive(self, upload: Upload, signature: Signature) -> Arrive:
         """Give a key the value that was brought, the content of the file of this signature.
@@ -593,11 +704,11 @@ class Target:
             self._sent += self._large.sent
             self._large = None
 
-    def _ask(self, *requests: Request) -> list[Any]:
+    def ask(self, *requests: Request) -> list[Any]:
         """Return the answers to requests; raise RedisAwayError if one was refused."""
-        return list(self._connection.accepted(self._converse(*requests)))
+        return list(self._connection.accepted(self.converse(*requests)))
 
-    def _converse(self, *requests: Request) -> list[object]:
+    def converse(self, *requests: Request) -> list[object]:
         """Return the answers to requests, refusals too; raise RedisAwayError if there is none."""
         self._connection.send(requests)
         self._collect()
@@ -640,6 +751,22 @@ def _in_order(
     return [found[name] for name in names]
 
 
+def _fetched(lengths: Sequence[int]) -> int:
+    """Return of how many keys the values may be held in memory together; of one at least."""
+    total = 0
+    for count, length in enumerate(lengths):
+        total += length if 0 < length <= LARGE else 0
+        if total > _FETCHED_MAX and count:
+            return count
+    return len(lengths)
+
+
+def _literally(prefix: bytes) -> bytes:
+    """Return a pattern that nothing but this prefix matches."""
+    each = (prefix[at : at + 1] for at in range(len(prefix)))
+    return b"".join(b"\\" + byte if byte in _GLOB else byte for byte in each)
+
+
 # Of the commands there are very many, and nearly all are Sets: what is done with each is little.
 def _names(commands: Sequence[Command], kinds: Collection[type]) -> list[bytes]:
     """Return each name once whose entry some commands of these kinds may change in size."""
@@ -660,6 +787,8 @@ def _growth(commands: Sequence[Command], held: Mapping[bytes, Signature | None])
             after[command.name] = command.signature.size
         elif isinstance(command, Delete):
             after[command.name] = 0
+        elif isinstance(command, Record):
+            after[command.name] = command.signature.size if command.signature else 0
         elif isinstance(command, Rename):
             after[command.new] = after.pop(command.old, 0)
         elif isinstance(command, Arrive):

@@ -7,6 +7,7 @@ being written to. What Redis refuses of one name is that name's alone: a batch t
 in parts. What it refuses of all ends the session.
 """
 
+import logging
 import time
 from collections.abc import (
     Callable,
@@ -23,7 +24,18 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
 
-from sync.core.changes import NONE, Command, Confirm, Delete, Rename, Set, Signature, place_of
+from sync.core.changes import (
+    NONE,
+    Command,
+    Confirm,
+    Delete,
+    Done,
+    Rename,
+    Set,
+    Signature,
+    place_of,
+    shown,
+)
 from sync.core.errors import RedisAwayError, RedisRefusedError
 from sync.core.plan import Plan, settle
 from sync.disk.files import (
@@ -43,6 +55,8 @@ from sync.redis.target import Target
 from sync.service.news import News
 from sync.service.skipped import Skipped
 from sync.service.streams import End, Stream, Streams
+
+log = logging.getLogger(__name__)
 
 # One transaction has at most so many names, and about so many bytes: it is held in memory, and
 # other clients of Redis wait while it runs.
@@ -69,7 +83,7 @@ _ROOM = 1.0  # seconds that the server has to give memory back
 class Outcome:
     """What became of names.
 
-    done       what Redis has carried out
+    done       what was carried out, in Redis or on disk
     deferred   names to be examined again, and after how many seconds (None: the usual)
     resting    the same, though they are written to: they are large, and it takes long
     free       names to be examined at once: what was in their way is there no more
@@ -83,7 +97,7 @@ class Outcome:
                look at all files tells which.
     """
 
-    done: list[Command] = field(default_factory=list)
+    done: list[Done] = field(default_factory=list)
     deferred: dict[bytes, float | None] = field(default_factory=dict)
     resting: dict[bytes, float] = field(default_factory=dict)
     free: list[bytes] = field(default_factory=list)
@@ -107,7 +121,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Batch:
+class Batch:
     """What was found under some names, until it is in Redis.
 
     homes     the directories through which they were looked up, by place
@@ -130,7 +144,7 @@ class _Batch:
 _NONE: frozenset[bytes] = frozenset()
 
 
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
     """How some of the names are looked at; what each means is said of a `Plan`."""
 
     overdue: Collection[bytes] = _NONE
@@ -142,7 +156,7 @@ class _Terms(NamedTuple):
     part: bool = False  # and that scan is not of all files: others may have names elsewhere
 
 
-_ORDINARY = _Terms()
+_ORDINARY = Terms()
 _NO_ROOM = RedisRefusedError("its maxmemory has no room for it", out_of_memory=True)
 
 
@@ -172,6 +186,8 @@ class Mirror:
         links: the names of files that have several.
         streams: the large files on their way.
         skipped: why a name is not mirrored, by name.
+        heard: names of keys that others may have changed; they are compared before they are SET.
+        undone: how often what others had changed was set right.
 
     """
 
@@ -200,7 +216,9 @@ class Mirror:
         self.links = Links(directory)
         self.streams = streams
         self.skipped = skipped
-        self._begun: _Batch | None = None
+        self.heard: set[bytes] = set()
+        self.undone = 0
+        self._begun: Batch | None = None
         self._roomless: dict[bytes, int] = {}  # large files that Redis had no room for: bytes
         # Large files that changed while they were brought, or for which the connection was lost.
         self._changing: set[bytes] = set()
@@ -208,6 +226,19 @@ class Mirror:
         # when it has come to light that this is not the file's any more.
         self._unsure: dict[bytes, Signature | None] = {}
         self._strays: set[bytes] = set()  # those of which that came to light of late
+
+    @property
+    def is_due(self) -> bool:
+        """Say whether there is something to do for a large value: one has come, or can begin."""
+        return self.streams.is_due
+
+    def coming(self) -> set[bytes]:
+        """Return the names of which a large value is on its way, or waits."""
+        return self.streams.names()
+
+    def close(self) -> None:
+        """Let go of what is on its way."""
+        self.streams.close()
 
     @property
     def is_sending(self) -> bool:
@@ -220,7 +251,7 @@ class Mirror:
         What was sent before has to be settled, by `flush`: what became of it may change the plan.
         """
         missed = yield from self.move(plan.moves)
-        terms = _Terms(
+        terms = Terms(
             plan.overdue, plan.overdue - plan.unheard, plan.alone, plan.vacated, plan.written
         )
         examined = dict.fromkeys(chain(missed, plan.examine))
@@ -238,7 +269,7 @@ class Mirror:
         is not `overdue`; or if what was found does not count, since it is not `still` so.
         What is more than one transaction may have is left to be examined by itself.
         """
-        batch, terms = _Batch(), _Terms(vacated=frozenset(names))
+        batch, terms = Batch(), Terms(vacated=frozenset(names))
         outcome = batch.outcome
         for name in names:
             if batch.size >= _TOGETHER_BYTES_MAX or len(batch.sets) >= _TOGETHER_MAX:
@@ -265,7 +296,7 @@ class Mirror:
         done.add(self.flush())
         return done
 
-    def _leave_out_what_is_held(self, batch: _Batch) -> None:
+    def _leave_out_what_is_held(self, batch: Batch) -> None:
         encode = self._target.format.encode
         entries = self._target.entries([each.name for each in batch.sets])
         batch.sets = [
@@ -329,7 +360,7 @@ class Mirror:
         `alone`.
         """
         names = tuple(names)
-        yield from self._batches(names, _Terms(alone=frozenset(names)) if alone else _ORDINARY)
+        yield from self._batches(names, Terms(alone=frozenset(names)) if alone else _ORDINARY)
         yield self.flush()
 
     def watch(self, names: Sequence[bytes]) -> None:
@@ -342,7 +373,7 @@ class Mirror:
         If they are but `part` of what there is, the other names of their files are told.
         What became of the last batch is told by what is done next, or by `flush`.
         """
-        yield from self._batches(names, _Terms(seen=True, part=part))
+        yield from self._batches(names, Terms(seen=True, part=part))
 
     def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
@@ -359,7 +390,7 @@ class Mirror:
             name, *flags = turn
             overdue, heard = ([name] if flag else _NONE for flag in flags)
             # Its file's other names, if there are any, have turns of their own.
-            yield from self._batches([name], _Terms(overdue, heard, alone=[name]))
+            yield from self._batches([name], Terms(overdue, heard, alone=[name]))
             yield self.flush()
 
     def keep_room(self) -> Outcome:
@@ -412,7 +443,7 @@ class Mirror:
             )
         )
         self._forget_strays(pending)
-        commands: list[Command] = []
+        commands: list[Confirm] = []
         for name, signature in ready:
             # What is written to a file is told of one of its names only.
             names = self.links.names([signature.inode]) | {name}
@@ -429,10 +460,14 @@ class Mirror:
                 commands.append(Confirm(name, signature))
         if commands:
             try:
-                self._target.apply(commands)
+                self._make_sure(commands)
             except RedisRefusedError:
                 self._target.probe()  # if it is for one of the names, a restart reads those files
         return len(ready) < _CONFIRMED
+
+    def _make_sure(self, commands: Sequence[Confirm]) -> None:
+        """Give entries their signatures. Raises RedisRefusedError."""
+        self._target.apply(commands)
 
     def _forget_strays(self, pending: Container[bytes]) -> None:
         """Forget entries that could not be made sure the last time, if no event tells of why."""
@@ -470,7 +505,7 @@ class Mirror:
             self._make_room(error, outcome)
             return outcome
         confirmed = self._confirm_renamed([each for each in renames if each.new in sure])
-        for old, new, signature in renames:
+        for old, new, signature, _ in renames:
             self._unsure.pop(old, None)
             self._unsure.pop(new, None)
             if not (confirmed and new in sure):
@@ -485,12 +520,12 @@ class Mirror:
         """Make sure entries that were so before a rename, which is done; say whether they are."""
         try:
             if renames:
-                self._target.apply([Confirm(new, signature) for _, new, signature in renames])
+                self._make_sure([Confirm(each.new, each.signature) for each in renames])
         except RedisRefusedError:
             return False
         return True
 
-    def _batches(self, names: Iterable[bytes], terms: _Terms) -> Iterator[Outcome]:
+    def _batches(self, names: Iterable[bytes], terms: Terms) -> Iterator[Outcome]:
         """Carry out what follows from what is found.
 
         Redis carries out one batch while files are read for the next.
@@ -498,7 +533,7 @@ class Mirror:
         size_max, seen = self._target.value_max, terms.seen
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
         is_tree = self._directory.is_tree
-        batch = _Batch()
+        batch = Batch()
         for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
             if is_tree and (place := place_of(name)) and place not in batch.homes:
                 batch.homes[place] = self._directory.identity(place)
@@ -527,20 +562,20 @@ class Mirror:
                     # What was refused must not have others refused with it. And what was read
                     # must be sent before anybody else has a turn.
                     outcome = self._send(batch, terms)
-                    batch = _Batch()
+                    batch = Batch()
                     self._add(batch, name, found)
                     outcome.add(self._send(batch, terms))
-                    batch = _Batch()
+                    batch = Batch()
                     yield outcome
                 else:
                     self._sort_in(batch, name, found, terms)
             if batch.size >= self._bytes_max or len(batch.sets) + len(batch.absent) >= NAMES_MAX:
                 yield self._send(batch, terms)
-                batch = _Batch()
+                batch = Batch()
         batch.outcome.others |= self.links.take_lost()
         yield self._send(batch, terms)
 
-    def _add(self, batch: _Batch, name: bytes, file: File) -> None:
+    def _add(self, batch: Batch, name: bytes, file: File) -> None:
         signature, content, _, steady, racy, closed = file
         if closed:
             batch.closed.add(name)
@@ -555,7 +590,7 @@ class Mirror:
             content = content.removesuffix(b"\n")
         batch.sets.append(Set(name, content, signature))
 
-    def _sort_in(self, batch: _Batch, name: bytes, found: Found, terms: _Terms) -> None:
+    def _sort_in(self, batch: Batch, name: bytes, found: Found, terms: Terms) -> None:
         """Add to a batch what was found under a name."""
         outcome = batch.outcome
         match found:
@@ -579,7 +614,7 @@ class Mirror:
             case None:
                 batch.absent.append(name)
 
-    def _note_unfit(self, name: bytes, why: str, outcome: Outcome, terms: _Terms) -> None:
+    def _note_unfit(self, name: bytes, why: str, outcome: Outcome, terms: Terms) -> None:
         if self._news.groups and name not in terms.alone and name not in self.skipped:
             # Who publishes may be about to take it away; then it is none to be named.
             outcome.deferred[name] = _WHILE
@@ -591,7 +626,7 @@ class Mirror:
             self.streams.hold_back(name)
         outcome.held_back.append(name)
 
-    def _note_links(self, name: bytes, found: Found, terms: _Terms) -> set[bytes]:
+    def _note_links(self, name: bytes, found: Found, terms: Terms) -> set[bytes]:
         """Take note of a name of a file with several; return the others, if they matter here."""
         if isinstance(found, File | LargeFile):
             inode, links = found.signature.inode, found.links
@@ -606,12 +641,12 @@ class Mirror:
             return set()
         return self._other_names(name)
 
-    def _is_to_be_searched_for(self, name: bytes, terms: _Terms) -> bool:
+    def _is_to_be_searched_for(self, name: bytes, terms: Terms) -> bool:
         """Say whether a file of whose writers nothing was heard may have some under other names."""
         is_unheard = name in terms.overdue and name not in terms.heard
         return is_unheard and self.links.is_sought(name)
 
-    def _send(self, batch: _Batch, terms: _Terms) -> Outcome:
+    def _send(self, batch: Batch, terms: Terms) -> Outcome:
         """Send what follows from a batch; return what became of the one before.
 
         If nothing follows, that is told at once.
@@ -621,9 +656,11 @@ class Mirror:
         self._leave_out_what_has_news(batch, terms)
         return self._begin(batch, terms)
 
-    def _begin(self, batch: _Batch, terms: _Terms) -> Outcome:
+    def _begin(self, batch: Batch, terms: Terms) -> Outcome:
         """Send what follows from a batch; return what became of the one before."""
         outcome = self.flush()
+        if self.heard:
+            self._leave_out_what_is_right(batch)
         batch.commands = [*batch.sets, *self._deletes(batch, terms)]
         if self.streams.count:
             for name in chain((each.name for each in batch.sets), batch.absent):
@@ -635,7 +672,34 @@ class Mirror:
             outcome.add(batch.outcome)
         return outcome
 
-    def _leave_out_what_has_news(self, batch: _Batch, terms: _Terms) -> None:
+    def _leave_out_what_is_right(self, batch: Batch) -> None:
+        """Leave out of what was heard of in Redis what it holds all the same, and for ever."""
+        some = [each for each in batch.sets if each.name in self.heard]
+        self.heard.difference_update(each.name for each in some)
+        while some:
+            keys = self._target.look([each.name for each in some], watch=False)
+            last = self._target.last_for_ever([each.name for each in some[: len(keys)]])
+            are_right = {
+                each.name: key.value == each.content and lasts
+                for each, key, lasts in zip(some, keys, last, strict=False)
+            }
+            for each, key in zip(some, keys, strict=False):
+                if not are_right[each.name] and self._was_right(each, key.entry, batch):
+                    self._undo(each.name)
+            _leave_out(batch, [name for name, is_right in are_right.items() if is_right])
+            some = some[len(keys) :]
+
+    def _was_right(self, found: Set, entry: bytes | None, batch: Batch) -> bool:
+        """Say whether Redis was given what the file has, so that another has changed the key."""
+        held = self._target.format.decode(entry)
+        signature = batch.racy.get(found.name, found.signature)
+        return held is not None and held.is_content_of(signature)
+
+    def _undo(self, name: bytes) -> None:
+        self.undone += 1
+        log.debug("%s was changed in Redis by another: that is undone", shown(name))
+
+    def _leave_out_what_has_news(self, batch: Batch, terms: Terms) -> None:
         """Leave out what a writer may have been at work on when it was read.
 
         That it has closed the file was heard before; if there is news by now, another has begun.
@@ -658,7 +722,7 @@ class Mirror:
             batch.outcome.held_back += news
         self._leave_out_what_has_left(batch)
 
-    def _leave_out_what_has_left(self, batch: _Batch) -> None:
+    def _leave_out_what_has_left(self, batch: Batch) -> None:
         """Leave out what was read in a directory that is not at its place any more.
 
         It may have been read when that was outside of the root already.
@@ -672,7 +736,7 @@ class Mirror:
             batch.outcome.deferred |= dict.fromkeys(names)
             _leave_out(batch, names)
 
-    def _deletes(self, batch: _Batch, terms: _Terms) -> Iterator[Delete]:
+    def _deletes(self, batch: Batch, terms: Terms) -> Iterator[Delete]:
         for name, ours in zip(batch.absent, self._target.are_ours(batch.absent), strict=True):
             self._unsure.pop(name, None)
             if ours:
@@ -686,7 +750,7 @@ class Mirror:
             unknown = name in terms.written or not ours
             batch.outcome.is_doubtful |= unknown and name not in terms.vacated
 
-    def _conclude(self, batch: _Batch) -> None:
+    def _conclude(self, batch: Batch) -> None:
         """Take note of what was done of a batch."""
         outcome = batch.outcome
         refused = outcome.deferred.keys() if len(outcome.done) < len(batch.commands) else _NONE
@@ -707,7 +771,7 @@ class Mirror:
                 if isinstance(each, Set) or not self._directory.has(each[0])
             )
 
-    def _remove_first(self, batch: _Batch, error: RedisRefusedError) -> list[Command]:
+    def _remove_first(self, batch: Batch, error: RedisRefusedError) -> list[Command]:
         """Delete what can go when the server has no memory; return the other commands."""
         deletes = [each for each in batch.commands if isinstance(each, Delete)]
         if not error.out_of_memory or not deletes:
@@ -767,7 +831,7 @@ class Mirror:
             self._roomless[name] = size
         self._refuse(name, error, outcome)
 
-    def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: _Terms) -> None:
+    def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:
         """Have a large file brought, now or later."""
         current = self.streams.current
         overdue, heard = name in terms.overdue, name in terms.heard
@@ -866,6 +930,11 @@ class Mirror:
             self._refuse_large(name, signature.size, error, outcome)
             return
         outcome.done.append(arrive)
+        self._brought(stream, outcome, is_sure=is_sure)
+
+    def _brought(self, stream: Stream, outcome: Outcome, *, is_sure: bool) -> None:
+        """Take note that a large file is in Redis."""
+        name, signature = stream.name, stream.signature
         self.skipped.clear_of([name])
         if stream.steady and self._directory.signature(name) != signature:
             outcome.deferred.setdefault(name, _MOMENT)  # it has changed since, or been replaced
@@ -892,7 +961,7 @@ class Mirror:
             self._unsure[name] = signature
 
 
-def _leave_out(batch: _Batch, names: Collection[bytes]) -> None:
+def _leave_out(batch: Batch, names: Collection[bytes]) -> None:
     if names:
         batch.sets = [each for each in batch.sets if each.name not in names]
         batch.absent = [name for name in batch.absent if name not in names]

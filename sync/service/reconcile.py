@@ -91,7 +91,7 @@ class Reconcile:
     @property
     def is_waiting(self) -> bool:
         """Say whether only large files are missing that are on their way."""
-        self._coming &= self._mirror.streams.names()
+        self._coming &= self._mirror.coming()
         return bool(self._coming)
 
     def step(self) -> Outcome | None:
@@ -119,7 +119,7 @@ class Reconcile:
         self.knows_all = True
         if self._in_a_hurry:
             self._mirror.links.complete()  # names that are left out were not seen
-            self._coming = self._mirror.streams.names()
+            self._coming = self._mirror.coming()
         while self.is_waiting or self._is_group_waiting:
             yield Outcome()
         if not self._stale_first:

@@ -102,12 +102,12 @@ class Session:
                 self._confirm()
                 self._step()
         finally:
-            self._mirror.streams.close()
+            self._mirror.close()
 
     def _wait(self) -> None:
         """Wait until something happens, or until there is something to do though nothing does."""
         # What came while the last of it was followed is taken up already.
-        if self._pending.is_ready or self._is_looking or self._mirror.streams.is_due:
+        if self._pending.is_ready or self._is_looking or self._mirror.is_due:
             return
         if self._can_begin_anew() or self._can_confirm() or self._can_search():
             return
@@ -228,7 +228,7 @@ class Session:
 
     def _arrive(self) -> None:
         """Take up large files that have come, and begin with the next."""
-        if not self._mirror.streams.is_due:
+        if not self._mirror.is_due:
             return
         self._settle()
         began = self._mirror.streams.began

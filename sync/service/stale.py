@@ -46,7 +46,7 @@ class Stale:
     def gone(self, places: Iterable[bytes]) -> Iterator[Outcome]:
         """Look through the records of directories that are not there any more, and below."""
         left, all_of_them = list(places), list[bytes]()
-        coming = [name for name in self._mirror.streams.names() if name.startswith(tuple(left))]
+        coming = [name for name in self._mirror.coming() if name.startswith(tuple(left))]
         yield from self._mirror.examine([*self._mirror.skipped.take_below(left), *coming])
         while left:
             some, left = left[: self._at_once], left[self._at_once :]

@@ -16,7 +16,8 @@ from sync.core.errors import RedisAwayError, RedisChangedError, RedisRefusedErro
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Address
-from sync.redis.target import MANIFEST, NAMES, Records, Target
+from sync.redis.keys import MANIFEST, NAMES
+from sync.redis.target import Records, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -3,11 +3,19 @@ from pathlib import Path
 
 import pytest
 
+from sync.core.decision import Mode
 from sync.core.errors import SettingsError
 from sync.settings import Settings
 
 DEFAULTS = Settings(
     root=Path("/foo"),
+    mode=Mode.ONE_WAY_REPLICA,
+    guard=True,
+    keeps_expired=False,
+    delete_max=0.5,
+    file_mode=0o644,
+    file_owner=(None, None),
+    fsync=False,
     redis_url="redis://127.0.0.1:6379/0",
     password=None,
     trim=False,
@@ -23,12 +31,19 @@ DEFAULTS = Settings(
 )
 GIVEN = {
     "SYNC_ROOT": "/data",
+    "SYNC_MODE": "two-way-safe",
+    "SYNC_GUARD": "0",
+    "SYNC_EXPIRE": "keep",
+    "SYNC_DELETE_MAX": "100%",
+    "SYNC_FILE_MODE": "0600",
+    "SYNC_FILE_OWNER": "1000:0",
+    "SYNC_FSYNC": "1",
     "REDIS_URL": "unix:///run/redis.sock",
     "REDIS_PASSWORD": "secret",
     "SYNC_TRIM_NEWLINE": "1",
     "SYNC_EXCLUDE": " *.tmp\n.git*  /a/**/b/ !x ",
     "SYNC_TREE": "1",
-    "SYNC_LINKS": "inside",
+    "SYNC_LINKS": "none",
     "SYNC_PREFIX": "app1:",
     "SYNC_RESCAN": "0.5",
     "SYNC_RESCAN_CPU": "5",
@@ -45,12 +60,19 @@ def test_without_variables_the_settings_have_their_defaults() -> None:
 def test_every_variable_sets_its_setting() -> None:
     assert Settings.read(GIVEN) == Settings(
         root=Path("/data"),
+        mode=Mode.TWO_WAY_SAFE,
+        guard=False,
+        keeps_expired=True,
+        delete_max=1.0,
+        file_mode=0o600,
+        file_owner=(1000, 0),
+        fsync=True,
         redis_url="unix:///run/redis.sock",
         password="secret",  # noqa: S106  # not one
         trim=True,
         exclude=("*.tmp", ".git*", "/a/**/b/", "!x"),
         tree=True,
-        links=True,
+        links=False,
         prefix=b"app1:",
         rescan=0.5,
         rescan_share=0.05,
@@ -94,6 +116,29 @@ def test_patterns_may_be_any_bytes() -> None:
         ),
         ("SYNC_RESCAN_CPU", "0", "SYNC_RESCAN_CPU is '0'"),
         ("SYNC_RESCAN_CPU", "101", "SYNC_RESCAN_CPU is '101'"),
+        (
+            "SYNC_MODE",
+            "two-way",
+            "SYNC_MODE is 'two-way': use one of one-way-replica, one-way-safe, two-way-safe, "
+            "two-way-resolved, redis-to-disk",
+        ),
+        ("SYNC_GUARD", "on", "SYNC_GUARD is 'on': use 1 to undo what others do"),
+        ("SYNC_FSYNC", "yes", "SYNC_FSYNC is 'yes': use 1 to have what is written survive"),
+        ("SYNC_EXPIRE", "0", "SYNC_EXPIRE is '0': use delete to have a file go"),
+        ("SYNC_DELETE_MAX", "half", "SYNC_DELETE_MAX is 'half': use percent, from 0% to 100%"),
+        ("SYNC_DELETE_MAX", "0.5", "SYNC_DELETE_MAX is '0.5': use percent"),
+        ("SYNC_DELETE_MAX", "101%", "SYNC_DELETE_MAX is '101%'"),
+        ("SYNC_DELETE_MAX", "-1", "SYNC_DELETE_MAX is '-1'"),
+        ("SYNC_DELETE_MAX", "nan%", "SYNC_DELETE_MAX is 'nan%'"),
+        ("SYNC_FILE_MODE", "rw-r--r--", "SYNC_FILE_MODE is 'rw-r--r--': use three octal digits"),
+        ("SYNC_FILE_MODE", "0698", "SYNC_FILE_MODE is '0698'"),
+        ("SYNC_FILE_MODE", "4755", "SYNC_FILE_MODE is '4755'"),
+        ("SYNC_FILE_MODE", "0x1ff", "SYNC_FILE_MODE is '0x1ff'"),
+        ("SYNC_FILE_OWNER", "www-data", "SYNC_FILE_OWNER is 'www-data': use the number of a user"),
+        ("SYNC_FILE_OWNER", "33:", "SYNC_FILE_OWNER is '33:'"),
+        ("SYNC_FILE_OWNER", "-1", "SYNC_FILE_OWNER is '-1'"),
+        ("SYNC_FILE_OWNER", "4294967295", "SYNC_FILE_OWNER is '4294967295'"),
+        ("SYNC_FILE_OWNER", "0:4294967295", "SYNC_FILE_OWNER is '0:4294967295'"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL is 'LOUD': use one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
@@ -102,3 +147,24 @@ def test_a_bad_value_is_refused_and_the_message_says_what_to_write(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.read({name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [("50", 0.5), ("0", 0.0), ("0.5%", 0.005), ("1", 0.01), ("100%", 1.0)]
+)
+def test_what_may_go_at_once_is_in_percent(given: str, share: float) -> None:
+    assert Settings.read({"SYNC_DELETE_MAX": given}).delete_max == share
+
+
+def test_a_group_need_not_be_named() -> None:
+    assert Settings.read({"SYNC_FILE_OWNER": "33"}).file_owner == (33, None)
+
+
+def test_links_are_followed() -> None:
+    assert Settings.read({"SYNC_LINKS": "inside"}).links
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.ONE_WAY_REPLICA])
+def test_links_are_followed_in_one_mode_alone(mode: Mode) -> None:
+    with pytest.raises(SettingsError, match=f"SYNC_MODE={mode.value}: .*SYNC_MODE=one-way-replica"):
+        Settings.read({"SYNC_LINKS": "inside", "SYNC_MODE": mode.value})

@@ -1,0 +1,147 @@
+"""Large values on their way from Redis: one at a time, beside everything else.
+
+A thread reads the value, and writes it aside where it may become a file. It decides nothing: when
+all has come, whoever asked for it looks whether the value is still that one.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sync.core.errors import RedisAwayError
+from sync.core.manifest import DIGEST_SIZE
+from sync.disk.writer import Draft
+from sync.redis.download import Download
+from sync.service.streams import Job
+
+
+@dataclass(eq=False)
+class Value:
+    """A value on its way, or that has come.
+
+    Attributes:
+        name: of its key.
+        draft: where it is written aside; None when it can be no file.
+        digest: of the value; None while it is on its way, and when it could not be read.
+        size: how many bytes have come.
+        has_ended: whether no more will come.
+        error: what ended it, if that was an error.
+        is_void: whether nobody wants it any more.
+        is_used: whether it was found out already whether the key still holds it.
+
+    """
+
+    name: bytes
+    source: Download
+    draft: Draft | None
+    digest: bytes | None = None
+    size: int = 0
+    has_ended: bool = False
+    error: Exception | None = None
+    is_void: bool = False
+    is_used: bool = False
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.is_void = True
+        if self.has_ended:
+            self.source.close()
+            if self.draft:
+                self.draft.close()
+
+
+@dataclass
+class Downloads:
+    """The large values that are wanted.
+
+    Attributes:
+        current: the one on its way, or that has come.
+        waiting: the names whose turn comes later.
+
+    """
+
+    spawn: Callable[[Job], None]  # has a job done beside what the caller does
+    wake: Callable[[], None]  # is called, from there, when it is done
+    begin: Callable[[bytes], Value]  # makes one
+    current: Value | None = None
+    waiting: dict[bytes, None] = field(default_factory=dict)
+    _told: bool = False
+
+    def names(self) -> set[bytes]:
+        """Return the names of those that are on their way, have come, or wait."""
+        return {*self.waiting, *([self.current.name] if self.current else [])}
+
+    @property
+    def is_due(self) -> bool:
+        """Say whether there is something to do: one has come, or the next can begin."""
+        if self.current is None:
+            return bool(self.waiting)
+        return self.current.has_ended and not self._told
+
+    def want(self, name: bytes) -> None:
+        """Have a value brought; its name is told by `next` when it has come."""
+        if self.current and self.current.name == name:
+            if not self.current.has_ended:
+                return
+            self.drop()
+        self.waiting[name] = None
+
+    def next(self) -> bytes | None:
+        """Return the name of the value that has come, once, or begin with the next."""
+        if self.current is None and self.waiting:
+            name = next(iter(self.waiting))
+            del self.waiting[name]
+            self.current, self._told = self.begin(name), False
+            self.spawn(self._job(self.current))
+        if self.current and self.current.has_ended and not self._told:
+            self._told = True
+            return self.current.name
+        return None
+
+    def found(self, name: bytes) -> Value | None:
+        """Return the value of a name that has come; it is there until it is dropped."""
+        current = self.current
+        return current if current and current.name == name and current.has_ended else None
+
+    def use(self, name: bytes) -> bytes | None:
+        """Return the digest of what a key holds; None, and have it brought, if it has not come.
+
+        It is what the key holds by now, for whoever watches it already. It can be used once.
+        """
+        value = self.found(name)
+        if value is None or value.is_used or value.digest is None:
+            self.want(name)
+            return None
+        value.is_used = True
+        if not value.source.is_still():
+            self.want(name)
+            return None
+        return value.digest
+
+    def drop(self) -> None:
+        """Let go of what is on its way, or has come."""
+        if self.current:
+            self.current.close()
+            self.current = None
+
+    def _job(self, value: Value) -> Job:
+        try:
+            found = hashlib.blake2b(digest_size=DIGEST_SIZE)
+            for piece in value.source.pieces():
+                if value.is_void:
+                    return
+                found.update(piece)
+                value.size += len(piece)
+                if value.draft:
+                    value.draft.write(piece)
+                yield
+            value.digest = found.digest()
+        except (OSError, RedisAwayError) as error:
+            value.error = error
+        finally:
+            value.has_ended = True
+            if value.is_void:
+                with suppress(OSError):
+                    value.close()
+            self.wake()

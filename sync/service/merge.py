@@ -1,0 +1,679 @@
+"""A mirror both ways: for each name that is looked at it is decided which side follows which.
+
+The ancestor is the name's entry in the manifest, the disk is what was read, and Redis is asked. What
+is decided is right for what was found; so that it is carried out on nothing else, keys are WATCHed
+until they are SET, and a file is replaced only if it still is the one that was read.
+
+Failure model. Before the disk is written to, the entry says what is about to be there: after a
+crash that is known to be ours, and not somebody's change. Whatever was in the way (a key or a file
+that has changed meanwhile), the name is looked at again.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from sync.core.changes import (
+    NONE,
+    Command,
+    Confirm,
+    Delete,
+    Keep,
+    MovedFile,
+    Record,
+    Removed,
+    Rename,
+    Set,
+    Signature,
+    Written,
+    shown,
+)
+from sync.core.decision import ABSENT, LOST, UNFIT, UNKNOWN, Action, Mode, Side, Value, decide
+from sync.core.errors import MeanwhileError, RedisRefusedError
+from sync.core.plan import SPARE
+from sync.core.manifest import NOTHING, PENDING_GONE, digest_of
+from sync.disk.files import Directory, LargeFile
+from sync.disk.writer import CannotBeError, NotAsExpectedError, Writer
+from sync.redis.notes import Notes
+from sync.redis.target import LARGE, Key, Target
+from sync.report.figures import counted
+from sync.service.absence import Absence
+from sync.service.conflicts import Conflicts
+from sync.service.downloads import Downloads
+from sync.service.mirror import Batch, Mirror, Outcome, Terms
+from sync.service.news import News
+from sync.service.skipped import Skipped
+from sync.service.streams import Stream, Streams
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
+_SOON = 0.01  # seconds
+_SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
+_TOLD_APART = "is no string in Redis: left alone on both sides"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What it takes to follow both.
+
+    mode       which side follows which
+    writer     writes files
+    notes      what is remembered in Redis beside the manifest
+    absence    tells whether a key that is missing was deleted
+    conflicts  what waits for somebody's decision
+    downloads  the large values on their way from Redis
+    """
+
+    mode: Mode
+    writer: Writer
+    notes: Notes
+    absence: Absence
+    conflicts: Conflicts
+    downloads: Downloads
+
+
+class _OnDisk(NamedTuple):
+    """What was found on disk under a name.
+
+    value      its digest, ABSENT or UNFIT
+    signature  of the file; None if there is none, or if it was changing
+    set        what brings it to Redis; None if that is not at hand
+    """
+
+    value: Value
+    signature: Signature | None = None
+    set: Set | None = None
+
+
+class _Case(NamedTuple):
+    """What was found under a name on all sides, and what is to be done."""
+
+    name: bytes
+    disk: _OnDisk
+    key: Key
+    redis: Value
+    ancestor: Value
+    action: Action
+
+    @property
+    def known(self) -> tuple[Signature, bytes]:
+        """The signature and the digest that are remembered; those of nothing if there are none."""
+        digest = self.ancestor if isinstance(self.ancestor, bytes) else NOTHING
+        return self.disk.signature or NONE, digest
+
+
+@dataclass(slots=True)
+class _Work:
+    """What follows from the cases of one look, by kind."""
+
+    pushes: list[_Case] = field(default_factory=list)
+    pulls: list[_Case] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    void: list[bytes] = field(default_factory=list)
+
+
+class Merge(Mirror):
+    """The files of one directory and the keys of one Redis server, kept equal.
+
+    Attributes:
+        take: the side that somebody has decided for, for all names; None if for none.
+        decided: the same for single names.
+
+    """
+
+    def __init__(  # noqa: PLR0913  # each is a part that it puts to use
+        self,
+        directory: Directory,
+        target: Target,
+        streams: Streams,
+        news: News,
+        skipped: Skipped,
+        sides: Sides,
+        *,
+        trim_newline: bool = False,
+        sparing: bool = False,
+    ) -> None:
+        """Keep `directory` and `target` equal, as `Mirror` does, but by way of both `sides`."""
+        super().__init__(
+            directory,
+            target,
+            streams,
+            news,
+            skipped,
+            trim_newline=trim_newline,
+            sparing=sparing,
+        )
+        self._sides = sides
+        self._mode = sides.mode
+        self._writer = sides.writer
+        self._format = target.format
+        self.take: Side | None = None
+        self.decided: dict[bytes, Side] = {}
+        self._made: set[bytes] | None = None
+
+    # Large values, from both sides.
+
+    @property
+    def is_due(self) -> bool:
+        """Say whether there is something to do for a large value."""
+        return super().is_due or self._sides.downloads.is_due
+
+    def coming(self) -> set[bytes]:
+        """Return the names of which a large value is on its way, or waits."""
+        return super().coming() | self._sides.downloads.names()
+
+    def close(self) -> None:
+        """Let go of what is on its way."""
+        super().close()
+        self._sides.downloads.drop()
+
+    def arrive(self) -> Iterator[Outcome]:
+        """Have a large value take effect that has come, and begin with the next."""
+        yield from super().arrive()
+        downloads = self._sides.downloads
+        name = downloads.next()
+        if name is None:
+            return
+        yield from self.examine([name], alone=True)
+        if downloads.found(name) and not (self.streams.current or name in self.streams.waiting):
+            downloads.drop()
+
+    def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:
+        """Have a large file brought, if it has changed and Redis may have it."""
+        (key,) = self._target.look([name], watch=False)
+        if self._format.is_same(key.entry, file.signature) and not file.racy:
+            digest = self._format.digest(key.entry)
+            with closing(file):
+                found = _OnDisk(digest or ABSENT, file.signature)
+                self._settle({name: found}, outcome)
+            if name not in outcome.free:
+                return
+            outcome.free.remove(name)  # it is to be brought all the same
+            again = self._directory.read(name, self._target.value_max, overdue=True)
+            if not isinstance(again, LargeFile):
+                outcome.deferred[name] = _SOON
+                return
+            file = again
+        if key.length > LARGE and self._sides.downloads.found(name) is None:
+            file.close()
+            self._sides.downloads.want(name)
+            return
+        super()._offer(name, file, outcome, terms)
+
+    def _take_effect(self, stream: Stream, outcome: Outcome) -> None:
+        signature = stream.signature
+        is_sure = stream.steady and not stream.racy
+        found = _OnDisk(stream.digest, signature if stream.steady else None)
+        for _ in range(_TRIES):
+            case = self._case(stream.name, found, self._target.look([stream.name])[0])
+            if case is None:
+                stream.upload.void()
+                return  # its value is to be read first
+            if case.action is not Action.TO_REDIS and case.action is not Action.KEEP_TO_REDIS:
+                stream.upload.void()
+                self._carry_out([case], outcome)
+                return
+            try:
+                done = self._target.arrive(
+                    stream.upload,
+                    signature if is_sure else signature.unsure(),
+                    digest=stream.digest,
+                    first=self._keep(case),
+                )
+            except MeanwhileError:
+                continue
+            except RedisRefusedError as error:
+                self._refuse_large(stream.name, signature.size, error, outcome)
+                return
+            outcome.done.append(done)
+            self._is_settled(case)
+            self._brought(stream, outcome, is_sure=is_sure)
+            return
+        stream.upload.void()
+        outcome.deferred[stream.name] = _SOON
+
+    # Small ones.
+
+    def _begin(self, batch: Batch, terms: Terms) -> Outcome:
+        """Decide about what was found, and carry it out; nothing is left to be flushed."""
+        outcome = batch.outcome
+        self._note_doubts(batch, terms)
+        if self.streams.count:
+            for name in [*(each.name for each in batch.sets), *batch.absent]:
+                self.streams.void(name)
+        found = {each.name: self._file(each, batch) for each in batch.sets}
+        for name in batch.absent:
+            found[name] = _OnDisk(UNFIT if self._directory.has(name) else ABSENT)
+        self._settle(found, outcome)
+        for name in batch.unsteady:
+            outcome.deferred.setdefault(name, None)
+        return outcome
+
+    def _note_doubts(self, batch: Batch, terms: Terms) -> None:
+        """Tell, as `_deletes` does, of what was there in between nobody knows which file it was."""
+        # What was only heard of in Redis, or is looked at once more, tells nothing of files.
+        names = [name for name in batch.absent if name not in terms.alone]
+        for name, is_ours in zip(names, self._target.are_ours(names), strict=True):
+            self._unsure.pop(name, None)
+            unknown = (name in terms.written or not is_ours) and not self._directory.has(name)
+            batch.outcome.is_doubtful |= unknown and name not in terms.vacated
+
+    def _file(self, found: Set, batch: Batch) -> _OnDisk:
+        digest = digest_of(found.content)
+        signature: Signature | None = found.signature
+        if found.name in batch.unsteady:
+            signature = None
+        elif found.name in batch.racy:
+            signature = batch.racy[found.name]
+        return _OnDisk(digest, signature, found._replace(digest=digest))
+
+    def _settle(self, found: dict[bytes, _OnDisk], outcome: Outcome) -> None:
+        """Decide about names and carry it out, again for those of which keys change meanwhile."""
+        left, tries = list(found), _TRIES
+        while left:
+            keys = self._target.look(left)
+            some, left = left[: len(keys)], left[len(keys) :]
+            cases = (
+                self._case(name, found[name], key) for name, key in zip(some, keys, strict=True)
+            )
+            void = self._carry_out([case for case in cases if case], outcome)
+            if void and tries:
+                tries -= 1
+                left = void + left
+            else:
+                outcome.deferred |= dict.fromkeys(void, _SOON)
+
+    def _case(self, name: bytes, disk: _OnDisk, key: Key) -> _Case | None:
+        """Say what is to be done about a name; None when its value is to be read first."""
+        if key.length > LARGE:
+            digest = self._sides.downloads.use(name)
+            if digest is None:
+                return None
+            redis: Value = digest
+        elif key.length < 0:
+            redis = UNFIT
+        else:
+            redis = ABSENT if key.value is None else digest_of(key.value)
+        ancestor = self._ancestor(key.entry, disk)
+        take = self.decided.get(name)
+        if take is None and (ancestor is not ABSENT or ABSENT not in {disk.value, redis}):
+            take = self.take
+        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT and not take:
+            redis = self._absent()
+        action = decide(self._mode, ancestor, disk.value, redis, take)
+        return _Case(name, disk, key, redis, ancestor, action)
+
+    def _absent(self) -> Value:
+        is_lost = self._mode.writes_files and self._sides.absence.is_doubtful
+        return LOST if is_lost else ABSENT
+
+    def _ancestor(self, entry: bytes | None, disk: _OnDisk) -> Value:
+        """Return what both sides last held alike."""
+        if entry is None:
+            return ABSENT
+        pending = self._format.pending(entry)
+        if pending and pending == (PENDING_GONE if disk.value is ABSENT else disk.value):
+            return disk.value  # it came from Redis, just before something ended
+        digest = self._format.digest(entry)
+        if digest is None:  # from a time when only the directory was followed
+            held = self._format.decode(entry)
+            has = disk.signature
+            is_same = held is not None and has is not None and held in {has, has.unsure()}
+            return disk.value if is_same else UNKNOWN
+        return ABSENT if digest == NOTHING else digest
+
+    def _carry_out(self, cases: Sequence[_Case], outcome: Outcome) -> list[bytes]:
+        """Do what is to be done; return the names whose keys have changed meanwhile."""
+        work = _Work()
+        for case in cases:
+            self._sort(case, work, outcome)
+        self._push(work, outcome)
+        self._target.unwatch()
+        self._pull(work, outcome)
+        try:
+            self._record(work.records)
+        except RedisRefusedError as error:
+            self._make_room(error, outcome)  # the next look finds the same once more
+        return work.void
+
+    def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
+        name, disk, key, _, _, action = case
+        match action:
+            case Action.TO_REDIS | Action.KEEP_TO_REDIS:
+                if isinstance(disk.value, bytes) and disk.set is None:
+                    outcome.free.append(name)  # a large file: it has to be read
+                else:
+                    work.pushes.append(case)
+                return
+            case Action.TO_DISK:
+                if isinstance(disk.value, bytes) and disk.signature is None:
+                    outcome.deferred[name] = None  # it is being written to
+                else:
+                    work.pulls.append(case)
+                return
+            case Action.CONFLICT:
+                self._sides.conflicts.note(name, _on_disk(case), _in_redis(case))
+                self._decided(name)
+                return
+            case Action.LEAVE:
+                self._leave(case)
+                self._decided(name)
+                return
+        if action is Action.RECORD or self._is_news(case):
+            work.records.append(self._as_it_is(case))
+        self._is_settled(case)
+
+    def _is_news(self, case: _Case) -> bool:
+        """Say whether the entry does not tell yet what there is."""
+        entry, disk = case.key.entry, case.disk
+        if disk.signature is None:
+            return disk.value is ABSENT and entry is not None
+        if self._format.is_same(entry, disk.signature):
+            return False
+        return not (
+            disk.set
+            and not disk.set.signature.is_sure
+            and self._format.is_same(entry, disk.signature.unsure())
+        )
+
+    def _as_it_is(self, case: _Case) -> Record:
+        """Return what both sides hold, as it is to be remembered."""
+        name, disk = case.name, case.disk
+        if not isinstance(disk.value, bytes):
+            return Record(name, None)
+        signature = disk.set.signature if disk.set else disk.signature
+        return Record(name, signature or NONE, disk.value)
+
+    def _leave(self, case: _Case) -> None:
+        if case.redis is UNFIT:
+            self.skipped.note(case.name, _TOLD_APART)
+        elif case.disk.value is UNFIT:
+            if case.name not in self.skipped:
+                self.skipped.note(case.name, "is no regular file: its key is left alone")
+        elif case.redis is LOST or case.redis is ABSENT:
+            why = "was removed by Redis itself" if case.redis is LOST else "is not in Redis"
+            self.skipped.note(case.name, f"{why}: the file is left alone")
+
+    def _is_settled(self, case: _Case) -> None:
+        """Take note that both sides are equal under a name, or that it is nobody's business."""
+        name, disk = case.name, case.disk
+        if case.disk.value is not UNFIT:
+            self.skipped.clear_of([name])
+        self._sides.conflicts.settle(name)
+        self._decided(name)
+        self._unsure.pop(name, None)
+        if disk.signature and disk.set and not disk.set.signature.is_sure:
+            self._remember(name, disk.signature)
+
+    def _decided(self, name: bytes) -> None:
+        if self.decided.pop(name, None):
+            self._sides.notes.done([name])
+
+    # To Redis.
+
+    def _push(self, work: _Work, outcome: Outcome) -> None:
+        cases = work.pushes
+        if not cases:
+            return
+        commands: list[Command] = []
+        for case in cases:
+            commands += self._keep(case)
+            commands.append(case.disk.set or Delete(case.name))
+        try:
+            self._target.apply(_by_kind(commands))
+        except MeanwhileError:
+            work.void += [case.name for case in cases]
+            return
+        except RedisRefusedError as error:
+            self._push_in_parts(cases, error, outcome)
+            return
+        outcome.done += commands
+        for case in cases:
+            self._is_settled(case)
+        if any(case.action is Action.KEEP_TO_REDIS for case in cases):
+            self._sides.notes.trim()
+
+    def _push_in_parts(
+        self, cases: Sequence[_Case], error: RedisRefusedError, outcome: Outcome
+    ) -> None:
+        if len(cases) == 1:
+            self._make_room(error, outcome)
+            self._refuse(cases[0].name, error, outcome)
+            return
+        self._make_room(error, outcome)
+        middle = len(cases) // 2
+        for part in (cases[:middle], cases[middle:]):
+            self._settle({case.name: case.disk for case in part}, outcome)
+
+    def _keep(self, case: _Case) -> list[Command]:
+        """Return what puts aside the value that loses."""
+        if case.action is not Action.KEEP_TO_REDIS:
+            return []
+        (number,) = self._sides.notes.new_numbers()
+        log.warning(
+            "%s was changed on both sides: the file counts, and what Redis had is kept as number "
+            "%d (`mdvp-sync conflicts --all`)",
+            shown(case.name),
+            number,
+        )
+        return [Keep(case.name, number, case.key.length, int(time.time()))]
+
+    def _rename(self, renames: list[Rename], sure: Container[bytes]) -> Outcome:
+        """Rename keys, if they hold what they are to hold."""
+        names = list(dict.fromkeys(name for each in renames for name in (each.old, each.new)))
+        digests = self._unchanged(names) if self._mode is not Mode.REDIS_TO_DISK else None
+        if digests is None:
+            self._target.unwatch()
+            return Outcome()
+        try:
+            return super()._rename(_with_digests(renames, digests), sure)
+        except MeanwhileError:
+            return Outcome()
+
+    def _unchanged(self, names: Sequence[bytes]) -> dict[bytes, bytes] | None:
+        """Return what keys hold, if all of them hold what is remembered; watch them."""
+        digests: dict[bytes, bytes] = {}
+        names = [name for name in names if not name.startswith(b"/")]
+        keys = self._target.look(names)
+        if len(keys) < len(names):
+            return None
+        for name, key in zip(names, keys, strict=True):
+            if key.value is None:
+                if key.length or key.entry is not None:
+                    return None
+                continue
+            digest = digest_of(key.value)
+            if self._format.digest(key.entry) != digest or self._format.pending(key.entry):
+                return None
+            digests[name] = digest
+        return digests
+
+    def _make_sure(self, commands: Sequence[Confirm]) -> None:
+        """Give entries their signatures, where they still are of that file."""
+        names = [each.name for each in commands]
+        records = []
+        for each, entry in zip(commands, self._target.entries(names), strict=True):
+            digest = self._format.digest(entry)
+            if digest and self._format.is_same(entry, each.signature.unsure()):
+                records.append(Record(each.name, each.signature, digest))
+        self._record(records)
+
+    def _record(self, records: Sequence[Record]) -> None:
+        if records:
+            self._target.apply(records)
+
+    # To the disk.
+
+    def _pull(self, work: _Work, outcome: Outcome) -> None:
+        writer, cases = self._writer, self._still_absent(work)
+        if not cases:
+            return
+        intents = [self._intent(case) for case in cases]
+        try:
+            self._record(intents)
+        except RedisRefusedError as error:
+            self._make_room(error, outcome)
+            for case in cases:
+                self._refuse(case.name, error, outcome)
+            return
+        moved = self._move_files(writer, cases, work, outcome)
+        for case in cases:
+            if case.name not in moved:
+                self._try(case, partial(self._to_disk, case, outcome), work, outcome)
+        self._tend_directories(writer, [case.name for case in cases if case.redis is ABSENT])
+
+    def _still_absent(self, work: _Work) -> list[_Case]:
+        """Return what is to be done on disk, without files whose keys have come back."""
+        gone = [case.name for case in work.pulls if case.redis is ABSENT]
+        there = dict(zip(gone, self._target.are_there(gone), strict=True)) if gone else {}
+        back = {name for name, is_there in there.items() if is_there}
+        work.void += back
+        return [case for case in work.pulls if case.name not in back]
+
+    def _intent(self, case: _Case) -> Record:
+        signature, digest = case.known
+        pending = case.redis if isinstance(case.redis, bytes) else PENDING_GONE
+        return Record(case.name, signature, digest, pending)
+
+    def _move_files(
+        self, writer: Writer, cases: Sequence[_Case], work: _Work, outcome: Outcome
+    ) -> set[bytes]:
+        """Rename files whose keys were renamed; return the names of which that is done."""
+        gone = {
+            case.ancestor: case
+            for case in cases
+            if case.redis is ABSENT and case.disk.value == case.ancestor
+        }
+        done: set[bytes] = set()
+        for new in cases if gone else ():
+            old = gone.get(new.redis) if new.disk.value is ABSENT else None
+            if old is None or old.disk.signature is None:
+                continue
+            del gone[new.redis]
+            signature = old.disk.signature
+
+            def move(old: bytes = old.name, new: _Case = new, has: Signature = signature) -> None:
+                now = writer.rename(old, new.name, has)
+                self._wrote(new, now, work)
+                work.records.append(Record(old, None))
+                outcome.done.append(MovedFile(old, new.name))
+
+            if self._try(new, move, work, outcome):
+                self._is_settled(old._replace(disk=_OnDisk(ABSENT)))
+                done |= {old.name, new.name}
+        return done
+
+    def _to_disk(self, case: _Case, outcome: Outcome) -> Record:
+        writer, name, expected = self._writer, case.name, case.disk.signature
+        if case.redis is ABSENT:
+            if expected:
+                writer.remove(name, expected)
+            outcome.done.append(Removed(name))
+            return Record(name, None)
+        value = self._sides.downloads.found(name)
+        if case.key.value is not None:
+            now = writer.put(name, case.key.value, expected)
+            size = len(case.key.value)
+        else:
+            assert value and value.draft  # noqa: S101  # `_case` has seen to it
+            now = writer.finish(value.draft, expected)
+            size, value.draft = value.size, None
+        outcome.done.append(Written(name, size))
+        self._remember(name, now)
+        return Record(name, now.unsure(), case.redis if isinstance(case.redis, bytes) else b"")
+
+    def _wrote(self, case: _Case, now: Signature, work: _Work) -> None:
+        """Take note of a file that holds what Redis does."""
+        digest = case.redis if isinstance(case.redis, bytes) else b""
+        work.records.append(Record(case.name, now.unsure(), digest))
+        self._remember(case.name, now)
+
+    def _try(
+        self, case: _Case, do: Callable[[], Record | None], work: _Work, outcome: Outcome
+    ) -> bool:
+        """Do something on disk; say whether it could be done."""
+        name = case.name
+        try:
+            record = do()
+        except NotAsExpectedError:
+            outcome.deferred[name] = _SOON
+            return False
+        except CannotBeError as error:
+            self.skipped.note(name, f"{error}: the key stays without a file")
+            work.records.append(self._forgotten(case))
+            self._decided(name)
+            return False
+        except OSError as error:
+            self.skipped.note(
+                name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
+            )
+            work.records.append(self._forgotten(case))
+            outcome.deferred[name] = _SELDOM
+            return False
+        if record:
+            work.records.append(record)
+        if self._mode is Mode.REDIS_TO_DISK and case.disk.value != case.ancestor:
+            self._undo(name)
+        self._is_settled(case._replace(disk=_OnDisk(ABSENT)) if case.redis is ABSENT else case)
+        return True
+
+    def _forgotten(self, case: _Case) -> Record:
+        """Return what is to be remembered when nothing was written after all."""
+        signature, digest = case.known
+        if digest == NOTHING:
+            return Record(case.name, None)
+        return Record(case.name, signature.unsure(), digest)
+
+    def _tend_directories(self, writer: Writer, removed: Sequence[bytes]) -> None:
+        """Remember the directories that were made, and remove those that are empty now."""
+        if not self._directory.is_tree:
+            return
+        notes = self._sides.notes
+        if self._made is None:
+            self._made = notes.made()
+        if made := writer.take_made():
+            notes.add_made(made)
+            self._made |= made
+        ours = {place for name in removed for place in _above(name) if place in self._made}
+        if ours and (gone := writer.remove_empty(ours)):
+            notes.forget_made(gone)
+            self._made -= gone
+
+
+def _above(name: bytes) -> Iterator[bytes]:
+    at = len(name)
+    while (at := name.rfind(b"/", 0, at)) >= 0:
+        yield name[: at + 1]
+
+
+def _with_digests(renames: Sequence[Rename], digests: dict[bytes, bytes]) -> list[Rename]:
+    """Have renames know which value each moves, by way of the spare key, too."""
+    found = []
+    for each in renames:
+        digest = digests.get(each.old, b"")
+        if each.new == SPARE:
+            digests[SPARE] = digest
+        found.append(each._replace(digest=digest))
+    return found
+
+
+def _by_kind(commands: Sequence[Command]) -> list[Command]:
+    """Put commands of one kind together: what is kept is kept before it is overwritten."""
+    order = {Keep: 0, Set: 1, Delete: 2}
+    return sorted(commands, key=lambda each: order[type(each)])
+
+
+def _on_disk(case: _Case) -> str:
+    has = case.disk.signature
+    if case.disk.value is ABSENT:
+        return "no file"
+    return counted(has.size, "byte", "bytes") if has else "a file that changes"
+
+
+def _in_redis(case: _Case) -> str:
+    return "no key" if case.redis is ABSENT else counted(case.key.length, "byte", "bytes")
