@@ -9,7 +9,8 @@ MANIFEST = b"/mdvp-sync/manifest"
 NAMES = b"/mdvp-sync/names"
 EPOCH = b"/mdvp-sync/epoch"
 PROBE = b"/mdvp-sync/probe"
-UPLOAD = b"/mdvp-sync/upload"  # a large value on its way
+UPLOAD = b"/mdvp-sync/upload"  # a large value that has come, and takes effect next
+UPLOADS = b"/mdvp-sync/upload/"  # and, with what nobody else has behind it, that of a repair
 
 # What the modes other than one-way-replica need:
 CONFLICTS = b"/mdvp-sync/conflicts"  # hash: name -> what differs, as JSON (`notes.Conflict`)

@@ -30,11 +30,18 @@ _STATE = (b"directory", b"server", b"evicted", b"expired")
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A name that both sides have changed: since when (Unix, s), and what each has, in words."""
+    """A name that both sides have changed: since when (Unix, s), and what each has, in words.
+
+    The words are such as `3 bytes` or `nothing`: what there is on disk, and in Redis.
+    """
 
     since: float
     disk: str
     redis: str
+
+    def __str__(self) -> str:
+        """Complete a sentence about the name."""
+        return f"has {self.disk} on disk, {self.redis} in Redis"
 
 
 class Lost(NamedTuple):

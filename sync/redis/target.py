@@ -15,8 +15,14 @@ begins an epoch, a number in Redis that every transaction WATCHes. What an earli
 sent and a server that hung carries out late is thereby void, and so is what another mirror sends.
 
 A transaction that the server refuses is not carried out, and the connection goes on.
+
+A large value is under a key of the service's first (see `upload`), and takes effect by a RENAME in
+a transaction like any other. That also watches this key, which may have expired, or be evicted or
+deleted: then nothing is done, and the session goes on. What a session has left there the next one
+deletes.
 """
 
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any, NamedTuple, cast
@@ -36,12 +42,23 @@ from sync.core.changes import (
     Signature,
     place_of,
 )
-from sync.core.errors import MeanwhileError, RedisChangedError
+from sync.core.errors import MeanwhileError, RedisChangedError, RedisRefusedError
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
-from sync.redis.keys import EPOCH, LOST, LOST_VALUE, MANIFEST, NAMES, OWN, PROBE
-from sync.redis.upload import Upload
+from sync.redis.download import Download
+from sync.redis.keys import (
+    EPOCH,
+    LOST,
+    LOST_VALUE,
+    MANIFEST,
+    NAMES,
+    OWN,
+    PROBE,
+    UPLOAD,
+    UPLOADS,
+)
+from sync.redis.upload import LIFE, Upload
 
 # What a Redis server takes as one value unless it is configured otherwise.
 _VALUE_MAX = 512 << 20
@@ -113,6 +130,7 @@ class Target:
         self.prefix = prefix
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
+        self._upload_key = prefix + UPLOAD
         self._learning: tuple[Request, ...] = (
             (b"GET", self._epoch_key),
             (b"HLEN", self._manifest),
@@ -152,8 +170,13 @@ class Target:
         """
         self._open()
         epoch = self._epoch_key
-        begun, watched, *rest = self.converse((b"INCR", epoch), (b"WATCH", epoch), *self._learning)
-        self._connection.accepted([watched])
+        begun, *done = self.converse(
+            (b"INCR", epoch),
+            (b"WATCH", epoch),
+            (b"DEL", self._upload_key),  # of an earlier session, of which no more can come now
+            *self._learning,
+        )
+        _, _, *rest = self._connection.accepted(done)
         # A server without memory lets no number grow, but what it holds can still be removed.
         self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
 
@@ -164,6 +187,7 @@ class Target:
         root or where it was last told to `watch`.
         """
         self._watched = (self._epoch_key, self._manifest)
+        self._upload_key = self.prefix + UPLOADS + secrets.token_hex(8).encode()
         self._open()
         _, *rest = self.converse((b"WATCH", *self._watched), *self._learning)
         self._learn(rest[0], *rest)
@@ -579,6 +603,10 @@ class Target:
                 yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
             else:
                 yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
+        if kind is Arrive:
+            for key in self._keys([each.name for each in commands]):
+                yield b"RENAME", self._upload_key, key
+                yield b"PERSIST", key
         if kind is Confirm:  # the names are there, and as large as they were
             entries = self.format.encode_all([each.signature for each in commands])
             yield from self._put_entries([each.name for each in commands], entries)
@@ -675,28 +703,53 @@ class Target:
         if self._large is None or not self._large.is_open:
             self._forget_large()
             self._large = Connection(self._dial)
-        first = (
-            (b"WATCH", *self._watched),
-            (b"GET", self._epoch_key),
-            (b"MULTI",),
-            *self._entries_of(_by_place([name])),
-        )
-        return Upload(self._large, first, self._epoch, name, self.prefix + name)
+        key = self._upload_key
+        return Upload(self._large, self._epoch_key, self._epoch, name, key)
 
-    def arrive(self, upload: Upload, signature: Signature) -> Arrive:
+    def download(self, name: bytes) -> Download:
+        """Return what reads a value that is large."""
+        return Download(Connection(self._dial), self.prefix + name)
+
+    def arrive(
+        self,
+        upload: Upload,
+        signature: Signature,
+        *,
+        digest: bytes = b"",
+        first: Sequence[Command] = (),
+    ) -> Arrive | None:
         """Give a key the value that was brought, the content of the file of this signature.
 
-        Raises as `apply` does.
+        In the same transaction, other commands are carried out `first`.
+        Return None, and do nothing, if the value is there no more. Raises as `apply` does.
         """
-        self._collect()  # so that what was begun before is done before
-        command = Arrive(upload.name, signature)
-        names = _by_place([upload.name])
-        places = self._unmarked(names)
-        requests = [*self._entries([command]), *self._marks(places)]
-        done = upload.commit(requests)
-        all_of_it = [(b"HMGET",), (b"SET", b""), *requests]
-        self._account(_Begun([command], names, all_of_it, places), done)
+        command = Arrive(upload.name, signature, digest)
+        if not self._claim(upload):
+            return None
+        try:
+            self.apply([*first, command])
+        except RedisRefusedError:
+            upload.void()
+            raise
+        except MeanwhileError:
+            if self.ask((b"EXISTS", upload.key)) != [0]:
+                raise
+            return None
         return command
+
+    def _claim(self, upload: Upload) -> bool:
+        """See to it that the next transaction finds what was brought, or is void.
+
+        Say whether it is there now; then it is there for long enough.
+        """
+        key = upload.key
+        _, _, there = self.ask((b"PEXPIRE", key, LIFE), (b"WATCH", key), (b"EXISTS", key))
+        if there:
+            return True
+        # The next upload would change a key that is watched.
+        self.ask((b"UNWATCH",), (b"WATCH", *self._watched))
+        self.check()
+        return False
 
     def _forget_large(self) -> None:
         """Let a connection be, whose thread may still be at work: it closes it."""

@@ -1,48 +1,65 @@
 """A value that is too large for one command in memory: one SET whose bytes come little by little.
 
-It has a connection of its own, so that nothing waits for it, and comes inside a transaction that is
-carried out only when the service says so. So the value changes at once, together with its entry in
-the manifest; and if the connection ends before, for whatever reason and after whatever time, the
-server forgets what has come, and the memory that it took.
+It has a connection of its own, so that nothing waits for it, and a key of its own, which the
+service then gives the name, on its other connection, together with its entry in the manifest. So
+the value changes at once, and it is the other connection that changes it.
+
+Failure model. If this connection ends before all has come, for whatever reason and after whatever
+time, the server forgets it, and the memory that it took. What has come expires by itself unless it
+is given its name, or is renewed. The SET is a transaction that watches the epoch: what an earlier
+session has sent, and comes late, is not put in the place of what this one has.
 """
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from sync.core.errors import RedisChangedError
+from hiredis import pack_command
+
+from sync.core.errors import RedisAwayError, RedisChangedError
 from sync.redis.connection import Connection, Request, number, refused
+
+LIFE = 60_000  # ms that a value has, from when all of it has come, until it expires
+_RENEWED = 15.0  # seconds after which it is given all of that again
 
 
 class Upload:
-    """One value on its way, as the service's thread for large files sends it."""
+    """One value on its way, as the service's thread for large files sends it.
+
+    Attributes:
+        name: whose value it is to be.
+        key: where it is until then, once it has come.
+
+    """
 
     def __init__(  # each is a part of the transaction
-        self,
-        connection: Connection,
-        first: Sequence[Request],
-        epoch: int,
-        name: bytes,
-        key: bytes,
+        self, connection: Connection, epoch_key: bytes, epoch: int, name: bytes, key: bytes
     ) -> None:
-        """Send it over `connection`, which is used for nothing else.
+        """Send it over `connection`, which is used for nothing else, and put it under `key`.
 
-        `first` are the requests that begin the transaction: the second of them asks for the epoch,
-        which has to be `epoch`.
+        What `epoch_key` holds has to be `epoch`, from the beginning to the end.
         """
         self._connection = connection
-        self._first = first
+        self._first: Sequence[Request] = (
+            (b"WATCH", epoch_key),
+            (b"GET", epoch_key),
+            (b"MULTI",),
+        )
         self._epoch = epoch
         self.name = name
-        self._key = key
+        self.key = key
+        self._has_come = False
+        self._renewed = 0.0
 
     def begin(self, size: int) -> None:
         """Begin with a value of `size` bytes. Raises RedisAwayError, as all that follows."""
         if not self._connection.is_open:
             self._connection.open()
         self._connection.send(self._first)
-        key = self._key
+        key = self.key
         self._connection.sent += 1
         self._connection.send_raw(
-            b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(key), key, size)
+            b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(key), key, size)
         )
 
     def send(self, piece: bytes | memoryview) -> None:
@@ -50,33 +67,39 @@ class Upload:
         self._connection.send_raw(piece)
 
     def end(self) -> None:
-        """Say that all of it was sent, and wait until the server has it.
+        """Say that all of it was sent, and wait until the server has it under its key.
 
         Raises RedisRefusedError when the server does not take it, and RedisChangedError when
         another service mirrors to it by now.
         """
-        self._connection.send_raw(b"\r\n")
-        answers = self._connection.receive(len(self._first) + 1)
-        if error := refused(answers):
+        life = b"%d" % LIFE
+        self._connection.sent += 1
+        self._connection.send_raw(
+            b"\r\n$2\r\nPX\r\n$%d\r\n%b\r\n%b" % (len(life), life, pack_command((b"EXEC",)))
+        )
+        answers = self._connection.receive(len(self._first) + 2)
+        done = answers[-1]
+        if error := refused([*answers, *(done if isinstance(done, list) else [])]):
             self.void()
             raise error
-        if number(answers[1]) != self._epoch:
+        if number(answers[1]) != self._epoch or done is None:
             self.void()
             raise RedisChangedError("its keys were removed, or another mdvp-sync began")
+        self._has_come, self._renewed = True, time.monotonic()
 
-    def commit(self, requests: Sequence[Request]) -> object:
-        """Carry out what has come, and these requests with it, in one transaction.
-
-        Returns the answer to EXEC: what each request was answered, None when the transaction is
-        void. Raises RedisAwayError, or RedisRefusedError.
-        """
-        self._connection.send([*requests, (b"EXEC",)])
-        answers = self._connection.receive(len(requests) + 1)
-        if error := refused(answers):
-            self.void()
-            raise error
-        return answers[-1]
+    def renew(self) -> None:
+        """See to it that what has come does not expire while more is to be found out about it."""
+        if time.monotonic() - self._renewed >= _RENEWED:
+            self._renewed = time.monotonic()
+            self._connection.send([(b"PEXPIRE", self.key, LIFE)])
+            self._connection.receive(1)  # if it has gone, who wants to use it sees that
 
     def void(self) -> None:
         """Have the server forget what has come."""
-        self._connection.close()
+        if not self._has_come:
+            self._connection.close()
+            return
+        self._has_come = False
+        with suppress(RedisAwayError):  # then it expires
+            self._connection.send([(b"DEL", self.key)])
+            self._connection.receive(1)

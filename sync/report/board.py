@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from sync.core.changes import shown
+from sync.core.decision import Mode
 from sync.redis.target import Target
-from sync.report.status import SKIPPED_MAX, Status, StatusFile
+from sync.report.status import NAMED_MAX, Status, StatusFile
 
 
 @dataclass
@@ -20,6 +21,10 @@ class Board:
         arriving: how many large files are on their way, or wait.
         directories: how many directories there are, with the root.
         unwatched: of how many of them nothing is heard, for want of watches.
+        mode: which side follows which, as in SYNC_MODE.
+        heard_by: by what Redis' changes are heard of, as in `Status`; "" if they are not.
+        undone: how many changes that others made to keys of files were undone.
+        conflicts: the names in conflict, each with words that complete a sentence about it.
 
     """
 
@@ -32,6 +37,10 @@ class Board:
     arriving: int = 0
     directories: int = 1
     unwatched: int = 0
+    mode: str = Mode.ONE_WAY_REPLICA.value
+    heard_by: str = ""
+    undone: int = 0
+    conflicts: Mapping[bytes, str] = field(default_factory=dict)
 
     def write(self, state: str, detail: str = "") -> None:
         """Write the status: `state`, `detail`, and all the rest."""
@@ -39,6 +48,8 @@ class Board:
             Status(
                 state=state,
                 detail=detail,
+                mode=self.mode,
+                heard_by=self.heard_by,
                 files=self.target.count,
                 bytes=max(0, self.target.bytes),
                 commands=self.target.commands,
@@ -47,9 +58,14 @@ class Board:
                 directories=self.directories,
                 unwatched=self.unwatched,
                 reconciles=self.reconciles,
-                skipped={
-                    shown(name): why for name, why in islice(self.skipped.items(), SKIPPED_MAX)
-                },
+                undone=self.undone,
+                conflicts=_first(self.conflicts),
+                conflicts_count=len(self.conflicts),
+                skipped=_first(self.skipped),
                 skipped_count=len(self.skipped),
             )
         )
+
+
+def _first(names: Mapping[bytes, str]) -> dict[str, str]:
+    return {shown(name): words for name, words in islice(names.items(), NAMED_MAX)}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sync.core.decision import Mode
 from sync.core.errors import SettingsError
 from sync.report.figures import counted, duration, size
 
@@ -21,8 +22,13 @@ STARTING = "starting"
 LIVE = "live"
 RECONCILING = "reconciling"
 WAITING = "waiting"
+HELD = "held"
 
-SKIPPED_MAX = 100  # skipped files that the status names; it is written every other second
+TRACKING = "tracking"
+NOTIFICATIONS = "keyspace notifications"
+RESCANS = "rescans"
+
+NAMED_MAX = 100  # names of a kind that are in the status; it is written every other second
 FRESH = 5.0  # seconds; the loop writes every other second
 
 
@@ -30,8 +36,12 @@ FRESH = 5.0  # seconds; the loop writes every other second
 class Status:
     """What the service is doing, and what it has done since it started.
 
-    state           LIVE, RECONCILING or WAITING; STARTING until the first of them
-    detail          words for what it waits for or how far it is; "" when live
+    state           LIVE, RECONCILING, WAITING or HELD; STARTING until the first of them
+    detail          words for what it waits for, how far it is, or why it holds and what the way
+                    out is; "" when live
+    mode            SYNC_MODE
+    heard_by        by what it hears of changes in Redis: "tracking", "keyspace notifications" or
+                    "rescans"; "" when it does not listen
     files           how many names Redis holds content of
     bytes           how large their files are together
     commands        how many commands were sent to Redis
@@ -41,12 +51,18 @@ class Status:
     directories     how many there are, with the root
     unwatched       of how many of them nothing is heard: they are followed by rescans only
     reconciles      cause -> how many
-    skipped         a name, as `changes.shown` writes it -> why; at most SKIPPED_MAX of them
+    undone          how many changes that others made to keys of files were undone
+    conflicts       a name, as `changes.shown` writes it -> what each side has, in words that
+                    complete a sentence about it; at most NAMED_MAX of them
+    conflicts_count how many there are altogether
+    skipped         a name -> why; at most NAMED_MAX of them
     skipped_count   how many there are altogether
     """
 
     state: str = STARTING
     detail: str = ""
+    mode: str = Mode.ONE_WAY_REPLICA.value
+    heard_by: str = ""
     files: int = 0
     bytes: int = 0
     commands: int = 0
@@ -55,6 +71,9 @@ class Status:
     directories: int = 1
     unwatched: int = 0
     reconciles: Mapping[str, int] = field(default_factory=dict)
+    undone: int = 0
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    conflicts_count: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
     skipped_count: int = 0
 
@@ -104,10 +123,16 @@ class Health:
     def __str__(self) -> str:
         """Write it for people: first whether the service is well, then its figures."""
         well = "live: Redis equals the directory"
-        if self.status and self.status.arriving:
-            arriving = counted(self.status.arriving, "large file", "large files")
-            well += f", but for {arriving} still on the way"
+        if but_for := " and ".join(self._but_for()):
+            well += f", but for {but_for}"
         return "\n".join([self.problem or well, *self._lines()])
+
+    def _but_for(self) -> Iterator[str]:
+        status = self.status or Status()
+        if status.arriving:
+            yield f"{counted(status.arriving, 'large file', 'large files')} still on the way"
+        if status.conflicts_count:
+            yield f"{counted(status.conflicts_count, 'name', 'names')} in conflict"
 
     def json(self) -> str:
         """Write it for programs: an object that always has the same keys.
@@ -127,6 +152,11 @@ class Health:
             return
         lag = "none yet" if status.lag is None else f"{duration(status.lag)} (the last change)"
         causes = (f"{cause}: {number:,}" for cause, number in status.reconciles.items())
+        yield f"mode        {status.mode}"
+        if status.heard_by == NOTIFICATIONS:
+            yield "listens to  keyspace notifications: Redis has no CLIENT TRACKING"
+        if status.heard_by == RESCANS:
+            yield "listens to  nothing: only rescans find what others change in Redis"
         yield f"files       {status.files:,} ({size(status.bytes)})"
         yield f"commands    {status.commands:,} sent to Redis"
         yield f"lag         {lag}"
@@ -135,11 +165,22 @@ class Health:
             directories = counted(status.directories, "directory", "directories")
             way_out = "raise fs.inotify.max_user_watches, or see the log"
             yield f"unwatched   {status.unwatched:,} of {directories}, but for rescans: {way_out}"
+        if status.undone:
+            changes = counted(status.undone, "change", "changes")
+            yield f"undone      {changes} that others made to keys of files"
+        if status.conflicts_count:
+            way_out = "`mdvp-sync resolve NAME --take disk|redis` ends one"
+            yield f"conflicts   {status.conflicts_count:,}: {way_out}"
+            yield from _named(status.conflicts, status.conflicts_count)
         yield f"skipped     {status.skipped_count:,}"
-        for name, why in status.skipped.items():
-            yield f"  {name} {why}"
-        if more := status.skipped_count - len(status.skipped):
-            yield f"  and {more:,} more"
+        yield from _named(status.skipped, status.skipped_count)
+
+
+def _named(names: Mapping[str, str], count: int) -> Iterator[str]:
+    for name, why in names.items():
+        yield f"  {name} {why}"
+    if more := count - len(names):
+        yield f"  and {more:,} more"
 
 
 def health(path: Path, now: float) -> Health:
@@ -162,6 +203,8 @@ def health(path: Path, now: float) -> Health:
             f"its last was: {doing}",
             status,
         )
+    if status.state == HELD:
+        return Health(f"the sync service holds, and deletes nothing: {status.detail}", status)
     if status.state != LIVE:
         return Health(f"the sync service is not in step: {doing}", status)
     return Health(None, status)
@@ -177,6 +220,8 @@ def _figures(status: Status) -> dict[str, object]:
     return {
         "state": status.state,
         "detail": status.detail,
+        "mode": status.mode,
+        "heard_by": status.heard_by,
         "files": status.files,
         "bytes": status.bytes,
         "commands": status.commands,
@@ -185,6 +230,9 @@ def _figures(status: Status) -> dict[str, object]:
         "directories": status.directories,
         "unwatched": status.unwatched,
         "reconciles": dict(status.reconciles),
+        "undone": status.undone,
+        "conflicts": dict(status.conflicts),
+        "conflicts_count": status.conflicts_count,
         "skipped": dict(status.skipped),
         "skipped_count": status.skipped_count,
     }
@@ -195,6 +243,8 @@ def _status(said: Mapping[str, Any]) -> Status:
     return Status(
         state=str(said["state"]),
         detail=str(said["detail"]),
+        mode=str(said["mode"]),
+        heard_by=str(said["heard_by"]),
         files=int(said["files"]),
         bytes=int(said["bytes"]),
         commands=int(said["commands"]),
@@ -203,6 +253,9 @@ def _status(said: Mapping[str, Any]) -> Status:
         directories=int(said["directories"]),
         unwatched=int(said["unwatched"]),
         reconciles={str(cause): int(number) for cause, number in said["reconciles"].items()},
+        undone=int(said["undone"]),
+        conflicts={str(name): str(what) for name, what in said["conflicts"].items()},
+        conflicts_count=int(said["conflicts_count"]),
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
         skipped_count=int(said["skipped_count"]),
     )

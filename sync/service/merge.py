@@ -34,8 +34,8 @@ from sync.core.changes import (
 )
 from sync.core.decision import ABSENT, LOST, UNFIT, UNKNOWN, Action, Mode, Side, Value, decide
 from sync.core.errors import MeanwhileError, RedisRefusedError
-from sync.core.plan import SPARE
 from sync.core.manifest import NOTHING, PENDING_GONE, digest_of
+from sync.core.plan import SPARE
 from sync.disk.files import Directory, LargeFile
 from sync.disk.writer import CannotBeError, NotAsExpectedError, Writer
 from sync.redis.notes import Notes
@@ -229,6 +229,9 @@ class Merge(Mirror):
                 continue
             except RedisRefusedError as error:
                 self._refuse_large(stream.name, signature.size, error, outcome)
+                return
+            if done is None:
+                self._rest(stream, outcome)  # what was brought has expired
                 return
             outcome.done.append(done)
             self._is_settled(case)

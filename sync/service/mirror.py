@@ -929,6 +929,9 @@ class Mirror:
         except RedisRefusedError as error:
             self._refuse_large(name, signature.size, error, outcome)
             return
+        if arrive is None:  # it has expired, or was evicted
+            self._rest(stream, outcome)
+            return
         outcome.done.append(arrive)
         self._brought(stream, outcome, is_sure=is_sure)
 

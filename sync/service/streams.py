@@ -17,12 +17,23 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from threading import Thread
+from typing import Protocol
 
 from sync.core.changes import Signature
 from sync.disk.files import LargeFile
 from sync.redis.upload import Upload
 
 Job = Iterator[None]
+
+
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more."""
+
+    def digest(self) -> bytes:
+        """Return the digest of all that was taken in."""
 
 
 class End(Enum):
@@ -49,6 +60,7 @@ class Stream:
         began: when that was (s).
         steady: whether that is the whole file, as it was in the end.
         racy: whether a write after that might not show in the signature.
+        digest: of what has come.
         is_void: whether the service has found something else under the name since.
 
     """
@@ -65,6 +77,7 @@ class Stream:
     error: Exception | None = None
     steady: bool = False
     racy: bool = True
+    digest: bytes = b""
     is_void: bool = False
 
     def could_be(self, signature: Signature) -> bool:
@@ -91,6 +104,7 @@ class Streams:
     spawn: Callable[[Job], None]  # has a job done beside what the caller does
     wake: Callable[[], None]  # is called, from there, when it is done
     trim_newline: bool = False
+    new_digest: Callable[[], Digest] = hashlib.sha256
     current: Stream | None = None
     waiting: dict[bytes, tuple[bool, bool]] = field(default_factory=dict)
 
@@ -188,7 +202,7 @@ class Streams:
         if self.trim_newline and file.ends_with(b"\n"):
             size -= 1
         upload.begin(size)
-        digest, sent = hashlib.sha256(), 0
+        digest, sent = self.new_digest(), 0
         early, early_size = b"", 0
         for piece in file.pieces():
             if stream.is_void:
@@ -207,6 +221,7 @@ class Streams:
         if sent < size:
             return End.CHANGED
         upload.end()
+        stream.digest = digest.digest()
         if file.is_locked():
             return End.LOCKED
         if file.is_unchanged():
@@ -231,12 +246,13 @@ class Streams:
         """Read a file once more; say whether its first bytes, so many, have this digest."""
         if not size:
             return True
-        found, read = hashlib.sha256(), 0
+        found, read = self.new_digest(), 0
         for piece in stream.file.pieces():
             if stream.is_void or read >= size:
                 break
             found.update(piece[: size - read])
             read += len(piece)
+            stream.upload.renew()
             yield
         return found.digest() == digest
 

@@ -19,6 +19,7 @@ OWN = b"/mdvp-sync/"  # what the service's own keys begin with
 MANIFEST = OWN + b"manifest"
 NAMES = OWN + b"names"
 EPOCH = OWN + b"epoch"
+UPLOAD = OWN + b"upload"  # where a large value is until it takes effect
 
 VALUE_MAX = 5  # bytes; what has more is too large for Redis
 PAGE = 2  # names in one transaction, or in one look at the directory or at the manifest
@@ -84,7 +85,7 @@ class Server:
     @property
     def used(self) -> int:
         """How many bytes of memory there is taken: that of the values alone."""
-        return sum(map(len, self.values().values()))
+        return sum(map(len, [*self.values().values(), self.keys.get(UPLOAD, b"")]))
 
     # What others do.
 
@@ -144,12 +145,15 @@ class Server:
         return was_there
 
     def _give(self, key: bytes, value: bytes) -> None:
-        assert HALF not in value, "a locked file was read half-way"
         assert len(value) <= VALUE_MAX, "Redis takes no value as large as this"
         self._change(key, value)
         if not key.startswith(b"/"):
-            self.given.append((key, value))
-            self.on_give(key, value)
+            self._note_given(key, value)
+
+    def _note_given(self, key: bytes, value: bytes) -> None:
+        assert HALF not in value, "a locked file was read half-way"
+        self.given.append((key, value))
+        self.on_give(key, value)
 
     # Commands on the server.
 
@@ -192,11 +196,26 @@ class Server:
         value, end = self.keys[old], self._ends.get(old)
         self._change(old, None)
         self._change(new, value)
-        if not new.startswith(b"/"):
+        if old == UPLOAD:
+            self._note_given(new, value)
+        elif not new.startswith(b"/"):
             self.on_give(new, value)
         if end is not None:
             self._ends[new] = end
         return b"OK"
+
+    def _pexpire(self, key: bytes, life: bytes) -> int:
+        if key not in self.keys:
+            return 0
+        self._change(key, self.keys[key])
+        self._ends[key] = self.now() + int(life) / 1000
+        return 1
+
+    def _persist(self, key: bytes) -> int:
+        if key not in self._ends:
+            return 0
+        self._change(key, self.keys[key])
+        return 1
 
     def _get(self, key: bytes) -> object:
         return self.keys.get(key)

@@ -4,11 +4,28 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from sync.core.errors import SettingsError
-from sync.report.status import FRESH, LIVE, RECONCILING, WAITING, Status, StatusFile, health
+from sync.redis.target import Target
+from sync.report.board import Board
+from sync.report.status import (
+    FRESH,
+    HELD,
+    LIVE,
+    NAMED_MAX,
+    NOTIFICATIONS,
+    RECONCILING,
+    RESCANS,
+    TRACKING,
+    WAITING,
+    Status,
+    StatusFile,
+    health,
+)
 
 NOW = 1000.0
 STATUS = Status(
@@ -21,7 +38,16 @@ STATUS = Status(
     skipped={"X": "is a directory"},
     skipped_count=2,
 )
+CONFLICTING = Status(
+    state=LIVE,
+    mode="two-way-safe",
+    heard_by=TRACKING,
+    undone=1,
+    conflicts={"a": "has 3 bytes on disk, nothing in Redis"},
+    conflicts_count=3,
+)
 KEYS = {
+    *("mode", "heard_by", "undone", "conflicts", "conflicts_count"),
     *("healthy", "problem", "state", "detail", "files", "bytes", "commands", "lag_ms"),
     *("arriving", "directories", "unwatched", "reconciles", "skipped", "skipped_count"),
 }
@@ -110,6 +136,8 @@ def test_without_a_sign_of_life_the_process_tells_whether_it_hangs_or_has_ended(
         {"reconciles": ["start"]},
         {"reconciles": {"start": "often"}},
         {"skipped": 3},
+        {"conflicts": 3},
+        {"undone": "often"},
     ],
 )
 def test_a_status_with_other_values_than_it_can_have_cannot_be_read(
@@ -135,9 +163,60 @@ def test_without_a_status_the_service_has_not_started(path: Path) -> None:
     assert str(health(path, NOW)) == "the sync service has not started"
 
 
-def test_all_that_was_written_is_read(path: Path) -> None:
-    written(path)
-    assert health(path, NOW).status == STATUS
+@pytest.mark.parametrize("status", [STATUS, CONFLICTING])
+def test_all_that_was_written_is_read(path: Path, status: Status) -> None:
+    written(path, status)
+    assert health(path, NOW).status == status
+
+
+def test_a_service_that_holds_is_not_well_and_says_the_way_out(path: Path) -> None:
+    written(path, replace(STATUS, state=HELD, detail="600 of 1,000 files would go; accept it"))
+    assert health(path, NOW).problem == (
+        "the sync service holds, and deletes nothing: 600 of 1,000 files would go; accept it"
+    )
+
+
+def test_a_conflict_is_no_problem_but_is_said_and_so_is_what_was_undone(path: Path) -> None:
+    written(path, CONFLICTING)
+    found = health(path, NOW)
+    assert found.problem is None
+    lines = str(found).splitlines()
+    assert lines[:2] == [
+        "live: Redis equals the directory, but for 3 names in conflict",
+        "mode        two-way-safe",
+    ]
+    assert lines[6:] == [
+        "undone      1 change that others made to keys of files",
+        "conflicts   3: `mdvp-sync resolve NAME --take disk|redis` ends one",
+        "  a has 3 bytes on disk, nothing in Redis",
+        "  and 2 more",
+        "skipped     0",
+    ]
+
+
+def test_people_read_what_is_missing_and_what_is_in_conflict_together(path: Path) -> None:
+    written(path, replace(CONFLICTING, arriving=1, conflicts_count=1))
+    assert str(health(path, NOW)).splitlines()[0] == (
+        "live: Redis equals the directory, but for 1 large file still on the way and 1 name in "
+        "conflict"
+    )
+
+
+@pytest.mark.parametrize(
+    ("heard_by", "line"),
+    [
+        ("", []),
+        (TRACKING, []),
+        (NOTIFICATIONS, ["keyspace notifications: Redis has no CLIENT TRACKING"]),
+        (RESCANS, ["nothing: only rescans find what others change in Redis"]),
+    ],
+)
+def test_people_read_that_redis_does_not_tell_of_its_changes(
+    path: Path, heard_by: str, line: list[str]
+) -> None:
+    written(path, replace(STATUS, heard_by=heard_by))
+    lines = str(health(path, NOW)).splitlines()
+    assert [each[12:] for each in lines if each.startswith("listens to")] == line
 
 
 def test_a_status_replaces_the_one_before_and_leaves_nothing_else_behind(path: Path) -> None:
@@ -173,6 +252,7 @@ def test_people_read_first_whether_all_is_well_and_then_the_figures(path: Path) 
     written(path)
     assert str(health(path, NOW)).splitlines() == [
         "live: Redis equals the directory",
+        "mode        one-way-replica",
         "files       3 (1.2 MB)",
         "commands    17 sent to Redis",
         "lag         0.6 ms (the last change)",
@@ -192,7 +272,7 @@ def test_people_read_that_large_files_are_on_their_way(path: Path) -> None:
 
 def test_figures_that_there_are_not_yet_are_said_in_words(path: Path) -> None:
     written(path, Status(state=LIVE))
-    assert str(health(path, NOW)).splitlines()[3:] == [
+    assert str(health(path, NOW)).splitlines()[4:] == [
         "lag         none yet",
         "reconciles  none yet",
         "skipped     0",
@@ -206,6 +286,8 @@ def test_programs_read_the_same(path: Path) -> None:
         "problem": None,
         "state": "live",
         "detail": "",
+        "mode": "one-way-replica",
+        "heard_by": "",
         "files": 3,
         "bytes": 1234567,
         "commands": 17,
@@ -214,6 +296,9 @@ def test_programs_read_the_same(path: Path) -> None:
         "directories": 1,
         "unwatched": 0,
         "reconciles": {"start": 1, "Redis was away": 2},
+        "undone": 0,
+        "conflicts": {},
+        "conflicts_count": 0,
         "skipped": {"X": "is a directory"},
         "skipped_count": 2,
     }
@@ -224,3 +309,15 @@ def test_programs_find_the_same_keys_when_nothing_is_known(path: Path) -> None:
     assert said.keys() == KEYS
     assert (said["healthy"], said["problem"]) == (False, "the sync service has not started")
     assert {said[key] for key in KEYS - {"healthy", "problem"}} == {None}
+
+
+def test_the_board_has_the_first_of_the_names_in_conflict(path: Path) -> None:
+    target = SimpleNamespace(count=3, bytes=7, commands=9)
+    board = Board(StatusFile(path), cast("Target", target), "here", {}, mode="two-way-safe")
+    board.conflicts = {b"%d\n" % number: "differs" for number in range(NAMED_MAX + 1)}
+    board.undone, board.heard_by = 4, TRACKING
+    board.write(LIVE)
+    said = json.loads(path.read_text())
+    assert (said["mode"], said["heard_by"], said["undone"]) == ("two-way-safe", TRACKING, 4)
+    assert said["conflicts_count"] == NAMED_MAX + 1
+    assert said["conflicts"] == {f"{number}\\n": "differs" for number in range(NAMED_MAX)}
