@@ -619,11 +619,11 @@ class Target:
         yield from self._put_entries([each.name for each in commands], entries)
 
     def _kept(self, commands: Sequence[Keep]) -> Iterator[Request]:
-        for name, number, size, at in commands:
-            aside = self.prefix + LOST_VALUE + b"%d" % number
+        for name, which, size, at in commands:
+            aside = self.prefix + LOST_VALUE + b"%d" % which
             yield b"RENAME", self.prefix + name, aside
             yield b"PERSIST", aside  # it lost, whenever it was to expire
-            yield b"HSET", self.prefix + LOST, b"%d" % number, b"%d %d %b" % (at, size, name)
+            yield b"HSET", self.prefix + LOST, b"%d" % which, b"%d %d %b" % (at, size, name)
 
     def _record_all(self, commands: Sequence[Record]) -> Iterator[Request]:
         encode, there = self.format.encode_with, [each for each in commands if each.signature]
