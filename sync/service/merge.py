@@ -399,7 +399,7 @@ class Merge(Mirror):
             case Action.TO_DISK:
                 if isinstance(disk.value, bytes) and disk.signature is None:
                     outcome.deferred[name] = None  # it is being written to
-                else:
+                elif self._can_be(name):
                     work.pulls.append(case)
                 return
             case Action.CONFLICT:
@@ -413,6 +413,19 @@ class Merge(Mirror):
         if action is Action.RECORD or self._is_news(case):
             work.records.append(self._as_it_is(case))
         self._is_settled(case)
+
+    def _can_be(self, name: bytes) -> bool:
+        """Say whether there can be a file of that name, before anything is noted about it."""
+        try:
+            self._writer.check(name)
+        except CannotBeError as error:
+            self._cannot_be(name, error)
+            return False
+        return True
+
+    def _cannot_be(self, name: bytes, error: CannotBeError) -> None:
+        self.skipped.note(name, f"{error}: the key stays without a file")
+        self._decided(name)
 
     def _is_news(self, case: _Case) -> bool:
         """Say whether the entry does not tell yet what there is."""
@@ -668,9 +681,8 @@ class Merge(Mirror):
             outcome.deferred[name] = _SOON
             return False
         except CannotBeError as error:
-            self.skipped.note(name, f"{error}: the key stays without a file")
+            self._cannot_be(name, error)
             work.records.append(self._forgotten(case))
-            self._decided(name)
             return False
         except OSError as error:
             self.skipped.note(

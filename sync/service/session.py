@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 RESCAN = "rescan"
 _LOST = "events were lost"
+_UNHEARD = "messages were lost"
 
 _RESCANNED = 50  # names that a rescan looks at in a step
 _GONE = 1000  # directories that are gone, in a step
@@ -384,12 +385,24 @@ class Session:
                 "the kernel's queue of file events overflowed: looking at the whole directory"
             )
             self._begin(_LOST)
+        elif self._hearing and self._hearing.has_lost and not self._is_reconciling():
+            self._hearing.has_lost = False
+            self._hear_anew()
         elif time.monotonic() < self._schedule.step or self._waits_for_large_files():
             return
         elif self._reconcile:
             self._go_on(self._reconcile)
         else:
             self._begin(RESCAN)
+
+    def _hear_anew(self) -> None:
+        """Find by looking what was said and not taken up."""
+        if self._mirror.takes_sides:
+            log.warning("others change more keys than can be followed: looking at all of them")
+            self._begin(_UNHEARD)
+        else:
+            self._has_compared = False
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
 
     def _waits_for_large_files(self) -> bool:
         return self._reconcile is not None and self._reconcile.is_waiting
