@@ -85,6 +85,8 @@ class Hearing:
             watch.also(fd)
         if by != BY_TRACKING:
             log.warning("Redis does not tell what others change (%s): %s", self._why, _SAID[by])
+        if self._requests:
+            self.look_at(self._requests.take())
 
     @property
     def _why(self) -> str:

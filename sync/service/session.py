@@ -439,7 +439,7 @@ class Session:
 
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
-        self._mirror.begin(None)
+        self._mirror.is_in_step()
         self._standing.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False
