@@ -21,6 +21,7 @@ from sync.service.requests import Requests
 log = logging.getLogger(__name__)
 
 _NAMES_MAX = 200_000  # names remembered, some 30 MB
+_ASKED_MAX = 2_000  # names of which it is asked at once whether they are the mirror's
 _AT_ONCE = 700  # names that are looked at together
 _WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan already, and are to go first
 _SAID = {
@@ -58,6 +59,7 @@ class Hearing:
         self._news = news
         self._requests = requests
         self._is_replica = mode is Mode.ONE_WAY_REPLICA
+        self._unsorted: dict[bytes, None] = {}  # names of which many may be others'
         self._names: dict[bytes, None] = {}
         self._said = ""
         self.has_lost = False
@@ -70,7 +72,7 @@ class Hearing:
     @property
     def is_waiting(self) -> bool:
         """Say whether there are names, or messages, to be taken up."""
-        return bool(self._names) or self._listener.has_more
+        return bool(self._names or self._unsorted) or self._listener.has_more
 
     @property
     def answered(self) -> int:
@@ -101,6 +103,8 @@ class Hearing:
             self.look_at(self._requests.take())
         if heard.names:
             self._take(heard)
+        if self._unsorted:
+            self._sort()
         if self._names:
             self._feed()
 
@@ -109,13 +113,30 @@ class Hearing:
         self._names.update(dict.fromkeys(names))
 
     def _take(self, heard: Heard) -> None:
-        concerns = self._directory.signature if self._is_replica else self._directory.can_have
-        for name in heard.names:
-            if name not in self._names and concerns(name):
-                self._names[name] = None
-        if len(self._names) > _NAMES_MAX:
+        if self._is_replica:
+            self._unsorted.update(dict.fromkeys(heard.names))
+        else:
+            concerns = self._directory.can_have
+            self._names.update(
+                {name: None for name in dict.fromkeys(heard.names) if concerns(name)}
+            )
+        if len(self._names) + len(self._unsorted) > _NAMES_MAX:
             self._names.clear()
+            self._unsorted.clear()
             self.has_lost = True
+
+    def _sort(self) -> None:
+        """Find the mirror's keys among some names, which on a busy server are few.
+
+        The manifest knows: a key that is not in it by now, after it was changed, is nobody's, or
+        will be set to what its file has.
+        """
+        names = list(islice(self._unsorted, _ASKED_MAX))
+        for name in names:
+            del self._unsorted[name]
+        for name, entry in zip(names, self._target.entries(names), strict=True):
+            if entry is not None:
+                self._names[name] = None
 
     def _feed(self) -> None:
         """Have names looked at, as many as there is room for."""

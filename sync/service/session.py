@@ -88,6 +88,7 @@ class Session:
         self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
         self._has_compared = True  # whether what others have changed before is undone
+        self._has_missed = False  # whether more was heard of than is remembered
         self.in_step = False  # whether Redis has been equal to the directory
 
     def run(self, cause: str, *, stale_first: bool) -> NoReturn:
@@ -106,8 +107,7 @@ class Session:
                 self._wait()
                 self._report.tick()
                 self._news.drain()
-                if self._hearing:
-                    self._hearing.drain()
+                self._hear()
                 self._follow()
                 self._bring_together()
                 self._look()
@@ -119,6 +119,17 @@ class Session:
             self._mirror.close()
             if self._hearing:
                 self._hearing.close()
+
+    def _hear(self) -> None:
+        """Take up what was heard of Redis."""
+        if self._hearing:
+            self._hearing.drain()
+            if self._hearing.has_lost:
+                self._hearing.has_lost, self._has_missed = False, True
+                self._has_compared = False
+                self._schedule.want_rescan(
+                    time.monotonic(), in_reconcile=self._reconcile is not None
+                )
 
     def _still(self) -> None:
         """Make sure that both are there. Raises RedisAwayError or DirectoryGoneError."""
@@ -358,6 +369,7 @@ class Session:
             contents=self._is_to_be_compared(cause),
             foreign=self._mirror.takes_keys and cause != _LOST and self._is_unheard(cause),
         )
+        self._has_missed = False
         self._began = time.monotonic()
         self._schedule.begun(self._began)
         if cause != RESCAN:
@@ -366,7 +378,8 @@ class Session:
 
     def _is_unheard(self, cause: str) -> bool:
         """Say whether nobody has told what others have changed before a look for this cause."""
-        return cause != RESCAN or not (self._hearing and self._hearing.hears)
+        hears = self._hearing is not None and self._hearing.hears and not self._has_missed
+        return cause != RESCAN or not hears
 
     def _is_to_be_compared(self, cause: str) -> bool:
         """Say whether a look compares what keys hold, and not just whether they can hold it."""
