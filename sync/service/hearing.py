@@ -12,6 +12,7 @@ from sync.core.decision import Mode
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
 from sync.redis.listener import BY_NOTIFICATIONS, BY_RESCANS, BY_TRACKING, Heard, Listener
+from sync.redis.neighbours import without_theirs
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.service.mirror import Mirror
@@ -58,7 +59,7 @@ class Hearing:
         self._mirror = mirror
         self._news = news
         self._requests = requests
-        self._is_replica = mode is Mode.ONE_WAY_REPLICA
+        self._is_one_way = mode.is_one_way
         self._unsorted: dict[bytes, None] = {}  # names of which many may be others'
         self._names: dict[bytes, None] = {}
         self._said = ""
@@ -113,12 +114,16 @@ class Hearing:
         self._names.update(dict.fromkeys(names))
 
     def _take(self, heard: Heard) -> None:
-        if self._is_replica:
+        if self._is_one_way:
             self._unsorted.update(dict.fromkeys(heard.names))
         else:
             concerns = self._directory.can_have
             self._names.update(
-                {name: None for name in dict.fromkeys(heard.names) if concerns(name)}
+                {
+                    name: None
+                    for name in without_theirs(dict.fromkeys(heard.names))
+                    if concerns(name)
+                }
             )
         if len(self._names) + len(self._unsorted) > _NAMES_MAX:
             self._names.clear()
