@@ -66,15 +66,19 @@ def run(settings: Settings) -> int:
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
+    from sync.core.decision import Mode  # noqa: PLC0415
     from sync.redis.connection import Address  # noqa: PLC0415
+    from sync.redis.listener import Listener  # noqa: PLC0415
+    from sync.redis.notes import Notes  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
     from sync.report.board import Board  # noqa: PLC0415
     from sync.report.lines import Report  # noqa: PLC0415
     from sync.report.log import set_up  # noqa: PLC0415
-    from sync.service.mirror import Mirror  # noqa: PLC0415
+    from sync.service.conflicts import Conflicts  # noqa: PLC0415
+    from sync.service.parts import Files, Parts  # noqa: PLC0415
     from sync.service.service import Service  # noqa: PLC0415
     from sync.service.skipped import Skipped  # noqa: PLC0415
-    from sync.service.streams import Streams, in_thread  # noqa: PLC0415
+    from sync.service.streams import in_thread  # noqa: PLC0415
 
     # What a batch is made of is gone when it is done; looking for cycles in it is a tenth of the
     # work, and finds none.
@@ -87,27 +91,44 @@ def run(settings: Settings) -> int:
     try:
         set_up(settings.log_level, settings.log_file)
         address = Address(settings.redis_url, settings.password)
-        target = Target(address.dial, Entries(trimmed=settings.trim), settings.prefix)
+        both = settings.mode is not Mode.ONE_WAY_REPLICA
+        entries = Entries(trimmed=settings.trim, digests=both)
+        target = Target(address.dial, entries, settings.prefix)
         excluded, skipped = Excluded(settings.exclude), Skipped(log)
         with closing(target):
-            board = Board(StatusFile(settings.status), target, str(address), skipped)
-            log.info("mirroring %s to Redis at %s%s", settings.root, address, _words(settings))
-            Service(
-                lambda: _open(settings, excluded),
+            notes = Notes(target)
+            conflicts = Conflicts(notes)
+            parts = Parts(
                 target,
-                lambda directory, news, wake, sparing: Mirror(
-                    directory,
-                    target,
-                    Streams(in_thread, wake, trim_newline=settings.trim),
-                    news,
-                    skipped,
-                    trim_newline=settings.trim,
-                    sparing=sparing,
+                skipped,
+                notes,
+                conflicts,
+                in_thread,
+                listener=Listener(address.dial, settings.prefix)
+                if both or settings.guard
+                else None,
+                mode=settings.mode,
+                files=Files(
+                    settings.file_mode,
+                    settings.file_owner,
+                    fsync=settings.fsync,
+                    newline=b"\n" if settings.trim else b"",
                 ),
-                report,
-                board,
-                Rescan(settings.rescan, settings.rescan_share),
-            ).run()
+                keeps_expired=settings.keeps_expired,
+                delete_max=settings.delete_max,
+                trim_newline=settings.trim,
+            )
+            board = Board(
+                StatusFile(settings.status),
+                target,
+                str(address),
+                skipped,
+                conflicts=conflicts,
+                mode=settings.mode.value,
+            )
+            log.info("mirroring %s to Redis at %s%s", settings.root, address, _words(settings))
+            rescan = Rescan(settings.rescan, settings.rescan_share)
+            Service(lambda: _open(settings, excluded), parts, report, board, rescan).run()
     except SyncError as error:
         log.error("%s", error)
         return 2 if isinstance(error, SettingsError) else 1

@@ -41,3 +41,11 @@ class RedisRefusedError(SyncError):
         """Say why, in the server's words; whether it is short of memory."""
         super().__init__(words)
         self.out_of_memory = out_of_memory
+
+
+class CannotBeError(SyncError):
+    """A key cannot be a file; `str` completes a sentence that begins with its name."""
+
+
+class NotAsExpectedError(SyncError):
+    """Something else is there than was looked at; or somebody writes to it: look again."""

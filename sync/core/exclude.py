@@ -6,6 +6,8 @@ The patterns see bytes, and are of two kinds, as what was a glob before there we
   path. A backslash in it is a backslash, and `#` begins no comment.
 - Any other is one of gitignore(5), but that `#` begins no comment there either. A leading `!` takes
   back in what a pattern before it leaves out; so a name that has one itself is `**/!name`.
+
+Whatever the patterns say, the service's own temporary files are left out.
 """
 
 import fnmatch
@@ -18,6 +20,12 @@ from sync.core.errors import SettingsError
 
 # Vim's swap files, the copies of many editors, Vim's trial file, Emacs' locks and its autosaves.
 DEFAULT = (".*.sw?", "*~", "4913", ".#*", "#*#")
+
+# How the service names a file that it writes aside, before it is renamed into its place.
+TEMPORARY = b".mdvp-sync-%016x~"
+TEMPORARY_BEGINS = b".mdvp-sync-"
+_TEMPORARY_GLOB = ".mdvp-sync-" + 16 * "[0-9a-f]" + "~"
+_is_temporary = re.compile(rb"\.mdvp-sync-[0-9a-f]{16}~\Z").match
 
 # A component that no name has: where a pattern ends, in the expression that is made of it.
 _END = b"/\0"
@@ -41,21 +49,21 @@ class Excluded:
     """
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
-        """Leave out what `patterns` say; nothing if there are none.
+        """Leave out what `patterns` say, and temporary files.
 
         Raises SettingsError for what is no pattern.
         """
         expression = b""
-        for takes_back, some in groupby(patterns, lambda pattern: pattern.startswith("!")):
+        # The last one decides. Most often it is one more of many globs, which costs nothing.
+        every = (*patterns, _TEMPORARY_GLOB)
+        for takes_back, some in groupby(every, lambda pattern: pattern.startswith("!")):
             matches = _any_of(list(some))
             if not takes_back:
                 expression = b"%b|%b" % (matches, expression) if expression else matches
             elif expression:
                 expression = b"(?!%b)(?:%b)" % (matches, expression)
         # Called for each name of a directory, so it is the regular expression's own method.
-        self.match: Callable[[bytes], object] = (
-            re.compile(expression, re.DOTALL).match if expression else _no_match
-        )
+        self.match: Callable[[bytes], object] = re.compile(expression, re.DOTALL).match
 
     def covers(self, path: bytes) -> bool:
         """Say whether a path or a directory above it is left out."""
@@ -64,8 +72,9 @@ class Excluded:
     __contains__ = covers
 
 
-def _no_match(_path: bytes) -> None:
-    return None
+def is_temporary(path: bytes) -> bool:
+    """Say whether a path is one of a temporary file of the service."""
+    return path.endswith(b"~") and bool(_is_temporary(path, path.rfind(b"/") + 1))
 
 
 def _any_of(patterns: list[str]) -> bytes:

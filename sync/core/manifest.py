@@ -100,6 +100,12 @@ class Entries:
         begins = self._size + number * _DIGEST
         return entry[begins : begins + _DIGEST] or None
 
+    def without_digest(self, entry: bytes | None) -> bytes | None:
+        """Return what `encode` returns for the file of an entry, if that tells all of it."""
+        if entry is None or len(entry) == self._size + _DIGEST:
+            return entry and entry[: self._size]
+        return b""
+
     def is_same(self, entry: bytes | None, signature: Signature) -> bool:
         """Say whether an entry tells all of a file: that it is of this signature, and a digest.
 

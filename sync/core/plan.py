@@ -268,6 +268,11 @@ class Pending:
         return self.is_ready or ((due := self.due) is not None and due <= now)
 
     @property
+    def deferred(self) -> int:
+        """How many names are to be looked at again."""
+        return len(self._deferred)
+
+    @property
     def is_quiet(self) -> bool:
         """Say whether there is no name that has news."""
         return not (self._ready or self._later or self._unfinished)

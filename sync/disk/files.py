@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import DirectoryGoneError
-from sync.core.exclude import Excluded
+from sync.core.exclude import Excluded, is_temporary
 from sync.disk.places import Ground, Opened, Places, too_long
 from sync.disk.resolver import NotFollowedError
 
@@ -268,6 +268,15 @@ class Directory:
         except OSError:
             return None
 
+    def lasting_identity(self) -> bytes:
+        """Return what tells the root from others, also after the machine was started anew."""
+        system, inode = os.fstatvfs(self._fd).f_fsid, os.fstat(self._fd).st_ino
+        return b"%x:%x" % (system, inode)
+
+    def excludes(self, path: bytes) -> bool:
+        """Say whether a path or a place is itself left out, whatever becomes of those above it."""
+        return bool(self._excluded(path)) or path in self._places.left_out
+
     def has_place(self, place: bytes) -> bool:
         """Say whether there is a directory at a place, as far as anybody knows."""
         try:
@@ -371,7 +380,8 @@ class Directory:
                         name += b"/"
                 except OSError:  # one bad entry says nothing of the others
                     continue
-                yield name, entry.inode() ^ salt
+                if not is_temporary(name):
+                    yield name, entry.inode() ^ salt
 
     def _walk(
         self,
@@ -410,8 +420,17 @@ class Directory:
             return found
         return found
 
+    def can_have(self, path: bytes) -> bool:
+        """Say whether a path is not excluded."""
+        return not self._excluded(path)
+
     def has(self, path: bytes) -> bool:
-        """Say whether there is anything with this path that can be a file, excluded or not."""
+        """Say whether there is anything with this path that can be a file, excluded or not.
+
+        A temporary file of the service's own cannot.
+        """
+        if is_temporary(path):
+            return False
         try:
             mode = self._stat(path)[0].st_mode
         except OSError:
@@ -594,7 +613,7 @@ class Directory:
 
     def _read_once(self, file: _Open, size_max: int) -> File | LargeFile | Locked | Unfit | None:
         """Read the file once, a small one with its lock, which is left to be given back."""
-        if not _lock(file.fd):
+        if not lock(file.fd):
             return Locked()
         began = now()
         before = os.fstat(file.fd)
@@ -632,7 +651,7 @@ class Directory:
         soon = now() + _COARSEST
         for _ in range(_TRIES):
             _unlock(file.fd)
-            has_writer = _keep_writers_out(file.fd)
+            has_writer = keep_writers_out(file.fd)
             if has_writer or (has_writer is None and unheard):
                 return Busy()
             if has_writer is None:
@@ -646,7 +665,7 @@ class Directory:
                 again = self._read_once(file, size_max)
                 _unlock(file.fd)  # before whoever waits is let in, and asks for it
             finally:
-                were_out = has_writer is False and _let_writers_in(file.fd)
+                were_out = has_writer is False and let_writers_in(file.fd)
             if not isinstance(again, File):
                 return again
             found = again
@@ -676,7 +695,7 @@ def _read_ordinary(fd: int, size_max: int, began: int, salt: int) -> File | None
     This is done for each of very many files, so it is spelled out. To make named tuples in the
     usual way would take as long as two of the system calls.
     """
-    if not _lock(fd):
+    if not lock(fd):
         return None
     before = os.fstat(fd)
     size, mtime, ctime = before.st_size, before.st_mtime_ns, before.st_ctime_ns
@@ -705,10 +724,10 @@ def _read_closed(fd: int, size_max: int, began: int, salt: int) -> File | None:
 
     So nearly all are read that have just changed. `began` is a time before that (`now`).
     """
-    if os.fstat(fd).st_size > _SMALL or _keep_writers_out(fd) is not False:
+    if os.fstat(fd).st_size > _SMALL or keep_writers_out(fd) is not False:
         return None
     try:
-        if not _lock(fd):
+        if not lock(fd):
             return None
         status = os.fstat(fd)
         size = status.st_size
@@ -717,7 +736,7 @@ def _read_closed(fd: int, size_max: int, began: int, salt: int) -> File | None:
         content = os.pread(fd, size, 0)
         _unlock(fd)  # before whoever waits is let in, and asks for it
     finally:
-        were_out = _let_writers_in(fd)
+        were_out = let_writers_in(fd)
     if not were_out or len(content) != size:
         return None
     racy = can_be_now(status.st_ctime_ns, began)
@@ -739,7 +758,7 @@ def _is_closed(content: bytes) -> bool:
     return bool(content)
 
 
-def _lock(fd: int) -> bool:
+def lock(fd: int) -> bool:
     """Keep writers out that ask for a lock; say no when one is in already."""
     try:
         fcntl.flock(fd, _SHARED)
@@ -759,7 +778,7 @@ def _unlock(fd: int) -> None:
 
 def _is_locked(fd: int) -> bool:
     """Say whether a writer has locked it, without keeping any out for longer than this takes."""
-    if not _lock(fd):
+    if not lock(fd):
         return True
     _unlock(fd)
     return False
@@ -767,13 +786,13 @@ def _is_locked(fd: int) -> bool:
 
 def _has_writer(fd: int) -> bool | None:
     """Say whether anybody has the file open for writing; None when the kernel does not tell."""
-    has_writer = _keep_writers_out(fd)
+    has_writer = keep_writers_out(fd)
     if has_writer is False:
-        _let_writers_in(fd)
+        let_writers_in(fd)
     return has_writer
 
 
-def _keep_writers_out(fd: int) -> bool | None:
+def keep_writers_out(fd: int) -> bool | None:
     """Say whether anybody has the file open for writing; None when the kernel does not tell.
 
     If nobody has, whoever opens it for writing has to wait until they are let in: the kernel gives
@@ -788,7 +807,7 @@ def _keep_writers_out(fd: int) -> bool | None:
     return False
 
 
-def _let_writers_in(fd: int) -> bool:
+def let_writers_in(fd: int) -> bool:
     """Let writers in; say whether they were kept out until now.
 
     When one has to wait for very long, the kernel lets it in.

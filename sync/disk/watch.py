@@ -7,6 +7,10 @@ that share a cookie; when only one comes, the file left or entered the directory
 
 A tree of directories has one queue for all of them, so that renames from one to another are two
 halves there too. Where the directories are is the business of `watches`.
+
+Where the service writes files, it is told of that, too. Such a file is written under a temporary
+name, of which nothing is told; that it gets its name, or that what had the name before is taken
+away, is told unless the name is as the service left it (`own`).
 """
 
 import logging
@@ -24,6 +28,8 @@ import pyinotify
 
 from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
 from sync.core.errors import DirectoryGoneError
+from sync.core.exclude import TEMPORARY_BEGINS, is_temporary
+from sync.disk.own import Own
 from sync.disk.places import Ground
 from sync.disk.watches import Watches
 
@@ -57,9 +63,10 @@ class Watch:
     """
 
     _watches: Watches | None = None
+    _own: Own | None = None
 
-    def __init__(self, directory: Path, tree: Ground | None = None) -> None:
-        """Watch `directory`, and what is below if it is that of a `tree`.
+    def __init__(self, directory: Path, tree: Ground | None = None, own: Own | None = None) -> None:
+        """Watch `directory`, and what is below if it is that of a `tree`; do not tell the `own`.
 
         Raises DirectoryGoneError when that is not possible.
         """
@@ -70,8 +77,11 @@ class Watch:
                 f"cannot watch {directory}: {error}; the host's fs.inotify.max_user_instances, or "
                 "the process' limit of open files, may be too low"
             ) from error
-        self._handler = _Handler()
-        self._notifier = _Notifier(manager, self._handler, timeout=0)
+        self._own = own
+        self._handler = _OwnHandler() if own else _Handler()
+        self._handler.own = own
+        kind = _OwnNotifier if own else _Notifier
+        self._notifier = kind(manager, self._handler, timeout=0)
         os.set_blocking(manager.get_fd(), False)
         self._poll = select.poll()
         self._poll.register(manager.get_fd(), select.POLLIN)
@@ -106,6 +116,10 @@ class Watch:
             ready.remove(self._wakes)
         return bool(ready)
 
+    def also(self, fd: int) -> None:
+        """Have a wait end when something can be read from a descriptor, too."""
+        self._poll.register(fd, select.POLLIN)
+
     def wake(self) -> None:
         """End a wait; may be called from another thread, and when the watch has ended."""
         with self._lock:
@@ -120,14 +134,18 @@ class Watch:
         if self._tree:
             self._tree.forget()
         # All that is queued: in a burst one read's worth comes in no time.
+        is_all = False
         for _ in range(_READS_MAX):
             if self._notifier.read_events() < _READ_SIZE // 2:
+                is_all = True
                 break
         handler = self._handler
         if handler.is_waiting:
             end = time.monotonic() + _HALF_WAIT  # and no later: there may be no end of events
             while handler.is_waiting and (left := end - time.monotonic()) > 0 and self.wait(left):
                 self._notifier.read_events()
+        if self._own and is_all:  # the kernel queues an event before it returns from its cause
+            self._own.clear()
         changes = handler.take()
         self.lost = self.lost or self._handler.lost
         self._handler.lost = False
@@ -244,7 +262,10 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no t
             size = os.readv(self._fd, (self._buffer,))
         except BlockingIOError:
             return 0  # there are none
-        data = bytes(memoryview(self._buffer)[:size])
+        self._process(bytes(memoryview(self._buffer)[:size]))
+        return int(size)
+
+    def _process(self, data: bytes) -> None:
         handler = self._default_proc_fun
         process, root = handler.by_mask, handler.root
         at, end = 0, len(data)
@@ -259,7 +280,30 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no t
                     continue  # that directory is gone, and will be looked into if it comes back
                 name = place + name
             process[mask](_Event(mask, cookie, name, wd))
-        return int(size)
+
+
+class _OwnNotifier(_Notifier):
+    """The same where the service writes files: most events are of its temporary ones."""
+
+    def _process(self, data: bytes) -> None:
+        handler = self._default_proc_fun
+        process, root = handler.by_mask, handler.root
+        at, end = 0, len(data)
+        while at < end:
+            wd, mask, cookie, length = _HEADER.unpack_from(data, at)
+            at += 16
+            name = data[at : at + length].rstrip(b"\0")
+            at += length
+            if name.startswith(TEMPORARY_BEGINS) and is_temporary(name):
+                if cookie:
+                    handler.temporary(mask, cookie)
+                continue
+            if wd != root and name:
+                place = handler.watches.place(wd)
+                if place is None:
+                    continue
+                name = place + name
+            process[mask](_Event(mask, cookie, name, wd))
 
 
 class _Methods(dict[int, Callable[[_Event], None]]):
@@ -285,6 +329,7 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         self.by_mask = _Methods(self)
         self.root = -1  # the number of the root's watch
         self.watches: Watches | None = None  # of a tree
+        self.own: Own | None = None  # where the service writes files
         self.halves: dict[int, bytes] = {}  # cookie → old name, until the other half comes
         self.lost = False
         self._halves_of_places: set[int] = set()  # cookies of directories
@@ -388,3 +433,44 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
     process_IN_MOVE_SELF = _directory_gone
     process_IN_UNMOUNT = _directory_gone
     process_IN_IGNORED = _directory_gone
+
+
+class _OwnHandler(_Handler):
+    """The same where the service writes files: what it has done itself is not told."""
+
+    own: Own
+
+    def my_init(self) -> None:
+        super().my_init()
+        self._from_temporary = 0  # the cookie of the last rename of a temporary file
+
+    def temporary(self, mask: int, cookie: int) -> None:
+        """Take up a half of a rename from or to a temporary name. The other is not waited for."""
+        if mask & pyinotify.IN_MOVED_FROM:
+            self._from_temporary = cookie
+            return
+        self._halves_of_places.discard(cookie)
+        old = self.halves.pop(cookie, None)
+        if old is not None:
+            self._changed_unless(self.own.has_left(old), old)
+
+    def process_IN_MOVED_TO(self, event: _Event) -> None:
+        old = self.halves.get(event.cookie)
+        if event.mask & pyinotify.IN_ISDIR:
+            super().process_IN_MOVED_TO(event)
+        elif event.cookie == self._from_temporary:
+            self._changed_unless(self.own.has_left(event.name), event.name)
+        elif old is not None and self.own.has_moved(old, event.name):
+            del self.halves[event.cookie]
+            for name in (old, event.name):
+                self._changed_unless(True, name)
+        else:
+            super().process_IN_MOVED_TO(event)
+
+    def _changed_unless(self, is_own: bool, name: bytes) -> None:
+        """Have it told that something happened to a name, or not; another file is there now."""
+        if is_own:
+            self._unfinished.discard(name)
+            self._created.pop(name, None)
+        else:
+            self._changed(name)

@@ -7,14 +7,35 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sync.core.changes import Arrive, Command, Confirm, Delete, Rename, Set, shown
+from sync.core.changes import (
+    Arrive,
+    Confirm,
+    Delete,
+    Done,
+    Keep,
+    MovedFile,
+    Record,
+    Removed,
+    Rename,
+    Set,
+    Written,
+    shown,
+)
 from sync.report.figures import counted, duration, size
 from sync.report.log import LINES_MAX
 
 _WINDOW = 1.0  # seconds; of what happens in it LINES_MAX changes get a line each
 _PROGRESS = 2.0  # seconds without a word about a reconcile
 
-_KINDS = {Set: "SET", Arrive: "SET", Delete: "DEL", Rename: "RENAME"}  # in the summary's order
+_KINDS: dict[type[Done], str] = {  # in the summary's order
+    Set: "SET",
+    Arrive: "SET",
+    Delete: "DEL",
+    Rename: "RENAME",
+    Written: "file written",
+    Removed: "file removed",
+    MovedFile: "file renamed",
+}
 
 
 @dataclass(slots=True)
@@ -23,7 +44,7 @@ class _Summary:
 
     began: float
     ended: float = 0.0
-    kinds: Counter[type[Command]] = field(default_factory=Counter)
+    kinds: Counter[type[Done]] = field(default_factory=Counter)
     size: int = 0
 
     def __str__(self) -> str:
@@ -56,7 +77,7 @@ class Report:
         """When `tick` has something to write, on the clock; None while there is nothing."""
         return self._window_ends if self._summary else None
 
-    def done(self, commands: Sequence[Command], seconds: float) -> None:
+    def done(self, commands: Sequence[Done], seconds: float) -> None:
         """Write what was carried out just now, in one transaction that took `seconds`."""
         if not self._log.isEnabledFor(logging.INFO):
             return
@@ -126,7 +147,7 @@ class Report:
             cause,
         )
 
-    def _write(self, commands: Sequence[Command], seconds: float) -> int:
+    def _write(self, commands: Sequence[Done], seconds: float) -> int:
         """Write a line for each command that is worth one; return how many."""
         lines = 0
         for command in commands:
@@ -139,7 +160,15 @@ class Report:
                     self._log.info("DEL %s", shown(name))
                 case Rename(old, new):
                     self._log.info("RENAME %s -> %s", shown(old), shown(new))
-                case Confirm():
+                case Written(name, bytes_):
+                    self._log.info(
+                        "%s written (%s, %s)", shown(name), size(bytes_), duration(seconds)
+                    )
+                case Removed(name):
+                    self._log.info("%s removed", shown(name))
+                case MovedFile(old, new):
+                    self._log.info("%s renamed to %s", shown(old), shown(new))
+                case Confirm() | Record() | Keep():
                     continue
             lines += 1
         return lines
@@ -147,10 +176,11 @@ class Report:
     def _write_set(self, name: bytes, bytes_: int, seconds: float) -> None:
         self._log.info("SET %s (%s, %s)", shown(name), size(bytes_), duration(seconds))
 
-    def _sum_up(self, commands: Sequence[Command], began: float, ended: float) -> None:
+    def _sum_up(self, commands: Sequence[Done], began: float, ended: float) -> None:
         # A burst has some 100,000 commands a second: only what C does with all of them at once.
         kinds = Counter(map(type, commands))
-        del kinds[Confirm]
+        for silent in (Confirm, Record, Keep):
+            del kinds[silent]
         if not kinds:
             return
         if self._summary is None:
@@ -162,5 +192,5 @@ class Report:
             self._summary.size += sum(_arrived(commands))
 
 
-def _arrived(commands: Sequence[Command]) -> Iterator[int]:
+def _arrived(commands: Sequence[Done]) -> Iterator[int]:
     return (each.signature.size for each in commands if isinstance(each, Arrive))

@@ -156,6 +156,20 @@ class Merge(Mirror):
         self.decided: dict[bytes, Side] = {}
         self._made: set[bytes] | None = None
 
+    @property
+    def takes_sides(self) -> bool:
+        """Whether what Redis holds counts, too."""
+        return True
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether a key becomes a file."""
+        return self._mode.writes_files
+
+    def begin(self, take: Side | None) -> None:
+        """Begin a session, or end its first look: somebody has decided for a side, or not."""
+        self.take = take
+
     # Large values, from both sides.
 
     @property

@@ -36,6 +36,7 @@ from sync.core.changes import (
     place_of,
     shown,
 )
+from sync.core.decision import Side
 from sync.core.errors import RedisAwayError, RedisRefusedError
 from sync.core.plan import Plan, settle
 from sync.disk.files import (
@@ -226,6 +227,19 @@ class Mirror:
         # when it has come to light that this is not the file's any more.
         self._unsure: dict[bytes, Signature | None] = {}
         self._strays: set[bytes] = set()  # those of which that came to light of late
+
+    @property
+    def takes_sides(self) -> bool:
+        """Whether what Redis holds counts, too."""
+        return False
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether a key becomes a file."""
+        return False
+
+    def begin(self, take: Side | None) -> None:
+        """Begin a session, or end its first look: somebody has decided for a side, or not."""
 
     @property
     def is_due(self) -> bool:

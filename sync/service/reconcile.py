@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from itertools import islice
 from typing import TypeVar
 
-from sync.core.changes import Arrive, Delete, Set, Signature, place_of
+from sync.core.changes import Arrive, Delete, Removed, Set, Signature, Written, place_of
 from sync.core.looks import Look
+from sync.core.manifest import digest_of
 from sync.disk.files import SCARCE, Directory
 from sync.disk.resolver import NotFollowedError
-from sync.redis.target import Target
+from sync.redis.target import LARGE, Target
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.stale import Stale
@@ -37,6 +38,7 @@ class Reconcile:
         seen: how many names it has seen.
         sets: how many values were transferred meanwhile.
         deletes: how many keys were removed by it.
+        was_empty: whether Redis held nothing when it began.
         knows_all: whether it has found what is to be brought together, or does not look for it.
 
     """
@@ -54,12 +56,16 @@ class Reconcile:
         in_a_hurry: bool = True,
         at_once: int = NAMES_MAX,
         stale_first: bool = False,
+        contents: bool = False,
+        foreign: bool = False,
     ) -> None:
         """Prepare a `look`; with `values` it does not take the manifest's word for what keys hold.
 
         It looks at so many names `at_once`, in a step: what happens meanwhile waits. When it is
         not `in_a_hurry` it does not wait for large files.
-        With `stale_first` keys are removed before others are written, and not after.
+        With `stale_first` keys are removed before others are written, and not after. With
+        `contents` it looks at what keys hold, and not just at how much that is; with `foreign` at
+        keys, too, that have no file, and never had one.
         """
         self.cause = cause
         self.seen = self.sets = self.deletes = 0
@@ -74,6 +80,9 @@ class Reconcile:
         self._in_a_hurry = in_a_hurry
         self._at_once = at_once
         self._stale_first = stale_first
+        self._contents = contents
+        self._foreign = foreign
+        self.was_empty = False
         self._stale = Stale(directory, target, mirror, at_once)
         self._suspicious: dict[bytes, bool] = {}  # places: whether both records are as long
         self._coming: set[bytes] = set()  # large files that it waits for
@@ -104,14 +113,14 @@ class Reconcile:
     def count(self, outcome: Outcome) -> None:
         """Take note of what was done in it, or for it."""
         kinds = Counter(map(type, outcome.done))
-        self.sets += kinds[Set] + kinds[Arrive]
-        self.deletes += kinds[Delete]
+        self.sets += kinds[Set] + kinds[Arrive] + kinds[Written]
+        self.deletes += kinds[Delete] + kinds[Removed]
 
     def _everything(self) -> Iterator[Outcome]:
         self._news.is_new = False
         before, below = self._target.bytes, self._target.below
         self._target.learn_value_max()
-        was_empty = self._target.is_empty
+        was_empty = self.was_empty = self._target.is_empty
         if self._stale_first:
             yield from self._stale.everywhere()
         yield from self._mirror.examine_skipped()
@@ -127,8 +136,19 @@ class Reconcile:
                 yield from self._stale.everywhere()
             else:
                 yield from self._remove_stale()
+        if self._foreign:
+            yield from self._keys()
         self._target.bytes += self._bytes + self._stale.bytes - before
         self._target.below += self._below + self._stale.below - below
+
+    def _keys(self) -> Iterator[Outcome]:
+        """Look at keys under whose names there is no file."""
+        for names in self._target.scan(self._at_once):
+            new = [name for name in names if self._directory.signature(name) is None]
+            yield from self._mirror.examine(
+                [name for name in new if self._directory.can_have(name)]
+            )
+            yield Outcome()
 
     @property
     def _is_group_waiting(self) -> bool:
@@ -249,7 +269,8 @@ class Reconcile:
         equal: list[tuple[bytes, Signature]] = []
         marks: list[bytes] = []
         encode = self._format.encode
-        for (name, signature), entry in zip(batch.items(), entries, strict=True):
+        found = map(self._format.without_digest, entries) if self._format.digests else entries
+        for (name, signature), entry in zip(batch.items(), found, strict=True):
             if signature and encode(signature) == entry:
                 equal.append((name, signature))
                 self._bytes += signature.size
@@ -258,7 +279,9 @@ class Reconcile:
             else:
                 suspects.append(name)
                 self._bytes += self._size(entry)
-        if self._values:
+        if self._contents:
+            suspects += self._of_other_content(equal, dict(zip(batch, entries, strict=True)))
+        elif self._values:
             suspects += self._of_other_length(equal)
         self._has_changed |= bool(suspects)
         self._take_count(tuple(batch), entries)
@@ -320,6 +343,28 @@ class Reconcile:
         for name, is_there in zip(empty, self._target.are_there(empty), strict=True):
             if not is_there:
                 yield name
+
+    def _of_other_content(
+        self,
+        files: Sequence[tuple[bytes, Signature]],
+        entries: Mapping[bytes, bytes | None],
+    ) -> Iterator[bytes]:
+        """Yield the names whose keys may not hold the contents of their files."""
+        if not self._format.digests:
+            # They are compared with the files, but for large ones.
+            small = [name for name, signature in files if signature.size <= LARGE]
+            self._mirror.heard.update(small)
+            yield from small
+            yield from self._of_other_length([each for each in files if each[1].size > LARGE])
+            return
+        names = [name for name, _ in files]
+        while names:
+            keys = self._target.look(names, watch=False)
+            for name, key in zip(names, keys, strict=False):
+                digest = self._format.digest(entries[name])
+                if key.value is None or digest_of(key.value) != digest:
+                    yield name
+            names = names[len(keys) :]
 
     def _size(self, entry: bytes | None) -> int:
         held = self._format.decode(entry)

@@ -9,21 +9,21 @@ for it: it waits for what is away.
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import NoReturn
 
 from sync.core.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
 from sync.core.schedule import Rescan
 from sync.disk.files import Directory
 from sync.disk.linked import LinkedDirectory
+from sync.disk.own import Own
 from sync.disk.watch import Watch
-from sync.redis.target import Target
 from sync.report.board import Board
 from sync.report.lines import Report
 from sync.report.status import WAITING
 from sync.service.groups import Groups
-from sync.service.mirror import Mirror
 from sync.service.news import News
+from sync.service.parts import Parts
 from sync.service.session import Session
 from sync.service.together import Together
 
@@ -40,20 +40,14 @@ class Service:
     def __init__(  # noqa: PLR0913, PLR0917  # each is a part that it puts to use
         self,
         open_directory: Callable[[], Directory],
-        target: Target,
-        make_mirror: Callable[[Directory, News, Callable[[], None], bool], Mirror],
+        parts: Parts,
         report: Report,
         board: Board,
         rescan: Rescan,
     ) -> None:
-        """Keep `target` equal to the directory that `open_directory` opens.
-
-        `make_mirror` is told what to call to wake the session, and whether the server is short of
-        memory.
-        """
+        """Keep a server equal to the directory that `open_directory` opens, by way of `parts`."""
         self._open_directory = open_directory
-        self._target = target
-        self._make_mirror = make_mirror
+        self._parts = parts
         self._report = report
         self._board = board
         self._rescan = rescan
@@ -74,11 +68,10 @@ class Service:
         began = time.monotonic()
         session: Session | None = None
         try:
-            with (
-                closing(self._open_directory()) as directory,
-                closing(Watch(directory.handle, directory.ground)) as watch,
-            ):
-                session = self._make_session(directory, watch)
+            with closing(self._open_directory()) as directory, ExitStack() as stack:
+                own = self._parts.own(directory)
+                watch = stack.enter_context(closing(Watch(directory.handle, directory.ground, own)))
+                session = self._make_session(directory, watch, own)
                 session.run(self._cause, stale_first=self._out_of_memory)
         except (DirectoryGoneError, RedisAwayError) as error:
             self._out_of_memory = error.cause == OUT_OF_MEMORY
@@ -100,16 +93,19 @@ class Service:
             self._report.tick()
             time.sleep(min(left, _BEAT))
 
-    def _make_session(self, directory: Directory, watch: Watch) -> Session:
+    def _make_session(self, directory: Directory, watch: Watch, own: Own | None) -> Session:
         groups = None
         if isinstance(directory, LinkedDirectory):
             directory.watch_by(watch.pass_through)
             groups = Groups(directory)
         news = News(watch, groups)
-        mirror = self._make_mirror(directory, news, watch.wake, self._out_of_memory)
-        together = Together(groups, self._target, mirror) if groups else None
-        parts = (directory, watch, news, self._target, mirror, self._report, self._board)
-        return Session(*parts, self._rescan, together)
+        parts, target = self._parts, self._parts.target
+        mirror = parts.mirror(directory, news, watch.wake, own, sparing=self._out_of_memory)
+        together = Together(groups, target, mirror) if groups else None
+        hearing = parts.hearing(directory, mirror, news)
+        standing = parts.standing(directory)
+        made = (directory, watch, news, target, mirror, self._report, self._board)
+        return Session(*made, self._rescan, standing, hearing, together)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

@@ -23,10 +23,12 @@ from sync.report.board import Board
 from sync.report.figures import counted
 from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
+from sync.service.hearing import Hearing
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.reconcile import Reconcile
 from sync.service.stale import Stale
+from sync.service.standing import Standing
 from sync.service.together import Together
 
 log = logging.getLogger(__name__)
@@ -54,11 +56,14 @@ class Session:
         report: Report,
         board: Board,
         rescan: Rescan,
+        standing: Standing,
+        hearing: Hearing | None = None,
         together: Together | None = None,
     ) -> None:
         """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
 
-        What links make depend on each other goes by way of `together`.
+        What others change in Redis comes by way of `hearing`, and what links make depend on each
+        other goes by way of `together`.
         """
         self._directory = directory
         self._watch = watch
@@ -66,6 +71,8 @@ class Session:
         self._pending = news.pending
         self._target = target
         self._mirror = mirror
+        self._standing = standing
+        self._hearing = hearing
         self._together = together
         self._report = report
         self._board = board
@@ -79,6 +86,7 @@ class Session:
         self._unwatched = 0
         self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
+        self._has_compared = True  # whether what others have changed before is undone
         self.in_step = False  # whether Redis has been equal to the directory
 
     def run(self, cause: str, *, stale_first: bool) -> NoReturn:
@@ -88,12 +96,17 @@ class Session:
         """
         try:
             self._target.connect()
+            self._mirror.begin(self._standing.begin(self._board, self._still))
+            if self._hearing:
+                self._hearing.begin(self._watch, self._board)
             self._begin(cause, stale_first=stale_first)
             while True:
                 self._beat_if_due()
                 self._wait()
                 self._report.tick()
                 self._news.drain()
+                if self._hearing:
+                    self._hearing.drain()
                 self._follow()
                 self._bring_together()
                 self._look()
@@ -103,6 +116,14 @@ class Session:
                 self._step()
         finally:
             self._mirror.close()
+            if self._hearing:
+                self._hearing.close()
+
+    def _still(self) -> None:
+        """Make sure that both are there. Raises RedisAwayError or DirectoryGoneError."""
+        self._directory.rest()
+        self._directory.wake()
+        self._target.check()
 
     def _wait(self) -> None:
         """Wait until something happens, or until there is something to do though nothing does."""
@@ -110,6 +131,8 @@ class Session:
         if self._pending.is_ready or self._is_looking or self._mirror.is_due:
             return
         if self._can_begin_anew() or self._can_confirm() or self._can_search():
+            return
+        if self._hearing and self._hearing.is_waiting:
             return
         times = [self._schedule.beat, self._pending.due, self._report.due, self._due_together]
         if not self._waits_for_large_files():
@@ -286,6 +309,9 @@ class Session:
         self._directory.wake()  # tells whether it is still the same
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
         self._account(self._mirror.keep_room())
+        if self._hearing:
+            self._standing.beat(self._hearing.answered, is_quiet=self._is_quiet())
+            self._hearing.beat()
         if now >= self._again:
             self._again = now + _SELDOM
             unlisted = [name for name in self._mirror.skipped if name.endswith(b"/")]
@@ -293,10 +319,16 @@ class Session:
         state, detail = LIVE, ""
         if self._reconcile and self._is_reconciling():
             state, detail = RECONCILING, f"{self._reconcile.seen:,} files so far"
-        self._board.arriving = self._mirror.streams.count
+        self._board.arriving = len(self._mirror.coming())
+        self._board.undone = self._mirror.undone
         self._board.write(state, detail)
         self._schedule.beaten(now)
         self._has_unsure = True
+
+    def _is_quiet(self) -> bool:
+        """Say whether all that was heard of Redis has been looked at."""
+        waiting = self._hearing is not None and self._hearing.is_waiting
+        return not (waiting or self._pending.deferred or self._mirror.coming())
 
     def _can_confirm(self) -> bool:
         # Events that were lost may have been about these files: a reconcile reads them again.
@@ -322,12 +354,27 @@ class Session:
             in_a_hurry=cause != RESCAN,
             at_once=_RESCANNED if cause == RESCAN else NAMES_MAX,
             stale_first=stale_first,
+            contents=self._is_to_be_compared(cause),
+            foreign=self._mirror.takes_keys and cause != _LOST and self._is_unheard(cause),
         )
         self._began = time.monotonic()
         self._schedule.begun(self._began)
         if cause != RESCAN:
             self._report.begin()
             self._schedule.beat = self._began  # to say so
+
+    def _is_unheard(self, cause: str) -> bool:
+        """Say whether nobody has told what others have changed before a look for this cause."""
+        return cause != RESCAN or not (self._hearing and self._hearing.hears)
+
+    def _is_to_be_compared(self, cause: str) -> bool:
+        """Say whether a look compares what keys hold, and not just whether they can hold it."""
+        if self._mirror.takes_sides:
+            return cause != _LOST and self._is_unheard(cause)
+        if self._hearing is None or cause != RESCAN:
+            return False  # what is slow comes later
+        is_first, self._has_compared = not self._has_compared, True
+        return is_first or not self._hearing.hears
 
     def _step(self) -> None:
         """Do the next step of a reconcile, when it is time for it, or begin one."""
@@ -379,6 +426,11 @@ class Session:
 
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
+        self._mirror.begin(None)
+        self._standing.is_in_step()
+        if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
+            self._has_compared = False
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=False)
         self._schedule.beat = 0.0  # to say so
         self._report.reconciled(
             str(self._board.where),

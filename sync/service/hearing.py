@@ -1,0 +1,137 @@
+"""What others change in Redis, and is not followed yet.
+
+As with the directory, what is heard says where to look. A name that was heard of is looked at again
+like one whose file could not be read: whatever waits for its writer goes on waiting for it.
+"""
+
+import logging
+import time
+from itertools import islice
+
+from sync.core.decision import Mode
+from sync.disk.files import Directory
+from sync.disk.watch import Watch
+from sync.redis.listener import BY_NOTIFICATIONS, BY_RESCANS, BY_TRACKING, Heard, Listener
+from sync.redis.target import Target
+from sync.report.board import Board
+from sync.service.mirror import Mirror
+from sync.service.news import News
+from sync.service.requests import Requests
+
+log = logging.getLogger(__name__)
+
+_NAMES_MAX = 200_000  # names remembered, some 30 MB
+_AT_ONCE = 700  # names that are looked at together
+_WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan already, and are to go first
+_SAID = {
+    BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",
+    BY_RESCANS: (
+        "what others change there is found by rescans only; allow its user +client|tracking, "
+        "+client|id, +subscribe and &__redis__:invalidate, or turn on notify-keyspace-events KA"
+    ),
+}
+
+
+class Hearing:
+    """The names that were heard of, from the listener to the plan.
+
+    Attributes:
+        hears: whether it is told at once what others change.
+
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  # each is a part that it puts to use
+        self,
+        listener: Listener,
+        directory: Directory,
+        target: Target,
+        mirror: Mirror,
+        news: News,
+        requests: Requests | None,
+        mode: Mode,
+    ) -> None:
+        """Take up what `listener` tells of the keys of `target`, for `mirror` to look at."""
+        self._listener = listener
+        self._directory = directory
+        self._target = target
+        self._mirror = mirror
+        self._news = news
+        self._requests = requests
+        self._is_replica = mode is Mode.ONE_WAY_REPLICA
+        self._names: dict[bytes, None] = {}
+        self._said = ""
+        self.has_lost = False
+
+    @property
+    def hears(self) -> bool:
+        """Whether it is told at once what others change."""
+        return self._listener.by != BY_RESCANS
+
+    @property
+    def is_waiting(self) -> bool:
+        """Say whether there are names, or messages, to be taken up."""
+        return bool(self._names) or self._listener.has_more
+
+    @property
+    def answered(self) -> int:
+        """How often it was made sure that all was heard that had happened by then."""
+        return self._listener.answered
+
+    def begin(self, watch: Watch, board: Board) -> None:
+        """Listen from now on, and have `watch` wake up for it. Raises RedisAwayError."""
+        self._listener.open(self._target)
+        board.heard_by = by = self._listener.by
+        if (fd := self._listener.fd) is not None:
+            watch.also(fd)
+        if by != BY_TRACKING:
+            log.warning("Redis does not tell what others change (%s): %s", self._why, _SAID[by])
+
+    @property
+    def _why(self) -> str:
+        return self._listener.why
+
+    def drain(self) -> None:
+        """Take up what was heard. Raises RedisAwayError."""
+        heard = self._listener.read()
+        if heard.is_all:
+            self._target.check()  # raises if it is this database that was flushed
+        if heard.has_requests and self._requests:
+            self.look_at(self._requests.take())
+        if heard.names:
+            self._take(heard)
+        if self._names:
+            self._feed()
+
+    def look_at(self, names: "dict[bytes, object]") -> None:
+        """Have names looked at."""
+        self._names.update(dict.fromkeys(names))
+
+    def _take(self, heard: Heard) -> None:
+        concerns = self._directory.signature if self._is_replica else self._directory.can_have
+        for name in heard.names:
+            if name not in self._names and concerns(name):
+                self._names[name] = None
+        if len(self._names) > _NAMES_MAX:
+            self._names.clear()
+            self.has_lost = True
+
+    def _feed(self) -> None:
+        """Have names looked at, as many as there is room for."""
+        pending = self._news.pending
+        if pending.deferred >= _WAITING_MAX:
+            return
+        names = list(islice(self._names, _AT_ONCE))
+        for name in names:
+            del self._names[name]
+        self._mirror.heard.update(names)
+        pending.look_again(names, time.monotonic())
+
+    def beat(self) -> None:
+        """Make sure that it still hears, or look itself. Raises RedisAwayError."""
+        self._listener.beat()
+        if self._requests and not self.hears:
+            self.look_at(self._requests.take())
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listener.close()
