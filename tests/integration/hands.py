@@ -430,6 +430,7 @@ class RedisHand:
         What the names `over` had is destroyed, even if the same has been moved there.
         """
         names = list(dict.fromkeys(names))
+        self._mind_losses(names)
         with self._client.pipeline(transaction=True) as pipeline:
             for name in names:
                 pipeline.get(name)
@@ -462,7 +463,11 @@ class RedisHand:
             self._history.wrote(Side.REDIS, name, after)
         if left >= 0:
             self._destroyed(after)  # sooner or later
-        if self.is_lossy:
+        self._mind_losses([name])
+
+    def _mind_losses(self, names: Sequence[bytes]) -> None:
+        """Give up what the files have, if it cannot be known what the keys had."""
+        for name in names if self.is_lossy else ():
             self._give_up_file(name)
 
     def _pipeline(
@@ -471,6 +476,7 @@ class RedisHand:
         names: Sequence[bytes],
         values: Sequence[bytes | None],
     ) -> None:
+        self._mind_losses(names)
         with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)

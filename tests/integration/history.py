@@ -47,6 +47,7 @@ class History:
         written: by digest, which there are, or were then.
         destroyed: by side, those that a hand overwrote or deleted there.
         known: all digests that values ever had, to know what nobody wrote.
+        saved: digests of what Redis has saved and may have again.
         holes: how many were written to a file that was no more in its place when it was closed.
 
     """
@@ -57,6 +58,7 @@ class History:
     )
     known: set[bytes] = field(default_factory=set)
     holes: Counter[bytes] = field(default_factory=Counter)
+    saved: set[bytes] = field(default_factory=set)
     _put: dict[Side, dict[bytes, list[tuple[float, bytes]]]] = field(
         default_factory=lambda: {side: defaultdict(list) for side in Side}
     )
@@ -113,7 +115,7 @@ class History:
 
     def at_rest(self, present: Collection[bytes]) -> None:
         """Forget the values that are not `present`."""
-        alive = set(present)
+        alive = {*present, *self.saved}
         self.known &= alive
         self.written = {key: each for key, each in self.written.items() if key in alive}
         self.holes.clear()

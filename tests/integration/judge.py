@@ -27,7 +27,7 @@ from sync.core.decision import Mode, Side
 from sync.redis.keys import CONFLICTS, LOST, LOST_VALUE
 
 TEMPORARY = b".mdvp-sync-"  # what the name of a file that is being written begins with
-LOST_MAX, LOST_BYTES_MAX = 1000, 64 << 20
+LOST_MAX, LOST_BYTES_MAX = 1000, 64_000_000
 _OWN = b"/mdvp-sync/"
 _NAME_MAX, _PATH_MAX = 255, 3000
 _SETTLED = 50_000_000  # ns; what was changed longer ago has another ctime when it changes again
@@ -122,6 +122,12 @@ class Judge:
         self._look_at_files(seen)
         self._look_at_keys(seen)
         return seen
+
+    def look_at_files(self) -> set[bytes]:
+        """Return the digests of all files, those that are not mirrored too."""
+        seen = Seen()
+        self._look_at_files(seen)
+        return {*seen.files.values(), *seen.elsewhere}
 
     def _look_at_files(self, seen: Seen) -> None:
         digests: dict[bytes, tuple[Mark, bytes]] = {}
@@ -344,7 +350,7 @@ class Judge:
 
     def check_store(self) -> None:
         """Raise AssertionError if the store of losers is larger than it may be, or torn."""
-        entries = self._client.hgetall(LOST)
+        entries = [each for each in self._client.hkeys(LOST) if each.isdigit()]
         values = [LOST_VALUE + number for number in entries]
         sizes = [self._client.strlen(value) for value in values]
         assert len(entries) <= LOST_MAX, f"{len(entries)} losers"

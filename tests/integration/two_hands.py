@@ -6,11 +6,13 @@ a value is lost that no hand has destroyed.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
+from threading import Event
 
 import redis
 from integration.drift import DriftError
@@ -66,7 +68,7 @@ class TwoHands:
         self.slowest = 0.0
         self._mode = mode
         self._client = client
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._on_disk = disk_operations(Random(seed + 1), shape)  # noqa: S311
         self._in_redis = redis_operations(Random(seed + 2), shape)  # noqa: S311
         self._seen = Seen()
@@ -84,11 +86,22 @@ class TwoHands:
 
     def at_once(self, operations: int) -> None:
         """Have both hands do so many each, with the service at work; then judge."""
+        with self.at_work(Event(), operations):
+            pass
+        self.comes_to_rest()
+
+    @contextmanager
+    def at_work(self, over: Event, operations: int | None = None) -> Iterator[None]:
+        """Have both hands at work until it is `over`, or for so many operations each."""
         with ThreadPoolExecutor(2) as pool:
-            hands = [pool.submit(self._work, *each, operations) for each in self._hands()]
+            hands = [pool.submit(self._work, *each, over, operations) for each in self._hands()]
+            try:
+                yield
+            finally:
+                if operations is None:
+                    over.set()
             for hand in hands:
                 hand.result()
-        self.comes_to_rest()
 
     def _hands(self) -> Iterator[tuple[Callable[[Operation], None], Iterator[Operation], float]]:
         yield self.files.do, self._on_disk, self.random.choice(_PAUSES)
@@ -99,12 +112,13 @@ class TwoHands:
         do: Callable[[Operation], None],
         drawn: Iterator[Operation],
         pause: float,
-        operations: int,
+        over: Event,
+        operations: int | None,
     ) -> None:
         for operation in islice(drawn, operations):
             do(operation)
-            if pause:
-                time.sleep(pause)
+            if over.wait(pause) if pause else over.is_set():
+                return
 
     def comes_to_rest(
         self, also: Callable[[Seen], dict[bytes, str]] | None = None, *, is_frozen: bool = True
@@ -146,7 +160,8 @@ class TwoHands:
 
     def _frozen(self) -> Mapping[object, object]:
         """Return what the service must not change: what is outside, and a side of some modes."""
-        found: dict[object, object] = {**marks(self.files.outside)}
+        found: dict[object, object] = {}
+        found.update(marks(self.files.outside).items())
         top = bytes(self.files.root)
         found |= {("beside", name): 0 for name in _beside(self.files.root)}
         if self._mode.is_one_way:
@@ -160,6 +175,31 @@ class TwoHands:
             found |= {name: key.digest for name, key in seen.keys.items()}
             found |= dict.fromkeys(seen.types, 0)
         return found
+
+    # What happens to Redis.
+
+    @staticmethod
+    def flush(random: Random) -> Operation:
+        """Return what has Redis lose all keys."""
+        return Operation(FLUSH.kind, size=random.randrange(2))
+
+    def keys_are_lost(self, kept: Iterable[bytes] = ()) -> None:
+        """Take note that keys are gone which nobody deleted, or back as they were.
+
+        What is in a file must stay, and what was: `kept`; unless the mode has files follow keys.
+        """
+        self.judge.is_flushed = True
+        files = {*self.judge.look_at_files(), *kept}
+        follows = self._mode in {Mode.REDIS_TO_DISK, Mode.ONE_WAY_SAFE}
+        self.history.give_up(
+            key
+            for key, each in list(self.history.written.items())
+            if key not in files or (follows and each.side is Side.REDIS)
+        )
+
+    def keys_are_saved(self) -> None:
+        """Take note that what Redis has now may be there again."""
+        self.history.saved = set(self.history.known)
 
     # In turns.
 
@@ -257,7 +297,7 @@ class TwoHands:
             if not names or {each[2].name, each[2].other, each[2].third} & set(names)
         ]
         lines = [
-            f"{at - self._began:9.4f} s  {side:5} {what}  {prevented}"
+            f"{at - self.began:9.4f} s  {side:5} {what}  {prevented}"
             for side, at, what, prevented in sorted(concerned, key=lambda each: each[1])
         ]
         return "\n".join(lines[-_SHOWN:])
