@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 def run(settings: Settings) -> int:
     """Mirror until SIGTERM or SIGINT."""
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
+    from sync.core.decision import Mode  # noqa: PLC0415
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
-    from sync.core.decision import Mode  # noqa: PLC0415
     from sync.redis.connection import Address  # noqa: PLC0415
     from sync.redis.listener import Listener  # noqa: PLC0415
     from sync.redis.notes import Notes  # noqa: PLC0415

@@ -198,7 +198,7 @@ class Writer:
         self._fsync = fsync
         self._newline = newline
         self._renames = renames or Renames()
-        self._number = int.from_bytes(os.urandom(8))
+        self._first = self._number = int.from_bytes(os.urandom(8))
         self.made: set[bytes] = set()
 
     def put(self, name: bytes, content: bytes, expected: Signature | None) -> Signature:
@@ -282,11 +282,21 @@ class Writer:
             return 0
         taken = 0
         for name in map(os.fsencode, os.listdir(folder)):
-            if name.startswith(TEMPORARY_BEGINS) and is_temporary(name):
+            is_one = name.startswith(TEMPORARY_BEGINS) and is_temporary(name)
+            if is_one and not self._is_mine(name):
                 with suppress(OSError):  # a directory of such a name stays
                     os.unlink(name, dir_fd=folder)
                     taken += 1
         return taken
+
+    def _is_mine(self, name: bytes) -> bool:
+        """Say whether this writer has used a temporary name."""
+        number = int(name[len(TEMPORARY_BEGINS) :].rstrip(b"~"), 16)
+        return (number - self._first) % (1 << 64) <= (self._number - self._first) % (1 << 64)
+
+    def check(self, name: bytes) -> None:
+        """Raise CannotBeError if no file can have a path."""
+        self._base(name)
 
     def remove_empty(self, places: Iterable[bytes]) -> set[bytes]:
         """Remove those directories that are empty; return which places have none any more."""

@@ -85,6 +85,8 @@ class Connection:
         """
         self._connection: Any = dial()
         self._hears = hears
+        if hears:  # by itself redis-py would keep what is pushed for its own cache
+            self._connection._parser.set_invalidation_push_handler(lambda pushed: pushed)
         self._is_open = False
         self.sent = 0
 

@@ -579,39 +579,51 @@ class Target:
 
     def _requests(self, kind: type, commands: list[Any]) -> Iterator[Request]:
         """Yield what commands of one kind are to Redis, the least that does it."""
-        if kind is Rename:
-            yield from self._renames(commands)
-            return
-        if kind is Delete:
-            names = [each.name for each in commands]
-            yield b"DEL", *self._keys(names)
-            yield from self._removals(names)
-            return
-        if kind is Keep:
-            yield from chain.from_iterable(map(self._keep, commands))
-            return
-        if kind is Record:
-            yield from self._record_all(commands)
-            return
-        if kind is Set and self.format.digests:
+        makers: dict[type, Callable[[list[Any]], Iterator[Request]]] = {
+            Set: self._sets,
+            Arrive: self._arrivals,
+            Delete: self._deletes,
+            Rename: self._renames,
+            Confirm: self._confirmed,
+            Record: self._record_all,
+            Keep: self._kept,
+        }
+        return makers[kind](commands)
+
+    def _sets(self, commands: Sequence[Set]) -> Iterator[Request]:
+        if self.format.digests:  # there the time that a key has is Redis' own affair
             for each in commands:
                 yield b"SET", self.prefix + each.name, each.content, b"KEEPTTL"
-        elif kind is Set:
-            if self.prefix:
-                keys = self._keys([each.name for each in commands])
-                values = [each.content for each in commands]
-                yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
-            else:
-                yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
-        if kind is Arrive:
-            for key in self._keys([each.name for each in commands]):
-                yield b"RENAME", self._upload_key, key
-                yield b"PERSIST", key
-        if kind is Confirm:  # the names are there, and as large as they were
-            entries = self.format.encode_all([each.signature for each in commands])
-            yield from self._put_entries([each.name for each in commands], entries)
-            return
+        elif self.prefix:
+            keys = self._keys([each.name for each in commands])
+            values = [each.content for each in commands]
+            yield b"MSET", *chain.from_iterable(zip(keys, values, strict=True))
+        else:
+            yield b"MSET", *chain.from_iterable([each[:2] for each in commands])
         yield from self._entries(commands)
+
+    def _arrivals(self, commands: Sequence[Arrive]) -> Iterator[Request]:
+        for key in self._keys([each.name for each in commands]):
+            yield b"RENAME", self._upload_key, key
+            yield b"PERSIST", key
+        yield from self._entries(commands)
+
+    def _deletes(self, commands: Sequence[Delete]) -> Iterator[Request]:
+        names = [each.name for each in commands]
+        yield b"DEL", *self._keys(names)
+        yield from self._removals(names)
+
+    def _confirmed(self, commands: Sequence[Confirm]) -> Iterator[Request]:
+        # The names are there, and as large as they were.
+        entries = self.format.encode_all([each.signature for each in commands])
+        yield from self._put_entries([each.name for each in commands], entries)
+
+    def _kept(self, commands: Sequence[Keep]) -> Iterator[Request]:
+        for name, which, size, at in commands:
+            aside = self.prefix + LOST_VALUE + b"%d" % which
+            yield b"RENAME", self.prefix + name, aside
+            yield b"PERSIST", aside  # it lost, whenever it was to expire
+            yield b"HSET", self.prefix + LOST, b"%d" % which, b"%d %d %b" % (at, size, name)
 
     def _record_all(self, commands: Sequence[Record]) -> Iterator[Request]:
         encode, there = self.format.encode_with, [each for each in commands if each.signature]
@@ -620,13 +632,6 @@ class Target:
             [encode(each.signature or NONE, each.digest, each.pending) for each in there],
         )
         yield from self._removals([each.name for each in commands if not each.signature])
-
-    def _keep(self, command: Keep) -> Iterator[Request]:
-        name, number, size, at = command
-        aside = self.prefix + LOST_VALUE + b"%d" % number
-        yield b"RENAME", self.prefix + name, aside
-        yield b"PERSIST", aside
-        yield b"HSET", self.prefix + LOST, b"%d" % number, b"%d %d %b" % (at, size, name)
 
     def _renames(self, commands: Sequence[Rename]) -> Iterator[Request]:
         """Yield renames one by one, and what the records have in the end of all."""
@@ -642,7 +647,7 @@ class Target:
         yield from self._put(list(there), self._encoded(list(there.values())))
         yield from self._removals([name for name, rename in last.items() if not rename])
 
-    def _entries(self, commands: Sequence[Set | Arrive | Confirm]) -> Iterator[Request]:
+    def _entries(self, commands: Sequence[Set | Arrive]) -> Iterator[Request]:
         yield from self._put([each.name for each in commands], self._encoded(commands))
 
     def _encoded(self, commands: Sequence[Any]) -> list[bytes]:

@@ -5,6 +5,7 @@ all has come, whoever asked for it looks whether the value is still that one.
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class Value:
     Attributes:
         name: of its key.
         draft: where it is written aside; None when it can be no file.
+        began: when that was (s).
         digest: of the value; None while it is on its way, and when it could not be read.
         size: how many bytes have come.
         has_ended: whether no more will come.
@@ -35,6 +37,7 @@ class Value:
     name: bytes
     source: Download
     draft: Draft | None
+    began: float = field(default_factory=time.monotonic)
     digest: bytes | None = None
     size: int = 0
     has_ended: bool = False

@@ -1,8 +1,8 @@
 """A mirror both ways: for each name that is looked at it is decided which side follows which.
 
-The ancestor is the name's entry in the manifest, the disk is what was read, and Redis is asked. What
-is decided is right for what was found; so that it is carried out on nothing else, keys are WATCHed
-until they are SET, and a file is replaced only if it still is the one that was read.
+The ancestor is the name's entry in the manifest, the disk is what was read, and Redis is asked.
+What is decided is right for what was found; so that it is carried out on nothing else, keys are
+WATCHed until they are SET, and a file is replaced only if it still is the one that was read.
 
 Failure model. Before the disk is written to, the entry says what is about to be there: after a
 crash that is known to be ours, and not somebody's change. Whatever was in the way (a key or a file
@@ -33,11 +33,16 @@ from sync.core.changes import (
     shown,
 )
 from sync.core.decision import ABSENT, LOST, UNFIT, UNKNOWN, Action, Mode, Side, Value, decide
-from sync.core.errors import MeanwhileError, RedisRefusedError
+from sync.core.errors import (
+    CannotBeError,
+    MeanwhileError,
+    NotAsExpectedError,
+    RedisRefusedError,
+)
 from sync.core.manifest import NOTHING, PENDING_GONE, digest_of
 from sync.core.plan import SPARE
 from sync.disk.files import Directory, LargeFile
-from sync.disk.writer import CannotBeError, NotAsExpectedError, Writer
+from sync.disk.writer import Writer
 from sync.redis.notes import Notes
 from sync.redis.target import LARGE, Key, Target
 from sync.report.figures import counted
@@ -126,7 +131,7 @@ class Merge(Mirror):
 
     """
 
-    def __init__(  # noqa: PLR0913  # each is a part that it puts to use
+    def __init__(  # noqa: PLR0913, PLR0917  # each is a part that it puts to use
         self,
         directory: Directory,
         target: Target,
@@ -170,12 +175,22 @@ class Merge(Mirror):
         """Begin a session, or end its first look: somebody has decided for a side, or not."""
         self.take = take
 
+    def tidy(self, place: bytes) -> None:
+        """Remove what an earlier session has left in a directory."""
+        self._writer.take_leftovers(place)
+
     # Large values, from both sides.
 
     @property
     def is_due(self) -> bool:
         """Say whether there is something to do for a large value."""
         return super().is_due or self._sides.downloads.is_due
+
+    @property
+    def began(self) -> float:
+        """When the large value began that is on its way, or has come (s)."""
+        current = self._sides.downloads.current
+        return super().began or (current.began if current else time.monotonic())
 
     def coming(self) -> set[bytes]:
         """Return the names of which a large value is on its way, or waits."""
@@ -359,7 +374,7 @@ class Merge(Mirror):
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
-        name, disk, key, _, _, action = case
+        name, disk, action = case.name, case.disk, case.action
         match action:
             case Action.TO_REDIS | Action.KEEP_TO_REDIS:
                 if isinstance(disk.value, bytes) and disk.set is None:
@@ -592,17 +607,23 @@ class Merge(Mirror):
                 writer.remove(name, expected)
             outcome.done.append(Removed(name))
             return Record(name, None)
-        value = self._sides.downloads.found(name)
         if case.key.value is not None:
             now = writer.put(name, case.key.value, expected)
             size = len(case.key.value)
         else:
-            assert value and value.draft  # noqa: S101  # `_case` has seen to it
-            now = writer.finish(value.draft, expected)
-            size, value.draft = value.size, None
+            now, size = self._finish(name, expected)
         outcome.done.append(Written(name, size))
         self._remember(name, now)
         return Record(name, now.unsure(), case.redis if isinstance(case.redis, bytes) else b"")
+
+    def _finish(self, name: bytes, expected: Signature | None) -> tuple[Signature, int]:
+        """Have a large value that was written aside be the file's; return how large it is."""
+        value = self._sides.downloads.found(name)
+        if value is None or value.draft is None:
+            self._writer.check(name)  # says why it cannot be
+            raise NotAsExpectedError("it is gone")
+        draft, value.draft = value.draft, None
+        return self._writer.finish(draft, expected), value.size
 
     def _wrote(self, case: _Case, now: Signature, work: _Work) -> None:
         """Take note of a file that holds what Redis does."""

@@ -241,10 +241,18 @@ class Mirror:
     def begin(self, take: Side | None) -> None:
         """Begin a session, or end its first look: somebody has decided for a side, or not."""
 
+    def tidy(self, place: bytes) -> None:
+        """Remove what an earlier session has left in a directory."""
+
     @property
     def is_due(self) -> bool:
         """Say whether there is something to do for a large value: one has come, or can begin."""
         return self.streams.is_due
+
+    @property
+    def began(self) -> float:
+        """When the large value began that is on its way, or has come (s)."""
+        return self.streams.began
 
     def coming(self) -> set[bytes]:
         """Return the names of which a large value is on its way, or waits."""
@@ -436,7 +444,7 @@ class Mirror:
                 self._make_room(error, batch.outcome)
                 self._apply(commands, batch.outcome, time.monotonic() + _PARTS)
         else:
-            batch.outcome.done = batch.commands
+            batch.outcome.done = [*batch.commands]
         self._conclude(batch)
         return batch.outcome
 

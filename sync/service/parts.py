@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from sync.core.decision import Mode
+from sync.core.errors import CannotBeError
 from sync.core.manifest import DIGEST_SIZE
 from sync.disk.files import Directory
 from sync.disk.own import Own
-from sync.disk.writer import CannotBeError, Draft, Writer
+from sync.disk.writer import Draft, Writer
 from sync.redis.listener import Listener
 from sync.redis.notes import Notes
 from sync.redis.target import Target
@@ -38,7 +39,7 @@ class Files:
     """
 
     mode: int = 0o644
-    owner: tuple[int, int] | None = None
+    owner: tuple[int | None, int | None] = (None, None)
     fsync: bool = False
     newline: bytes = b""
 
@@ -108,7 +109,7 @@ class Parts:
             directory,
             own,
             mode=files.mode,
-            owner=files.owner,
+            owner=(_or_none(files.owner[0]), _or_none(files.owner[1])),
             fsync=files.fsync,
             newline=files.newline,
         )
@@ -146,3 +147,7 @@ class Parts:
             requests = Requests(self.notes, mirror.decided)
         parts = (self.listener, directory, self.target, mirror, news, requests, self.mode)
         return Hearing(*parts)
+
+
+def _or_none(number: int | None) -> int:
+    return -1 if number is None else number

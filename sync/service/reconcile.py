@@ -223,6 +223,8 @@ class Reconcile:
                 if not self._news.enter(place):
                     self._mirror.skipped.clear_of([place])
                     continue
+                if self._foreign:
+                    self._mirror.tidy(place)
                 entries = listed(place)
                 while some := list(islice(entries, self._at_once - len(part))):
                     part += some

@@ -37,7 +37,7 @@ _PAUSE_LONGEST = 60.0  # seconds, after a try that took as long
 class Service:
     """Mirrors the directory at one path to one Redis server until it is stopped."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # each is a part that it puts to use
+    def __init__(  # each is a part that it puts to use
         self,
         open_directory: Callable[[], Directory],
         parts: Parts,

@@ -254,7 +254,7 @@ class Session:
         if not self._mirror.is_due:
             return
         self._settle()
-        began = self._mirror.streams.began
+        began = self._mirror.began
         for outcome in self._accounted(self._mirror.arrive()):
             if self._reconcile:
                 self._reconcile.count(outcome)

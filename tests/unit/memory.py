@@ -92,6 +92,10 @@ class Calls:
         self.turns.take()
         return Status(self.disk.open[fd].inode)
 
+    def fstatvfs(self, fd: int) -> SimpleNamespace:
+        self.turns.take()
+        return SimpleNamespace(f_fsid=self.disk.open[fd].inode.number)
+
     def pread(self, fd: int, size: int, at: int) -> bytes:
         """Read the first half, and some time later the second."""
         inode = self.disk.open[fd].inode

@@ -15,11 +15,13 @@ from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
 from unit.memory_redis import EPOCH, MANIFEST, NAMES, VALUE_MAX, Pool
 
 from sync.core.changes import place_of
+from sync.core.decision import Mode
 from sync.core.errors import OUT_OF_MEMORY, RedisAwayError
 from sync.core.exclude import Excluded
 from sync.core.manifest import Entries
 from sync.core.schedule import Rescan
 from sync.disk.files import Directory
+from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.report.lines import Report
@@ -28,6 +30,7 @@ from sync.service.mirror import Mirror
 from sync.service.news import News
 from sync.service.session import Session
 from sync.service.skipped import Skipped
+from sync.service.standing import Standing
 from sync.service.streams import Streams
 
 PAUSE = 0.05  # seconds before the service connects again
@@ -250,6 +253,9 @@ class World:
                 Report(NO_LOG, lambda: self.clock.seconds),
                 self._board,
                 Rescan(self._rescan, 1),
+                Standing(
+                    directory, self._target, Notes(self._target), None, Mode.ONE_WAY_REPLICA, 1.0
+                ),
             )
             session.run("test", stale_first=self._out_of_memory)
 
