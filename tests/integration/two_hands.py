@@ -35,6 +35,7 @@ from sync.redis.keys import REQUESTS
 _PAUSES = (0.0, 0.0, 0.0005, 0.003)  # seconds between two operations of a hand
 _TURN = 25  # operations of a hand in its turn, at most
 _SHOWN = 40  # operations
+_NAME_SHOWN = 30  # bytes
 
 
 class TwoHands:
@@ -297,10 +298,15 @@ class TwoHands:
             if not names or {each[2].name, each[2].other, each[2].third} & set(names)
         ]
         lines = [
-            f"{at - self.began:9.4f} s  {side:5} {what}  {prevented}"
+            f"{at - self.began:9.4f} s  {side:5} {_told(what)}  {prevented}"
             for side, at, what, prevented in sorted(concerned, key=lambda each: each[1])
         ]
         return "\n".join(lines[-_SHOWN:])
+
+
+def _told(what: Operation) -> str:
+    names = (repr(each[:_NAME_SHOWN]) for each in (what.name, what.other, what.third))
+    return f"{what.kind} {' '.join(names)} {what.size}"
 
 
 def _digests(seen: Seen) -> dict[bytes, bytes]:
