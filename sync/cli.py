@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from sync.core.changes import shown
+from sync.core.decision import Mode
 from sync.core.errors import RedisAwayError, SettingsError, SyncError
 from sync.report.figures import counted
 from sync.report.status import StatusFile, health
@@ -63,7 +64,6 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 def run(settings: Settings) -> int:
     """Mirror until SIGTERM or SIGINT."""
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
-    from sync.core.decision import Mode  # noqa: PLC0415
     from sync.core.exclude import Excluded  # noqa: PLC0415
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
@@ -126,7 +126,7 @@ def run(settings: Settings) -> int:
                 conflicts=conflicts,
                 mode=settings.mode.value,
             )
-            log.info("mirroring %s to Redis at %s%s", settings.root, address, _words(settings))
+            log.info("%s%s", _pair(settings, str(address)), _words(settings))
             rescan = Rescan(settings.rescan, settings.rescan_share)
             Service(lambda: _open(settings, excluded), parts, report, board, rescan).run()
     except SyncError as error:
@@ -234,6 +234,18 @@ def _below(root: Path, path: str) -> bytes:
     if ".." in parts:
         raise SettingsError(f"{path} has .. in it: name it by its path below {root}")
     return os.fsencode("/".join(parts))
+
+
+def _pair(settings: Settings, address: str) -> str:
+    """Say which side follows which."""
+    root, redis, mode = settings.root, f"Redis at {address}", settings.mode
+    if mode is Mode.ONE_WAY_REPLICA:
+        return f"mirroring {root} to {redis}"
+    if mode is Mode.REDIS_TO_DISK:
+        return f"mirroring {redis} to {root} ({mode.value})"
+    if mode is Mode.ONE_WAY_SAFE:
+        return f"mirroring {root} to {redis} ({mode.value})"
+    return f"keeping {root} and {redis} equal ({mode.value})"
 
 
 def _words(settings: Settings) -> str:

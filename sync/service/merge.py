@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,6 +56,7 @@ from sync.service.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
+_WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
@@ -308,17 +309,23 @@ class Merge(Mirror):
         """Decide about names and carry it out, again for those of which keys change meanwhile."""
         left, tries = list(found), _TRIES
         while left:
-            keys = self._target.look(left)
+            # Of many most are values that come from Redis: nothing depends on their keys then.
+            is_watched = len(left) <= _WATCHED_MAX
+            keys = self._target.look(left, watch=is_watched)
             some, left = left[: len(keys)], left[len(keys) :]
-            cases = (
-                self._case(name, found[name], key) for name, key in zip(some, keys, strict=True)
-            )
-            void = self._carry_out([case for case in cases if case], outcome)
+            cases = self._cases({name: found[name] for name in some}, keys)
+            void = self._carry_out(cases, outcome, is_watched=is_watched)
             if void and tries:
                 tries -= 1
                 left = void + left
             else:
                 outcome.deferred |= dict.fromkeys(void, _SOON)
+
+    def _cases(self, found: Mapping[bytes, _OnDisk], keys: Sequence[Key]) -> list[_Case]:
+        """Say what is to be done about names, but for those whose values are to be read first."""
+        pairs = zip(found.items(), keys, strict=False)
+        cases = (self._case(name, disk, key) for (name, disk), key in pairs)
+        return [case for case in cases if case]
 
     def _case(self, name: bytes, disk: _OnDisk, key: Key) -> _Case | None:
         """Say what is to be done about a name; None when its value is to be read first."""
@@ -359,12 +366,19 @@ class Merge(Mirror):
             return disk.value if is_same else UNKNOWN
         return ABSENT if digest == NOTHING else digest
 
-    def _carry_out(self, cases: Sequence[_Case], outcome: Outcome) -> list[bytes]:
+    def _carry_out(
+        self, cases: Sequence[_Case], outcome: Outcome, *, is_watched: bool = True
+    ) -> list[bytes]:
         """Do what is to be done; return the names whose keys have changed meanwhile."""
         work = _Work()
         for case in cases:
             self._sort(case, work, outcome)
-        self._push(work, outcome)
+        if is_watched:
+            self._push(work.pushes, work, outcome)
+        else:
+            for first in range(0, len(work.pushes), _WATCHED_MAX):
+                some = self._watched(work.pushes[first : first + _WATCHED_MAX], work)
+                self._push(some, work, outcome)
         self._target.unwatch()
         self._pull(work, outcome)
         try:
@@ -448,8 +462,20 @@ class Merge(Mirror):
 
     # To Redis.
 
-    def _push(self, work: _Work, outcome: Outcome) -> None:
-        cases = work.pushes
+    def _watched(self, cases: Sequence[_Case], work: _Work) -> list[_Case]:
+        """Watch keys; return the cases that are still as they were."""
+        disk = {case.name: case.disk for case in cases}
+        keys = self._target.look(list(disk))
+        found = {case.name: case for case in self._cases(disk, keys)}
+        still = [
+            found[case.name]
+            for case in cases
+            if case.name in found and found[case.name][3:] == case[3:]
+        ]
+        work.void += disk.keys() - {case.name for case in still}
+        return still
+
+    def _push(self, cases: Sequence[_Case], work: _Work, outcome: Outcome) -> None:
         if not cases:
             return
         commands: list[Command] = []
