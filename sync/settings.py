@@ -112,6 +112,25 @@ class Settings:
             log_level=logging.getLevelNamesMapping()[level],
         )
 
+    @property
+    def digests(self) -> bool:
+        """Whether Redis is to remember what both sides had last, by its digest."""
+        return self.mode is not Mode.ONE_WAY_REPLICA
+
+    def below(self, path: str) -> bytes:
+        """Return a path as one below the root: it is one, or one of the file system, or the root.
+
+        Raises SettingsError.
+        """
+        parts = Path(path).parts
+        if Path(path).is_absolute():
+            if not Path(path).is_relative_to(self.root):
+                raise SettingsError(f"{path} is not below {self.root}")
+            parts = Path(path).relative_to(self.root).parts
+        if ".." in parts:
+            raise SettingsError(f"{path} has .. in it: name it by its path below {self.root}")
+        return os.fsencode("/".join(parts))
+
 
 def _exclude(given: str | None) -> tuple[str, ...]:
     return DEFAULT if given is None else tuple(given.split())

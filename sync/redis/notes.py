@@ -32,7 +32,7 @@ _STATE = (b"directory", b"server", b"evicted", b"expired")
 class Conflict:
     """A name that both sides have changed: since when (Unix, s), and what each has, in words.
 
-    The words are such as `3 bytes` or `nothing`: what there is on disk, and in Redis.
+    The words are such as `3 bytes` or `no key`: what there is on disk, and in Redis.
     """
 
     since: float
@@ -41,7 +41,7 @@ class Conflict:
 
     def __str__(self) -> str:
         """Complete a sentence about the name."""
-        return f"has {self.disk} on disk, {self.redis} in Redis"
+        return f"differs: {self.disk} on disk, {self.redis} in Redis"
 
 
 class Lost(NamedTuple):

@@ -4,6 +4,8 @@ There is too little to a bar, which is one line that is written again and again,
 have one more library in it.
 """
 
+import io
+import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -58,3 +60,15 @@ class Screen:
     def close(self) -> None:
         """Take the bar away for good."""
         self.clear()
+
+
+def write_any_name() -> None:
+    """Have names be written as well as can be: they are in any language, terminals in some."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def cannot(why: str) -> int:
+    """Say why a command cannot do what it was told; return the exit status for that."""
+    print(f"mdvp-sync: {why}", file=sys.stderr)
+    return 2

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import sync
 
-ROOMS = ("core", "disk", "redis", "report", "service", "verify")  # each may import those before it
+# Each may import those before it.
+ROOMS = ("core", "disk", "redis", "report", "service", "verify", "decide")
 SOURCE = Path(str(sync.__file__)).parent
 
 

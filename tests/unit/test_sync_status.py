@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from sync.core.errors import SettingsError
+from sync.redis import listener
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.report.status import (
@@ -43,7 +44,7 @@ CONFLICTING = Status(
     mode="two-way-safe",
     heard_by=TRACKING,
     undone=1,
-    conflicts={"a": "has 3 bytes on disk, nothing in Redis"},
+    conflicts={"a": "differs: 3 bytes on disk, no key in Redis"},
     conflicts_count=3,
 )
 KEYS = {
@@ -188,7 +189,7 @@ def test_a_conflict_is_no_problem_but_is_said_and_so_is_what_was_undone(path: Pa
     assert lines[6:] == [
         "undone      1 change that others made to keys of files",
         "conflicts   3: `mdvp-sync resolve NAME --take disk|redis` ends one",
-        "  a has 3 bytes on disk, nothing in Redis",
+        "  a differs: 3 bytes on disk, no key in Redis",
         "  and 2 more",
         "skipped     0",
     ]
@@ -309,6 +310,12 @@ def test_programs_find_the_same_keys_when_nothing_is_known(path: Path) -> None:
     assert said.keys() == KEYS
     assert (said["healthy"], said["problem"]) == (False, "the sync service has not started")
     assert {said[key] for key in KEYS - {"healthy", "problem"}} == {None}
+
+
+def test_the_status_knows_all_that_changes_are_heard_by() -> None:
+    # It is read every few seconds, and so does not load what talks to Redis.
+    heard_by = {listener.BY_TRACKING, listener.BY_NOTIFICATIONS, listener.BY_RESCANS}
+    assert heard_by == {TRACKING, NOTIFICATIONS, RESCANS}
 
 
 def test_the_board_has_the_first_of_the_names_in_conflict(path: Path) -> None:
