@@ -206,11 +206,9 @@ class DiskHand(Workload):
 
     def _changed(self, path: Path, before: bytes, fd: int, *, is_nameless: bool) -> None:
         after = _read_regular(fd)
-        if after == before:
-            return
-        name = self._name(path)
-        self._history.destroyed_by(Side.DISK, before)
-        key = self._history.wrote(Side.DISK, name, after)
+        if after != before:
+            self._history.destroyed_by(Side.DISK, before)
+        key = self._history.wrote(Side.DISK, self._name(path), after)
         if not is_nameless and not os.fstat(fd).st_nlink:
             self._history.holes[key] += 1
 
@@ -488,6 +486,7 @@ class RedisHand:
 
     def _doubt(self, what: Operation) -> None:
         """Nobody knows whether it was done, so what was there may be destroyed."""
+        self._history.is_doubtful = True
         for name in (what.name, what.other, what.third):
             self._history.give_up_recent(Side.REDIS, name)
             self._give_up_file(name)

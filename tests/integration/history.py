@@ -47,6 +47,7 @@ class History:
         written: by digest, which there are, or were then.
         destroyed: by side, those that a hand overwrote or deleted there.
         known: all digests that values ever had, to know what nobody wrote.
+        is_doubtful: whether something may have been written that nobody knows of.
         saved: digests of what Redis has saved and may have again.
         holes: how many were written to a file that was no more in its place when it was closed.
 
@@ -58,6 +59,7 @@ class History:
     )
     known: set[bytes] = field(default_factory=set)
     holes: Counter[bytes] = field(default_factory=Counter)
+    is_doubtful: bool = False
     saved: set[bytes] = field(default_factory=set)
     _put: dict[Side, dict[bytes, list[tuple[float, bytes]]]] = field(
         default_factory=lambda: {side: defaultdict(list) for side in Side}
@@ -76,6 +78,11 @@ class History:
             self.written[key] = Written(side, name, now, content[:_BEGINNING], len(content))
         self.known.add(key)
         return key
+
+    def adopt(self, side: Side, name: bytes, key: bytes) -> None:
+        """Take note of a value that is there, and may be what nobody knows of."""
+        self._names[side][key].add(name)
+        self.known.add(key)
 
     def destroyed_by(self, side: Side, content: bytes | None) -> None:
         """Take note that a hand overwrote or deleted a value, if there was one."""
@@ -119,6 +126,7 @@ class History:
         self.known &= alive
         self.written = {key: each for key, each in self.written.items() if key in alive}
         self.holes.clear()
+        self.is_doubtful = False
         for side in Side:
             self.destroyed[side] &= alive
             self._put[side].clear()

@@ -238,13 +238,17 @@ class Judge:
             return None
         if name not in seen.keys:
             value = seen.files.get(name, b"")
-            is_theirs = self._history.was_put(Side.DISK, name, value)
+            is_theirs = self._history.names_of(Side.DISK, value)  # it may have several
             return None if is_theirs or self.is_flushed else "a file, and no key"
         return _differ(seen, name)
 
     def _of_somebodys_key(self, seen: Seen, name: bytes) -> str | None:
         value = seen.key(name)
-        if value is None or self._history.was_put(Side.REDIS, name, value):
+        if (
+            value is None
+            or self._history.is_doubtful
+            or self._history.was_put(Side.REDIS, name, value)
+        ):
             return None
         return "a key that nobody made, and no file"
 
@@ -261,7 +265,7 @@ class Judge:
                 found[written.name] = f"{written}{hole}: lost"
         values = [*seen.files.items(), *((n, k.digest) for n, k in seen.keys.items() if k.length)]
         for name, value in values:
-            if value not in self._history.known:
+            if value not in self._history.known and not self._history.is_doubtful:
                 found[name] = "has what nobody wrote"
         return found
 

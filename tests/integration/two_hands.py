@@ -146,6 +146,11 @@ class TwoHands:
 
     def _forget(self, seen: Seen) -> None:
         self._seen = seen
+        if self.history.is_doubtful:
+            for name, key in _digests(seen).items():
+                self.history.adopt(Side.REDIS, name, key)
+            for name, value in seen.files.items():
+                self.history.adopt(Side.DISK, name, value)
         keys = {each.digest for each in seen.keys.values()}
         self.history.at_rest({*seen.files.values(), *seen.elsewhere, *keys})
         self.files.links.are_known()
@@ -273,10 +278,10 @@ class TwoHands:
 
     def decide(self) -> int:
         """Decide about each conflict, and wait until none is left; return how many there were."""
-        conflicts = sorted(self.judge.look().conflicts)
+        seen = self.judge.look()
+        conflicts = [name for name in sorted(seen.conflicts) if not self._is_unfit(name, seen)]
         if not conflicts:
             return 0
-        seen = self._seen
         for name in conflicts:
             side = self.random.choice(list(Side))
             loser = seen.key(name) if side is Side.DISK else seen.files.get(name)
