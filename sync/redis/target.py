@@ -67,6 +67,7 @@ _FETCHED_MAX = 8 << 20  # bytes of values that are held in memory together
 _GLOB = b"\\*?[]"
 _MEANWHILE = "something changed its keys meanwhile"
 _MARKED_MAX = 50_000  # places remembered, some 8 MB
+_FOREIGN_MAX = 100_000  # names remembered, some 10 MB
 
 
 class _Begun(NamedTuple):
@@ -143,6 +144,7 @@ class Target:
         self._epoch = 0
         # How many names and marks each of the root's two has.
         self._counts = {self._manifest: 0, self._names: 0}
+        self._foreign: set[bytes] = set()  # names that are not in the manifest
         self._marked: set[bytes] = set()  # places of which both marks are there
         self.below = 0
         self.bytes = 0
@@ -202,6 +204,7 @@ class Target:
         self._begun, self._answers = None, []
         self._watches_keys = False
         self._marked.clear()
+        self._foreign.clear()
         self._forget_large()
         self._connection.open()
         self.learn_value_max()
@@ -284,6 +287,25 @@ class Target:
         held = _in_order(names, groups, answers)
         known = _in_order(names, groups, answers[len(groups) :])
         return [a is not None or b is not None for a, b in zip(held, known, strict=True)]
+
+    def unknown(self, names: Iterable[bytes]) -> set[bytes]:
+        """Return those of some names of which it is not known that they are not in the manifest.
+
+        Others' keys on a busy server are changed again and again; to ask each time takes long.
+        """
+        return set(names) - self._foreign
+
+    def ours(self, names: Sequence[bytes]) -> list[bytes]:
+        """Return those of some names that are in the manifest by now."""
+        ours = []
+        for name, entry in zip(names, self.entries(names), strict=True):
+            if entry is None:
+                self._foreign.add(name)
+            else:
+                ours.append(name)
+        if len(self._foreign) > _FOREIGN_MAX:
+            self._foreign.clear()
+        return ours
 
     def held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
         """Return the signature of the file whose content each name holds, None if none."""
@@ -511,7 +533,10 @@ class Target:
         """
         assert self._begun is None  # noqa: S101  # the caller's defect
         runs = [(kind, list(run)) for kind, run in groupby(commands, type)]
-        names = _by_place(_names(commands, [kind for kind, _ in runs]))
+        all_names = _names(commands, [kind for kind, _ in runs])
+        # Before it is sent: from then on whoever changes the key changes one that is ours.
+        self._foreign.difference_update(all_names)
+        names = _by_place(all_names)
         requests = list(self._entries_of(names))
         for kind, run in runs:
             requests += self._requests(kind, run)

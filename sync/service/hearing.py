@@ -115,7 +115,7 @@ class Hearing:
 
     def _take(self, heard: Heard) -> None:
         if self._is_one_way:
-            self._unsorted.update(dict.fromkeys(heard.names))
+            self._unsorted.update(dict.fromkeys(self._target.unknown(heard.names)))
         else:
             concerns = self._directory.can_have
             self._names.update(
@@ -139,9 +139,7 @@ class Hearing:
         names = list(islice(self._unsorted, _ASKED_MAX))
         for name in names:
             del self._unsorted[name]
-        for name, entry in zip(names, self._target.entries(names), strict=True):
-            if entry is not None:
-                self._names[name] = None
+        self._names.update(dict.fromkeys(self._target.ours(names)))
 
     def _feed(self) -> None:
         """Have names looked at, as many as there is room for."""
