@@ -90,8 +90,11 @@ def _verification(
     streams = Streams(at_once, lambda: None, trim_newline=newline)
     news = NoNews(directory)
     mirror = Mirror(directory, target, streams, news, Skipped(log), trim_newline=newline)
-    comparison = Comparison(directory, target, trim_newline=newline)
-    return Verification(directory, target, comparison, screen, mirror if repair else None)
+    comparison = Comparison(directory, target, settings.mode, trim_newline=newline)
+    return Verification(
+        *(directory, target, comparison, screen, mirror if repair else None),
+        takes_keys=settings.mode.writes_files,
+    )
 
 
 def _way_out(settings: Settings, *, repair: bool) -> str:
