@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from sync.core.changes import shown
-from sync.core.decision import Side
+from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
 from sync.report.screen import cannot
@@ -140,7 +140,7 @@ def run(settings: Settings) -> int:
                 conflicts=conflicts,
                 mode=settings.mode.value,
             )
-            log.info("mirroring %s to Redis at %s%s", settings.root, address, _words(settings))
+            log.info("%s%s", _pair(settings, str(address)), _words(settings))
             rescan = Rescan(settings.rescan, settings.rescan_share)
             Service(lambda: _open(settings, excluded), parts, report, board, rescan).run()
     except SyncError as error:
@@ -163,6 +163,18 @@ def _open(settings: Settings, excluded: Excluded) -> "Directory":
     from sync.disk.linked import LinkedDirectory  # noqa: PLC0415
 
     return LinkedDirectory(settings.root, excluded, is_tree=settings.tree)
+
+
+def _pair(settings: Settings, address: str) -> str:
+    """Say which side follows which."""
+    root, redis, mode = settings.root, f"Redis at {address}", settings.mode
+    if mode is Mode.ONE_WAY_REPLICA:
+        return f"mirroring {root} to {redis}"
+    if mode is Mode.REDIS_TO_DISK:
+        return f"mirroring {redis} to {root} ({mode.value})"
+    if mode is Mode.ONE_WAY_SAFE:
+        return f"mirroring {root} to {redis} ({mode.value})"
+    return f"keeping {root} and {redis} equal ({mode.value})"
 
 
 def _words(settings: Settings) -> str:

@@ -56,6 +56,30 @@ INOTIFYWAIT = Kind(
 KINDS = (SYNC, WATCHDOG, INOTIFYWAIT)
 
 
+def with_settings(words: str, **settings: str) -> Kind:
+    """Return mdvp-sync with more settings, which the words are for."""
+    given = [f"{name}={value}" for name, value in settings.items()]
+    return Kind(
+        f"{SYNC.name}, {words}", lambda root, socket: ("env", *given, *SYNC.command(root, socket))
+    )
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a contender of this name is mdvp-sync, with whatever settings."""
+    return name.partition(",")[0] == SYNC.name
+
+
+KEYSPACE = Kind(
+    "keyspace script",
+    lambda root, socket: (
+        sys.executable,
+        str(_HERE / "keyspace_script.py"),
+        str(root),
+        str(socket),
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
     """A contender that runs."""
@@ -89,6 +113,19 @@ class Contender:
         until(came, pause=0.05)
         probe.unlink()
         until(lambda: get(probe.name) is None)
+
+    def get_ready_for_keys(self) -> None:
+        """Wait until it follows what happens in Redis: until a key comes, and goes."""
+        probe, client = self.root / "ready", self.server.client
+
+        def came() -> bool:
+            self.says("")
+            client.set(probe.name, b"yes")  # again: it may not have been listening yet
+            return probe.exists() and probe.read_bytes() == b"yes"
+
+        until(came, pause=0.05)
+        client.delete(probe.name)
+        until(lambda: not probe.exists())
 
     def resident(self) -> int:
         """Return how many bytes its processes have in memory."""

@@ -6,12 +6,14 @@ python -m benchmarks.mirror.load rewrite DIRECTORY TIMES       one file, over an
 python -m benchmarks.mirror.load large DIRECTORY BYTES         one file
 python -m benchmarks.mirror.load read DIRECTORY FILES          reads what `write` wrote, no more
 python -m benchmarks.mirror.load walk DIRECTORY                finds and reads all that is below
+python -m benchmarks.mirror.load sets SOCKET KEYS              the same values to Redis, by pipeline
 
 Each prints two times of the clock that the Redis server has too, in seconds: when it began, and
 when it ended (for `rewrite`: when it began to close the file for the last time).
 """
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from time import time
@@ -21,6 +23,7 @@ REWRITTEN = "rewritten"
 SIZE = 64  # bytes of a small file
 BRANCHES = 100  # a branch of a tree, which has files, is one of so many in another directory
 _PIECE = 1 << 20
+_PIPELINE = 1_000  # commands that are sent before their answers are waited for
 
 
 def name(number: int) -> str:
@@ -31,6 +34,15 @@ def name(number: int) -> str:
 def value(number: int, size: int = SIZE) -> bytes:
     """Return the content of a small file, which no other has."""
     return (name(number) * size)[:size].encode()
+
+
+def set_command(number: int) -> bytes:
+    """Return the command that gives a key the content of the small file of its name."""
+    key, content = name(number).encode(), value(number)
+    return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        *(len(key), key),
+        *(len(content), content),
+    )
 
 
 def branch(number: int) -> str:
@@ -96,6 +108,21 @@ def walk(directory: str) -> float:
     return time()
 
 
+def sets(server: str, keys: str) -> float:
+    """Set so many keys to what `write` gives files of their names; return when that was done."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(server)
+        for start in range(0, int(keys), _PIPELINE):
+            numbers = range(start, min(start + _PIPELINE, int(keys)))
+            connection.sendall(b"".join(map(set_command, numbers)))
+            wanted, answers = b"+OK\r\n" * len(numbers), b""
+            while answers != wanted:
+                answers += connection.recv(_PIECE)
+                if not wanted.startswith(answers):
+                    raise ValueError(answers)
+        return time()
+
+
 def _read(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.read(descriptor, os.fstat(descriptor).st_size + 1)
@@ -111,7 +138,7 @@ def _written(directory: str, file: str, content: bytes) -> int:
 
 if __name__ == "__main__":
     works: dict[str, Callable[..., float]] = {
-        each.__name__: each for each in (write, tree, rewrite, large, read, walk)
+        each.__name__: each for each in (write, tree, rewrite, large, read, walk, sets)
     }
     work = works[sys.argv[1]]
     began = time()

@@ -14,7 +14,7 @@ from redis.client import Monitor
 
 from benchmarks import REPOSITORY, BenchmarkError
 from benchmarks.mirror.contenders import Contender
-from benchmarks.mirror.load import LARGE, name, value
+from benchmarks.mirror.load import LARGE, name, set_command, value
 from benchmarks.mirror.results import Followed, Rewrites
 from benchmarks.mirror.server import DEADLINE, Server, until
 
@@ -30,10 +30,10 @@ def until_visible(contender: Contender, monitor: Monitor, number: int, below: st
     began = time.time()
     os.close(descriptor)
     # Who reads the file as soon as it is written to may have it before.
-    return max(_done(monitor, content.decode()) - began, 0.0)
+    return max(done(monitor, content.decode()) - began, 0.0)
 
 
-def _done(monitor: Monitor, *words: str) -> float:
+def done(monitor: Monitor, *words: str) -> float:
     """Return when a command was done that has one of these words in it.
 
     A client that asks for a key in a loop would take one of the machine's few cores, and much of
@@ -90,7 +90,7 @@ def rewrite(contender: Contender, monitor: Monitor, times: int) -> Rewrites:
     """Rewrite one file so often; see what the server had to do, and when it had the last."""
     before = contender.server.commands()
     began, closed = load("rewrite", contender.root, times)
-    last = max(_done(monitor, value(times - 1).decode()) - closed, 0.0)
+    last = max(done(monitor, value(times - 1).decode()) - closed, 0.0)
     commands = contender.server.commands() - before - 1  # the count before is one itself
     return Rewrites(times, closed - began, last, commands)
 
@@ -110,7 +110,7 @@ def rename(contender: Contender, monitor: Monitor, old: str, new: str) -> tuple[
     server, root = contender.server, contender.root
     before, began = server.received(), time.time()
     (root / old).rename(root / new)
-    took = _done(monitor, f"RENAME {old} {new}", f"SET {new} ") - began
+    took = done(monitor, f"RENAME {old} {new}", f"SET {new} ") - began
     return took, server.received() - before
 
 
@@ -134,10 +134,7 @@ def pipe(protocol: Path, server: Server) -> float:
 def write_protocol(path: Path, files: int) -> None:
     """Write the commands for `pipe` that set the keys of so many small files."""
     with path.open("wb") as commands:
-        for number in range(files):
-            key, content = name(number).encode(), value(number)
-            commands.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n" % (len(key), key))
-            commands.write(b"$%d\r\n%b\r\n" % (len(content), content))
+        commands.writelines(map(set_command, range(files)))
 
 
 def load(work: str, root: Path, *amounts: int) -> tuple[float, float]:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from benchmarks.mirror.contenders import INOTIFYWAIT, SYNC, WATCHDOG
-from benchmarks.mirror.results import Burst, Compared, Comparison, Results
+from benchmarks.mirror import both_ways_report
+from benchmarks.mirror.contenders import INOTIFYWAIT, SYNC, WATCHDOG, is_ours
+from benchmarks.mirror.results import Compared, Comparison, Results
+from benchmarks.mirror.tables import all_there, burst_table, equal_after, right, visible_table
 from benchmarks.report import MB, Aim, Report, aims_table, at_most, bar_chart, ratio, rounded, table
 from benchmarks.samples import median, percentile
 
@@ -31,6 +33,7 @@ def aims(results: Results) -> list[Aim]:
         *_scan_aims(results),
         *_single_file_aims(results),
         *_frugality_aims(results),
+        *both_ways_report.aims(results.both_ways),
         right_aim(results.compared),
     ]
 
@@ -48,12 +51,7 @@ def _visible_aims(results: Results) -> Iterator[Aim]:
 def _burst_aims(results: Results) -> Iterator[Aim]:
     bursts = results.bursts[SYNC.name]
     files = f"a burst of {bursts[0].files:,} files"
-    missing = sum(burst.followed.equal is None for burst in bursts)
-    yield Aim(
-        f"{files}: all there",
-        f"{len(bursts) - missing} of {len(bursts)} times",
-        f"{missing} times" if missing else "",
-    )
+    yield all_there(files, bursts)
     text = f"{files}: equal in at most 2 times what the writer alone takes"
     if (equal := equal_after(bursts)) is None:
         yield Aim(text, "never equal", "it was never equal")
@@ -93,7 +91,7 @@ def _frugality_aims(results: Results) -> Iterator[Aim]:
 def right_aim(compared: Sequence[Compared]) -> Aim:
     """Compare how often mdvp-sync was right with always."""
     wrong = list(wrongs(compared))
-    checks = sum(name == SYNC.name for _, name, _ in compared)
+    checks = sum(is_ours(name) for _, name, _ in compared)
     return Aim(
         "every value right after each of these",
         f"{checks - len(wrong)} of {checks} times",
@@ -104,7 +102,7 @@ def right_aim(compared: Sequence[Compared]) -> Aim:
 def wrongs(compared: Iterable[Compared]) -> Iterator[str]:
     """Yield what mdvp-sync did wrong."""
     for measure, name, found in compared:
-        if name == SYNC.name and not found.equal:
+        if is_ours(name) and not found.equal:
             yield (
                 f"{measure}: of {found.files:,} files {found.right:,} are right in Redis, "
                 f"{found.wrong:,} have another content there, {found.extra:,} keys have no file"
@@ -128,11 +126,11 @@ def markdown(results: Results) -> str:
             ),
             f"#### A burst of {files:,} files",
             f"The writer alone takes {rounded(median(results.writer))} s.",
-            _bursts(results),
+            burst_table(results.bursts, median(results.writer), "the writer alone"),
             bar_chart(
                 f"Of {files:,} files in a burst, right in Redis in the end",
                 "files",
-                {name: _right(bursts) for name, bursts in results.bursts.items()},
+                {name: right(bursts) for name, bursts in results.bursts.items()},
             ),
             "#### Files that are there before",
             _scans(results),
@@ -145,65 +143,12 @@ def markdown(results: Results) -> str:
             _single_files(results),
             "#### Idle, and memory",
             _frugality(results),
+            *both_ways_report.parts(results.both_ways),
             "#### Whether it was right",
             "After each measure every file was compared with its key.",
             compared_table(results.compared),
         ]
     )
-
-
-def visible_table(what: str, visible: Mapping[str, Sequence[float]]) -> str:
-    """Return how long it took until single files were visible as a table, one line for each."""
-    return table(
-        (what, "p50, ms", "p99, ms", "most, ms", "samples"),
-        (
-            (
-                name,
-                *(rounded(percentile(samples, percent) * 1e3) for percent in (50, 99, 100)),
-                f"{len(samples):,}",
-            )
-            for name, samples in visible.items()
-        ),
-    )
-
-
-def _bursts(results: Results) -> str:
-    alone = median(results.writer)
-
-    def row(name: str, bursts: Sequence[Burst]) -> Sequence[str]:
-        equal = equal_after(bursts)
-        return (
-            name,
-            f"{median([burst.followed.written for burst in bursts]):.2f}",
-            "never" if equal is None else f"{equal:.2f}",
-            "-" if equal is None else rounded(equal / alone),
-            f"{_right(bursts):,.0f}",
-            f"{median([burst.followed.quiet for burst in bursts]):.2f}",
-            str(len(bursts)),
-        )
-
-    return table(
-        (
-            "program",
-            "writer done after, s",
-            "equal after, s",
-            "times the writer alone",
-            "files right in the end",
-            "at rest after, s",
-            "bursts",
-        ),
-        (row(name, bursts) for name, bursts in results.bursts.items()),
-    )
-
-
-def equal_after(bursts: Sequence[Burst]) -> float | None:
-    """Return the median of the times until equal; None when there was a burst that never was."""
-    times = [burst.followed.equal for burst in bursts if burst.followed.equal is not None]
-    return median(times) if len(times) == len(bursts) else None
-
-
-def _right(bursts: Sequence[Burst]) -> float:
-    return median([burst.compared.right for burst in bursts])
 
 
 def _scans(results: Results) -> str:

@@ -28,13 +28,13 @@ class Followed:
     """When a burst was followed. After this time from the beginning of its writer, ..."""
 
     written: float  # ... the writer was done
-    equal: float | None  # ... Redis was seen to have all the files; None: it never was
-    quiet: float  # ... Redis had all, or had changed for the last time
+    equal: float | None  # ... the copy was seen to have all of it; None: it never was
+    quiet: float  # ... the copy had all, or had changed for the last time
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What came of many new files, one right after the other."""
+    """What came of many new files, or keys, one right after the other."""
 
     files: int
     followed: Followed
@@ -71,6 +71,28 @@ class Idle:
 
 
 @dataclass(slots=True)
+class Busy:
+    """What other clients' load did to one service, and that to them."""
+
+    load: str  # what they did
+    service: str  # beside what: a contender, or nothing
+    rates: list[float] = field(default_factory=list)  # of their SETs a second
+    cpu: list[float] = field(default_factory=list)  # of the service, for each of these SETs
+    visible: list[float] = field(default_factory=list)  # meanwhile, from the close of one file on
+
+
+@dataclass(slots=True)
+class BothWays:
+    """What comes of changes in Redis. Times are in seconds; by contender's name."""
+
+    visible: dict[str, list[float]] = field(default_factory=dict)  # from the answer to SET on
+    writer: list[float] = field(default_factory=list)  # of as many files, alone
+    bursts: dict[str, list[Burst]] = field(default_factory=dict)  # of keys
+    undone: dict[str, list[float]] = field(default_factory=dict)  # by what was done to a key
+    busy: list[Busy] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Results:
     """All that one run measured. Times are in seconds, sizes in bytes; by contender's name."""
 
@@ -86,4 +108,5 @@ class Results:
     renames: list[float] = field(default_factory=list)  # from rename(2) until it was done in Redis
     moved: list[int] = field(default_factory=list)  # bytes that the server got for it
     peaks: dict[str, int] = field(default_factory=dict)  # mdvp-sync's resident memory, by load
+    both_ways: BothWays = field(default_factory=BothWays)
     compared: list[Compared] = field(default_factory=list)

@@ -17,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.machine import describe, output
-from benchmarks.mirror import measures
+from benchmarks.mirror import both_ways, measures
+from benchmarks.mirror.both_ways import BothWays
 from benchmarks.mirror.contenders import (
     INOTIFYWAIT,
     KINDS,
@@ -52,6 +53,7 @@ class Plan:
     renames: int
     many: int  # small files, for the memory that they take
     repeats: int  # of what takes no time to speak of
+    both_ways: both_ways.Plan
 
 
 FULL = Plan(
@@ -66,6 +68,7 @@ FULL = Plan(
     renames=20,
     many=200_000,
     repeats=5,
+    both_ways=both_ways.FULL,
 )
 QUICK = Plan(
     samples=20,
@@ -79,6 +82,7 @@ QUICK = Plan(
     renames=2,
     many=2_000,
     repeats=1,
+    both_ways=both_ways.QUICK,
 )
 
 
@@ -92,6 +96,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Results:
         run.scans()
         run.rewrites()
         run.memory()
+        BothWays(plan.both_ways, here, run.results, say).run()
     return run.results
 
 

@@ -91,19 +91,26 @@ class Server:
         answer = self._holds(args=[files, each])
         return answer and int(answer[0]) + int(answer[1]) / 1e6
 
-    def compared(self, root: Path) -> Comparison:
-        """Compare all keys but those that no file can have with the files in and below `root`."""
+    def compared(self, root: Path, prefix: bytes = b"") -> Comparison:
+        """Compare all keys but those that no file can have with the files in and below `root`.
+
+        Keys have `prefix` before the files' names; what begins with something else is others'.
+        """
         right = wrong = 0
         names = list(files_in(root))
         for start in range(0, len(names), _PAGE):
             page = names[start : start + _PAGE]
-            for name, held in zip(page, self.client.mget(page), strict=True):
+            keys = [prefix + name for name in page]
+            for name, held in zip(page, self.client.mget(keys), strict=True):
                 if held is not None:
                     same = held == (root / os.fsdecode(name)).read_bytes()
                     right, wrong = right + same, wrong + (not same)
-        ours = sum(1 for _ in self.client.scan_iter(match="/*", count=100_000))
-        extra = self.client.dbsize() - ours - right - wrong
+        everything = self._count(prefix + b"*") if prefix else self.client.dbsize()
+        extra = everything - self._count(prefix + b"/*") - right - wrong
         return Comparison(len(names), right, wrong, extra)
+
+    def _count(self, pattern: bytes) -> int:
+        return sum(1 for _ in self.client.scan_iter(match=pattern, count=100_000))
 
 
 def files_in(root: Path) -> Iterator[bytes]:

@@ -8,13 +8,12 @@ from dataclasses import asdict
 from benchmarks.mirror.report import (
     compared_document,
     compared_table,
-    equal_after,
     right_aim,
     spread,
-    visible_table,
     wrongs,
 )
 from benchmarks.mirror.results import Burst
+from benchmarks.mirror.tables import equal_after, visible_table
 from benchmarks.report import MB, Aim, Report, aims_table, at_most, bar_chart, ratio, rounded, table
 from benchmarks.samples import median, percentile
 from benchmarks.trees.contenders import TREE

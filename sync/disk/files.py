@@ -310,10 +310,13 @@ class Directory:
 
     def _stat(self, path: bytes) -> tuple[os.stat_result, int]:
         """Return the status of what has a path, and its directory's salt; raises OSError."""
-        if b"/" not in path:
-            return os.stat(path, dir_fd=self._fd, follow_symlinks=False), 0
-        fd, salt, name = self._at(path)
-        return os.stat(name, dir_fd=fd, follow_symlinks=False), salt
+        try:
+            if b"/" not in path:
+                return os.stat(path, dir_fd=self._fd, follow_symlinks=False), 0
+            fd, salt, name = self._at(path)
+            return os.stat(name, dir_fd=fd, follow_symlinks=False), salt
+        except ValueError as error:  # a NUL byte, which a key can have
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
 
     def names(self, place: bytes = b"") -> Iterator[tuple[bytes, bool]]:
         """Yield all paths at a place, and of each whether it is known to be a regular file's.
@@ -539,7 +542,7 @@ class Directory:
                 status, _ = self._stat(path)
             else:
                 status = os.stat(path, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
+        except (OSError, ValueError):
             return False
         return stat.S_ISREG(status.st_mode)
 

@@ -92,14 +92,12 @@ class Draft:
             piece = piece[written:]
             written = os.write(self.fd, piece)
 
-    def end(self, *, fsync: bool) -> os.stat_result:
-        """Write no more; return what the file is now."""
+    def end(self, *, fsync: bool) -> None:
+        """Write no more."""
         if fsync:
             os.fsync(self.fd)
-        status = os.fstat(self.fd)
         fd, self.fd = self.fd, -1
         os.close(fd)  # some file systems tell only here that they have no room
-        return status
 
     def close(self) -> None:
         """Discard what was not put into its place; a second time does nothing."""
@@ -422,10 +420,10 @@ class Writer:
         return _signature_of(status, base, opened)
 
     def _put_new(self, draft: Draft, opened: Opened, base: bytes) -> os.stat_result:
-        uid, gid = self._owner_in(os.fstat(opened.fd))
-        _give(draft.fd, os.fstat(draft.fd), uid, gid)
+        status = os.fstat(draft.fd)
+        _give(draft.fd, status, *self._owner_in(os.fstat(opened.fd)))
         os.fchmod(draft.fd, self._mode)
-        status = draft.end(fsync=self._fsync)
+        draft.end(fsync=self._fsync)
         at, draft.at = draft.at, b""
         try:
             self._rename_new(at, draft.folder, base, draft.folder)
@@ -436,8 +434,9 @@ class Writer:
         return status
 
     def _put_over(self, looked: _Looked, draft: Draft, base: bytes) -> os.stat_result:
-        _dress(draft.fd, looked.fd, looked.status)
-        status = draft.end(fsync=self._fsync)
+        status = os.fstat(draft.fd)
+        _dress(draft.fd, status, looked.fd, looked.status)
+        draft.end(fsync=self._fsync)
         folder = draft.folder
         at, draft.at = draft.at, b""  # by and by this is another's, which must not be discarded
         try:
@@ -643,22 +642,28 @@ def _give(fd: int, status: os.stat_result, uid: int, gid: int) -> bool:
     return True
 
 
-def _dress(fd: int, model: int, status: os.stat_result) -> None:
+def _dress(fd: int, its: os.stat_result, model: int, status: os.stat_result) -> None:
     """Give a file the owner, the attributes and the mode of another, and never more rights.
 
     What cannot be kept takes rights away. A program that runs with its owner's rights is not made
     of what comes from Redis.
     """
     mode = status.st_mode & 0o777
-    is_given = _give(fd, os.fstat(fd), status.st_uid, status.st_gid)
+    is_given = _give(fd, its, status.st_uid, status.st_gid)
     if not is_given:
-        with suppress(OSError):  # a group alone may be given by whoever is in it
-            os.fchown(fd, -1, status.st_gid)
-        both = mode >> 3 & mode & 0o7  # who was one of the group may be another now
-        mode = mode & 0o700 | both << 3 | both
+        mode = _narrowed(mode, has_group=_give(fd, its, -1, status.st_gid))
     if not _copy_attributes(fd, model, with_acl=is_given):
         mode &= 0o700
     os.fchmod(fd, mode)
+
+
+def _narrowed(mode: int, *, has_group: bool) -> int:
+    """Return a mode that gives nobody more rights when the owner, or the group too, is another."""
+    owner, group, others = mode >> 6, mode >> 3 & 7, mode & 7
+    group, others = group & owner, others & owner  # who was the owner is now one of these
+    if not has_group:
+        group = others = group & others
+    return owner << 6 | group << 3 | others
 
 
 def _copy_attributes(fd: int, model: int, *, with_acl: bool) -> bool:

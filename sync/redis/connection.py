@@ -116,6 +116,9 @@ class Connection:
         with self._away():
             self._connection.connect()
             self._is_open = True
+        if self._hears:
+            # By itself redis-py drops these messages, even when it is asked for what is pushed.
+            self._connection._parser.set_invalidation_push_handler(lambda message: message)
 
     def send(self, requests: Sequence[Request]) -> None:
         """Send requests, whose answers are to be received."""

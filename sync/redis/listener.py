@@ -28,7 +28,8 @@ _NEEDED = set("g$xe")  # flags of notify-keyspace-events: generic, strings, expi
 _GLOB = b"\\*?[]"
 _PATIENCE = 10.0  # seconds
 _TRIED = 1.0  # seconds that a message may take
-_MESSAGES_MAX = 1000  # in one read: each may have many names
+_MESSAGES_MAX = 1000  # in one read
+_NAMES_MAX = 20_000  # and about so many names: a message may have many
 
 
 class Heard(NamedTuple):
@@ -160,10 +161,10 @@ class Listener:
         # All that had come was read the last time, so that nothing waits in the process itself.
         if self.by != BY_RESCANS and (self._has_more or self._poll.poll(0)):
             left = _MESSAGES_MAX
-            while left and self._connection.can_read(0):
+            while left and len(self._names) < _NAMES_MAX and self._connection.can_read(0):
                 self._take(self._connection.receive(1)[0])
                 left -= 1
-            self._has_more = not left
+            self._has_more = not left or len(self._names) >= _NAMES_MAX
         heard = Heard(self._names, self._has_requests, self._is_all)
         self._names, self._has_requests, self._is_all = [], False, False
         return heard

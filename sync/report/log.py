@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,27 @@ from sync.core.errors import SettingsError
 
 LINES_MAX = 10  # so many of a kind at once get a line each; more are logged in one line
 _FILE_SIZE_MAX = 10 << 20
+
+
+class Lines:
+    """Lines of one kind, not more than LINES_MAX a second."""
+
+    def __init__(self, log: logging.Logger, level: int, others: str) -> None:
+        """Write to `log`; say of those that get no line what `others` says."""
+        self._log = log
+        self._level = level
+        self._others = others
+        self._count, self._second_ends = 0, 0.0  # written in this second, and when it ends
+
+    def write(self, words: str) -> None:
+        """Write a line, if there were not too many."""
+        if time.monotonic() >= self._second_ends:
+            self._second_ends, self._count = time.monotonic() + 1, 0
+        self._count += 1
+        if self._count <= LINES_MAX:
+            self._log.log(self._level, "%s", words)
+        elif self._count == LINES_MAX + 1:
+            self._log.log(self._level, "%s", self._others)
 
 
 class CappedFile(logging.FileHandler):

@@ -12,6 +12,7 @@ from sync.core.decision import Mode
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
 from sync.redis.listener import BY_NOTIFICATIONS, BY_RESCANS, BY_TRACKING, Heard, Listener
+from sync.redis.neighbours import without_theirs
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.service.mirror import Mirror
@@ -21,6 +22,7 @@ from sync.service.requests import Requests
 log = logging.getLogger(__name__)
 
 _NAMES_MAX = 200_000  # names remembered, some 30 MB
+_ASKED_MAX = 2_000  # names of which it is asked at once whether they are the mirror's
 _AT_ONCE = 700  # names that are looked at together
 _WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan already, and are to go first
 _SAID = {
@@ -57,7 +59,8 @@ class Hearing:
         self._mirror = mirror
         self._news = news
         self._requests = requests
-        self._is_replica = mode is Mode.ONE_WAY_REPLICA
+        self._is_one_way = mode.is_one_way
+        self._unsorted: dict[bytes, None] = {}  # names of which many may be others'
         self._names: dict[bytes, None] = {}
         self._said = ""
         self.has_lost = False
@@ -70,7 +73,7 @@ class Hearing:
     @property
     def is_waiting(self) -> bool:
         """Say whether there are names, or messages, to be taken up."""
-        return bool(self._names) or self._listener.has_more
+        return bool(self._names or self._unsorted) or self._listener.has_more
 
     @property
     def answered(self) -> int:
@@ -85,6 +88,8 @@ class Hearing:
             watch.also(fd)
         if by != BY_TRACKING:
             log.warning("Redis does not tell what others change (%s): %s", self._why, _SAID[by])
+        if self._requests:
+            self.look_at(self._requests.take())
 
     @property
     def _why(self) -> str:
@@ -99,6 +104,8 @@ class Hearing:
             self.look_at(self._requests.take())
         if heard.names:
             self._take(heard)
+        if self._unsorted:
+            self._sort()
         if self._names:
             self._feed()
 
@@ -107,13 +114,34 @@ class Hearing:
         self._names.update(dict.fromkeys(names))
 
     def _take(self, heard: Heard) -> None:
-        concerns = self._directory.signature if self._is_replica else self._directory.can_have
-        for name in heard.names:
-            if name not in self._names and concerns(name):
-                self._names[name] = None
-        if len(self._names) > _NAMES_MAX:
+        if self._is_one_way:
+            self._unsorted.update(dict.fromkeys(heard.names))
+        else:
+            concerns = self._directory.can_have
+            self._names.update(
+                {
+                    name: None
+                    for name in without_theirs(dict.fromkeys(heard.names))
+                    if concerns(name)
+                }
+            )
+        if len(self._names) + len(self._unsorted) > _NAMES_MAX:
             self._names.clear()
+            self._unsorted.clear()
             self.has_lost = True
+
+    def _sort(self) -> None:
+        """Find the mirror's keys among some names, which on a busy server are few.
+
+        The manifest knows: a key that is not in it by now, after it was changed, is nobody's, or
+        will be set to what its file has.
+        """
+        names = list(islice(self._unsorted, _ASKED_MAX))
+        for name in names:
+            del self._unsorted[name]
+        for name, entry in zip(names, self._target.entries(names), strict=True):
+            if entry is not None:
+                self._names[name] = None
 
     def _feed(self) -> None:
         """Have names looked at, as many as there is room for."""

@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,6 +46,7 @@ from sync.disk.writer import Writer
 from sync.redis.notes import Notes
 from sync.redis.target import LARGE, Key, Target
 from sync.report.figures import counted
+from sync.report.log import Lines
 from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads
@@ -56,6 +57,7 @@ from sync.service.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
+_WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
@@ -160,6 +162,10 @@ class Merge(Mirror):
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
         self._made: set[bytes] | None = None
+        self._is_doubtful: bool | None = None
+        self._kept = Lines(
+            log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
+        )
 
     @property
     def takes_sides(self) -> bool:
@@ -172,8 +178,13 @@ class Merge(Mirror):
         return self._mode.writes_files
 
     def begin(self, take: Side | None) -> None:
-        """Begin a session, or end its first look: somebody has decided for a side, or not."""
+        """Begin a session; somebody has decided for a side in its first look, or not."""
         self.take = take
+        self._sides.conflicts.begin()
+
+    def is_in_step(self) -> None:
+        """End the first look of a session."""
+        self.take = None
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
@@ -239,10 +250,11 @@ class Merge(Mirror):
         is_sure = stream.steady and not stream.racy
         found = _OnDisk(stream.digest, signature if stream.steady else None)
         for _ in range(_TRIES):
-            case = self._case(stream.name, found, self._target.look([stream.name])[0])
-            if case is None:
+            cases = self._cases({stream.name: found}, self._target.look([stream.name]))
+            if not cases:
                 stream.upload.void()
                 return  # its value is to be read first
+            (case,) = cases
             if case.action is not Action.TO_REDIS and case.action is not Action.KEEP_TO_REDIS:
                 stream.upload.void()
                 self._carry_out([case], outcome)
@@ -252,7 +264,7 @@ class Merge(Mirror):
                     stream.upload,
                     signature if is_sure else signature.unsure(),
                     digest=stream.digest,
-                    first=self._keep(case),
+                    first=self._keep([case]),
                 )
             except MeanwhileError:
                 continue
@@ -274,6 +286,7 @@ class Merge(Mirror):
     def _begin(self, batch: Batch, terms: Terms) -> Outcome:
         """Decide about what was found, and carry it out; nothing is left to be flushed."""
         outcome = batch.outcome
+        self.heard.clear()  # all are compared
         self._note_doubts(batch, terms)
         if self.streams.count:
             for name in [*(each.name for each in batch.sets), *batch.absent]:
@@ -308,17 +321,24 @@ class Merge(Mirror):
         """Decide about names and carry it out, again for those of which keys change meanwhile."""
         left, tries = list(found), _TRIES
         while left:
-            keys = self._target.look(left)
+            # Of many most are values that come from Redis: nothing depends on their keys then.
+            is_watched = len(left) <= _WATCHED_MAX
+            keys = self._target.look(left, watch=is_watched)
             some, left = left[: len(keys)], left[len(keys) :]
-            cases = (
-                self._case(name, found[name], key) for name, key in zip(some, keys, strict=True)
-            )
-            void = self._carry_out([case for case in cases if case], outcome)
+            cases = self._cases({name: found[name] for name in some}, keys)
+            void = self._carry_out(cases, outcome, is_watched=is_watched)
             if void and tries:
                 tries -= 1
                 left = void + left
             else:
                 outcome.deferred |= dict.fromkeys(void, _SOON)
+
+    def _cases(self, found: Mapping[bytes, _OnDisk], keys: Sequence[Key]) -> list[_Case]:
+        """Say what is to be done about names, but for those whose values are to be read first."""
+        self._is_doubtful = None
+        pairs = zip(found.items(), keys, strict=False)
+        cases = (self._case(name, disk, key) for (name, disk), key in pairs)
+        return [case for case in cases if case]
 
     def _case(self, name: bytes, disk: _OnDisk, key: Key) -> _Case | None:
         """Say what is to be done about a name; None when its value is to be read first."""
@@ -341,8 +361,9 @@ class Merge(Mirror):
         return _Case(name, disk, key, redis, ancestor, action)
 
     def _absent(self) -> Value:
-        is_lost = self._mode.writes_files and self._sides.absence.is_doubtful
-        return LOST if is_lost else ABSENT
+        if self._is_doubtful is None:  # asked after the keys were looked at, once for all
+            self._is_doubtful = self._mode.writes_files and self._sides.absence.is_doubtful
+        return LOST if self._is_doubtful else ABSENT
 
     def _ancestor(self, entry: bytes | None, disk: _OnDisk) -> Value:
         """Return what both sides last held alike."""
@@ -359,18 +380,26 @@ class Merge(Mirror):
             return disk.value if is_same else UNKNOWN
         return ABSENT if digest == NOTHING else digest
 
-    def _carry_out(self, cases: Sequence[_Case], outcome: Outcome) -> list[bytes]:
+    def _carry_out(
+        self, cases: Sequence[_Case], outcome: Outcome, *, is_watched: bool = True
+    ) -> list[bytes]:
         """Do what is to be done; return the names whose keys have changed meanwhile."""
         work = _Work()
         for case in cases:
             self._sort(case, work, outcome)
-        self._push(work, outcome)
+        if is_watched:
+            self._push(work.pushes, work, outcome)
+        else:
+            for first in range(0, len(work.pushes), _WATCHED_MAX):
+                some = self._watched(work.pushes[first : first + _WATCHED_MAX], work)
+                self._push(some, work, outcome)
         self._target.unwatch()
         self._pull(work, outcome)
         try:
             self._record(work.records)
         except RedisRefusedError as error:
             self._make_room(error, outcome)  # the next look finds the same once more
+        self._sides.conflicts.write()
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
@@ -385,7 +414,7 @@ class Merge(Mirror):
             case Action.TO_DISK:
                 if isinstance(disk.value, bytes) and disk.signature is None:
                     outcome.deferred[name] = None  # it is being written to
-                else:
+                elif self._can_be(name):
                     work.pulls.append(case)
                 return
             case Action.CONFLICT:
@@ -399,6 +428,19 @@ class Merge(Mirror):
         if action is Action.RECORD or self._is_news(case):
             work.records.append(self._as_it_is(case))
         self._is_settled(case)
+
+    def _can_be(self, name: bytes) -> bool:
+        """Say whether there can be a file of that name, before anything is noted about it."""
+        try:
+            self._writer.check(name)
+        except CannotBeError as error:
+            self._cannot_be(name, error)
+            return False
+        return True
+
+    def _cannot_be(self, name: bytes, error: CannotBeError) -> None:
+        self.skipped.note(name, f"{error}: the key stays without a file")
+        self._decided(name)
 
     def _is_news(self, case: _Case) -> bool:
         """Say whether the entry does not tell yet what there is."""
@@ -434,13 +476,20 @@ class Merge(Mirror):
     def _is_settled(self, case: _Case) -> None:
         """Take note that both sides are equal under a name, or that it is nobody's business."""
         name, disk = case.name, case.disk
-        if case.disk.value is not UNFIT:
-            self.skipped.clear_of([name])
-        self._sides.conflicts.settle(name)
-        self._decided(name)
+        if disk.value is UNFIT:
+            self._decided(name)
+            self._sides.conflicts.settle(name)
+        else:
+            self._is_done(name)
         self._unsure.pop(name, None)
         if disk.signature and disk.set and not disk.set.signature.is_sure:
             self._remember(name, disk.signature)
+
+    def _is_done(self, name: bytes) -> None:
+        """Take note that nothing is left to be done about a name."""
+        self.skipped.clear_of([name])
+        self._sides.conflicts.settle(name)
+        self._decided(name)
 
     def _decided(self, name: bytes) -> None:
         if self.decided.pop(name, None):
@@ -448,14 +497,24 @@ class Merge(Mirror):
 
     # To Redis.
 
-    def _push(self, work: _Work, outcome: Outcome) -> None:
-        cases = work.pushes
+    def _watched(self, cases: Sequence[_Case], work: _Work) -> list[_Case]:
+        """Watch keys; return the cases that are still as they were."""
+        disk = {case.name: case.disk for case in cases}
+        keys = self._target.look(list(disk))
+        found = {case.name: case for case in self._cases(disk, keys)}
+        still = [
+            found[case.name]
+            for case in cases
+            if case.name in found and found[case.name][3:] == case[3:]
+        ]
+        work.void += disk.keys() - {case.name for case in still}
+        return still
+
+    def _push(self, cases: Sequence[_Case], work: _Work, outcome: Outcome) -> None:
         if not cases:
             return
-        commands: list[Command] = []
-        for case in cases:
-            commands += self._keep(case)
-            commands.append(case.disk.set or Delete(case.name))
+        commands = self._keep(cases)
+        commands += [case.disk.set or Delete(case.name) for case in cases]
         try:
             self._target.apply(_by_kind(commands))
         except MeanwhileError:
@@ -482,18 +541,22 @@ class Merge(Mirror):
         for part in (cases[:middle], cases[middle:]):
             self._settle({case.name: case.disk for case in part}, outcome)
 
-    def _keep(self, case: _Case) -> list[Command]:
-        """Return what puts aside the value that loses."""
-        if case.action is not Action.KEEP_TO_REDIS:
+    def _keep(self, cases: Sequence[_Case]) -> list[Command]:
+        """Return what puts aside the values that lose."""
+        losing = [case for case in cases if case.action is Action.KEEP_TO_REDIS]
+        if not losing:
             return []
-        (number,) = self._sides.notes.new_numbers()
-        log.warning(
-            "%s was changed on both sides: the file counts, and what Redis had is kept as number "
-            "%d (`mdvp-sync conflicts --all`)",
-            shown(case.name),
-            number,
-        )
-        return [Keep(case.name, number, case.key.length, int(time.time()))]
+        now = int(time.time())
+        numbers = self._sides.notes.new_numbers(len(losing))
+        for case, number in zip(losing, numbers, strict=True):
+            self._kept.write(
+                f"{shown(case.name)} was changed on both sides: the file counts, and what Redis "
+                f"had is kept as number {number} (`mdvp-sync conflicts --all`)"
+            )
+        return [
+            Keep(case.name, number, case.key.length, now)
+            for case, number in zip(losing, numbers, strict=True)
+        ]
 
     def _rename(self, renames: list[Rename], sure: Container[bytes]) -> Outcome:
         """Rename keys, if they hold what they are to hold."""
@@ -596,7 +659,8 @@ class Merge(Mirror):
                 outcome.done.append(MovedFile(old, new.name))
 
             if self._try(new, move, work, outcome):
-                self._is_settled(old._replace(disk=_OnDisk(ABSENT)))
+                self._is_done(old.name)
+                self._unsure.pop(old.name, None)
                 done |= {old.name, new.name}
         return done
 
@@ -606,6 +670,7 @@ class Merge(Mirror):
             if expected:
                 writer.remove(name, expected)
             outcome.done.append(Removed(name))
+            self._unsure.pop(name, None)
             return Record(name, None)
         if case.key.value is not None:
             now = writer.put(name, case.key.value, expected)
@@ -642,9 +707,8 @@ class Merge(Mirror):
             outcome.deferred[name] = _SOON
             return False
         except CannotBeError as error:
-            self.skipped.note(name, f"{error}: the key stays without a file")
+            self._cannot_be(name, error)
             work.records.append(self._forgotten(case))
-            self._decided(name)
             return False
         except OSError as error:
             self.skipped.note(
@@ -657,7 +721,7 @@ class Merge(Mirror):
             work.records.append(record)
         if self._mode is Mode.REDIS_TO_DISK and case.disk.value != case.ancestor:
             self._undo(name)
-        self._is_settled(case._replace(disk=_OnDisk(ABSENT)) if case.redis is ABSENT else case)
+        self._is_done(name)
         return True
 
     def _forgotten(self, case: _Case) -> Record:

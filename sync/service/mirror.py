@@ -239,7 +239,10 @@ class Mirror:
         return False
 
     def begin(self, take: Side | None) -> None:
-        """Begin a session, or end its first look: somebody has decided for a side, or not."""
+        """Begin a session; somebody has decided for a side in its first look, or not."""
+
+    def is_in_step(self) -> None:
+        """End the first look of a session."""
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
@@ -697,7 +700,7 @@ class Mirror:
     def _leave_out_what_is_right(self, batch: Batch) -> None:
         """Leave out of what was heard of in Redis what it holds all the same, and for ever."""
         some = [each for each in batch.sets if each.name in self.heard]
-        self.heard.difference_update(each.name for each in some)
+        self.heard.difference_update(chain((each.name for each in some), batch.absent))
         while some:
             keys = self._target.look([each.name for each in some], watch=False)
             last = self._target.last_for_ever([each.name for each in some[: len(keys)]])
@@ -856,6 +859,7 @@ class Mirror:
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:
         """Have a large file brought, now or later."""
         current = self.streams.current
+        self.heard.discard(name)
         overdue, heard = name in terms.overdue, name in terms.heard
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(file.close)

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 RESCAN = "rescan"
 _LOST = "events were lost"
+_UNHEARD = "messages were lost"
 
 _RESCANNED = 50  # names that a rescan looks at in a step
 _GONE = 1000  # directories that are gone, in a step
@@ -87,6 +88,7 @@ class Session:
         self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
         self._has_compared = True  # whether what others have changed before is undone
+        self._has_missed = False  # whether more was heard of than is remembered
         self.in_step = False  # whether Redis has been equal to the directory
 
     def run(self, cause: str, *, stale_first: bool) -> NoReturn:
@@ -105,8 +107,7 @@ class Session:
                 self._wait()
                 self._report.tick()
                 self._news.drain()
-                if self._hearing:
-                    self._hearing.drain()
+                self._hear()
                 self._follow()
                 self._bring_together()
                 self._look()
@@ -118,6 +119,17 @@ class Session:
             self._mirror.close()
             if self._hearing:
                 self._hearing.close()
+
+    def _hear(self) -> None:
+        """Take up what was heard of Redis."""
+        if self._hearing:
+            self._hearing.drain()
+            if self._hearing.has_lost:
+                self._hearing.has_lost, self._has_missed = False, True
+                self._has_compared = False
+                self._schedule.want_rescan(
+                    time.monotonic(), in_reconcile=self._reconcile is not None
+                )
 
     def _still(self) -> None:
         """Make sure that both are there. Raises RedisAwayError or DirectoryGoneError."""
@@ -357,6 +369,7 @@ class Session:
             contents=self._is_to_be_compared(cause),
             foreign=self._mirror.takes_keys and cause != _LOST and self._is_unheard(cause),
         )
+        self._has_missed = False
         self._began = time.monotonic()
         self._schedule.begun(self._began)
         if cause != RESCAN:
@@ -365,7 +378,8 @@ class Session:
 
     def _is_unheard(self, cause: str) -> bool:
         """Say whether nobody has told what others have changed before a look for this cause."""
-        return cause != RESCAN or not (self._hearing and self._hearing.hears)
+        hears = self._hearing is not None and self._hearing.hears and not self._has_missed
+        return cause != RESCAN or not hears
 
     def _is_to_be_compared(self, cause: str) -> bool:
         """Say whether a look compares what keys hold, and not just whether they can hold it."""
@@ -384,12 +398,24 @@ class Session:
                 "the kernel's queue of file events overflowed: looking at the whole directory"
             )
             self._begin(_LOST)
+        elif self._hearing and self._hearing.has_lost and not self._is_reconciling():
+            self._hearing.has_lost = False
+            self._hear_anew()
         elif time.monotonic() < self._schedule.step or self._waits_for_large_files():
             return
         elif self._reconcile:
             self._go_on(self._reconcile)
         else:
             self._begin(RESCAN)
+
+    def _hear_anew(self) -> None:
+        """Find by looking what was said and not taken up."""
+        if self._mirror.takes_sides:
+            log.warning("others change more keys than can be followed: looking at all of them")
+            self._begin(_UNHEARD)
+        else:
+            self._has_compared = False
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
 
     def _waits_for_large_files(self) -> bool:
         return self._reconcile is not None and self._reconcile.is_waiting
@@ -426,7 +452,7 @@ class Session:
 
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
-        self._mirror.begin(None)
+        self._mirror.is_in_step()
         self._standing.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False

@@ -1,11 +1,10 @@
 """What is not mirrored, name by name, and why: for the status, and once for the log."""
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 
 from sync.core.changes import shown
-from sync.report.log import LINES_MAX
+from sync.report.log import Lines
 
 _NAMES_MAX = 10_000  # names remembered; the others are not mirrored either, but not listed
 
@@ -16,15 +15,18 @@ class Skipped(dict[bytes, str]):
     def __init__(self, log: logging.Logger) -> None:
         """Say in `log` what is new."""
         super().__init__()
-        self._log = log
-        self._lines, self._second_ends = 0, 0.0  # written in this second, and when it ends
+        self._lines = Lines(
+            log,
+            logging.ERROR,
+            "other names are not mirrored either: `mdvp-sync status` says which and why",
+        )
 
     def note(self, name: bytes, why: str) -> None:
         """Take note that a name is not mirrored."""
         if self.get(name) == why or len(self) >= _NAMES_MAX:
             return
         self[name] = why
-        self._complain(f"{shown(name)} {why}")
+        self._lines.write(f"{shown(name)} {why}")
 
     def clear_of(self, names: Iterable[bytes]) -> None:
         """Take note that there is nothing wrong with these."""
@@ -41,15 +43,3 @@ class Skipped(dict[bytes, str]):
         for name in below:
             del self[name]
         return [name for name in below if not name.endswith(b"/")]
-
-    def _complain(self, words: str) -> None:
-        """Log an error, but not more than LINES_MAX a second."""
-        if time.monotonic() >= self._second_ends:
-            self._second_ends, self._lines = time.monotonic() + 1, 0
-        self._lines += 1
-        if self._lines <= LINES_MAX:
-            self._log.error("%s", words)
-        elif self._lines == LINES_MAX + 1:
-            self._log.error(
-                "other names are not mirrored either: `mdvp-sync status` says which and why"
-            )

@@ -107,7 +107,15 @@ class Standing:
                 beat = now + _BEAT
                 alive()
                 board.write(HELD, why)
-            if side := self._notes.accepted():
+            side = self._notes.accepted()
+            if side is Side.REDIS and self._mode is Mode.ONE_WAY_REPLICA:
+                log.error(
+                    "in mode %s no files are made of keys: to have that once, start with "
+                    "SYNC_MODE=redis-to-disk; still holding",
+                    self._mode.value,
+                )
+                self._notes.forget_accept()
+            elif side:
                 log.warning("somebody has accepted the side of the %s: going on", side.value)
                 return side
             if now >= again:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from e2e.conftest import REPOSITORY, Docker
 from e2e.engine import PrivateEngine
+from support import eventually
 
+from benchmarks.mirror import both_ways, measures
 from benchmarks.mirror import report as mirror_report
 from benchmarks.mirror import run as mirror
-from benchmarks.mirror.contenders import INOTIFYWAIT, KINDS, SYNC, WATCHDOG
+from benchmarks.mirror.contenders import INOTIFYWAIT, KINDS, SYNC, WATCHDOG, is_ours
 from benchmarks.mirror.load import name, value
 from benchmarks.mirror.results import Comparison
 from benchmarks.mirror.results import Results as MirrorResults
@@ -147,15 +149,50 @@ def test_what_the_mirror_does_alone_is_measured(mirrored: MirrorResults) -> None
     assert all(peak > 1 << 20 for peak in mirrored.peaks.values())
 
 
+def test_changes_in_redis_are_measured(mirrored: MirrorResults) -> None:
+    plan, measured = mirror.QUICK.both_ways, mirrored.both_ways
+    pulling = {kind.name for kind in both_ways.PULLING}
+    assert {name: len(each) for name, each in measured.visible.items()} == dict.fromkeys(
+        pulling, plan.samples
+    )
+    assert {name: len(each) for name, each in measured.undone.items()} == dict.fromkeys(
+        (both_ways.CHANGED, both_ways.DELETED), plan.undone
+    )
+    samples = [*measured.visible.values(), *measured.undone.values()]
+    assert all(0 <= min(each) < max(each) < 5 for each in samples)
+    assert set(measured.bursts) == pulling
+    for burst in (each for bursts in measured.bursts.values() for each in bursts):
+        assert burst.followed.written > 0
+        assert 0 < (burst.followed.equal or 0) == burst.followed.quiet
+
+
+def test_what_other_clients_pay_is_measured(mirrored: MirrorResults) -> None:
+    plan, busy = mirror.QUICK.both_ways, mirrored.both_ways.busy
+    assert [(each.load, each.service) for each in busy] == [
+        (str(load), service)
+        for load in plan.loads
+        for service in (both_ways.ALONE, *(kind.name for kind in both_ways.BESIDE))
+    ]
+    assert all(len(each.rates) == plan.repeats and min(each.rates) > 0 for each in busy)
+    for each in busy:
+        is_beside = each.service != both_ways.ALONE
+        assert len(each.cpu) == is_beside * plan.repeats
+        assert len(each.visible) == is_beside * plan.meanwhile
+
+
 def test_every_contender_was_right_in_the_end(mirrored: MirrorResults) -> None:
-    measures = [(measure, contender) for measure, contender, _ in mirrored.compared]
-    assert {contender for _, contender in measures} == {kind.name for kind in KINDS}
+    compared = [(measure, contender) for measure, contender, _ in mirrored.compared]
+    everyone = {*KINDS, *both_ways.PULLING, *both_ways.BESIDE}
+    assert {contender for _, contender in compared} == {kind.name for kind in everyone}
     for kind in (SYNC, WATCHDOG, INOTIFYWAIT):
-        assert ("single files", kind.name) in measures
-        assert (f"a burst of {mirror.QUICK.burst:,} files", kind.name) in measures
+        assert ("single files", kind.name) in compared
+        assert (f"a burst of {mirror.QUICK.burst:,} files", kind.name) in compared
     for files in mirror.QUICK.scans:
-        assert (f"first reconcile of {files:,} files", SYNC.name) in measures
-        assert (f"restart with {files:,} files", SYNC.name) in measures
+        assert (f"first reconcile of {files:,} files", SYNC.name) in compared
+        assert (f"restart with {files:,} files", SYNC.name) in compared
+    for kind in both_ways.PULLING:
+        assert ("single keys", kind.name) in compared
+        assert (f"a burst of {mirror.QUICK.both_ways.keys:,} keys", kind.name) in compared
     # So few events lose none of it, for anybody.
     assert [each for each in mirrored.compared if not each[2].equal] == []
     assert mirror_report.report(mirrored).wrong == []
@@ -164,7 +201,8 @@ def test_every_contender_was_right_in_the_end(mirrored: MirrorResults) -> None:
 def test_only_what_our_own_program_did_wrong_is_a_failure(mirrored: MirrorResults) -> None:
     wrong = Comparison(files=3, right=1, wrong=1, extra=2)
     theirs = replace(mirrored, compared=[("a burst", WATCHDOG.name, wrong)])
-    ours = replace(mirrored, compared=[("a burst", SYNC.name, wrong)])
+    ours = replace(mirrored, compared=[("a burst", both_ways.SAFE.name, wrong)])
+    assert is_ours(both_ways.SAFE.name)
     assert mirror_report.report(theirs).wrong == []
     assert mirror_report.report(ours).wrong == [
         "a burst: of 3 files 1 are right in Redis, 1 have another content there, "
@@ -188,6 +226,26 @@ def test_every_file_is_compared_with_its_key(short_path: Path) -> None:
         server.client.set("no file", "")
         assert server.compared(root) == Comparison(files=3, right=1, wrong=1, extra=1)
         assert server.holds(3) is None
+        server.client.set("before0000001", value(1))
+        server.client.set("before/what no file can have as its name", "")
+        server.client.set("before no file", "")
+        assert server.compared(root, b"before") == Comparison(files=3, right=1, wrong=0, extra=1)
+
+
+def test_a_directory_is_equal_when_its_last_file_came(short_path: Path) -> None:
+    root = short_path / "root"
+    root.mkdir()
+    with serving(short_path) as server:
+        began, ended = measures.load("sets", server.socket, 1_500)
+        assert began < ended
+        assert server.holds(1_500)
+    measures.load("write", root, 2)
+    assert both_ways.written(root, 2) is None  # it was written to just now
+    last = max(each.stat().st_ctime for each in root.iterdir())
+    eventually(lambda: both_ways.written(root, 2), last)
+    assert both_ways.written(root, 3) is None
+    (root / name(0)).write_bytes(value(1))
+    assert both_ways.written(root, 2) is None
 
 
 def test_trees_are_measured_and_right_in_the_end(traces_before: set[str]) -> None:
@@ -240,7 +298,7 @@ def test_the_docs_have_a_place_for_the_tables(benchmark: str) -> None:
 
 def test_a_chart_has_a_bar_for_each(mirrored: MirrorResults) -> None:
     charts = re.findall(r"```mermaid\n(.*?)\n```", mirror_report.markdown(mirrored), re.DOTALL)
-    assert len(charts) == 3
+    assert len(charts) == 4
     for chart in charts:
         assert chart.startswith("xychart-beta\n")
         names = re.search(r"x-axis \[(.*)\]", chart)

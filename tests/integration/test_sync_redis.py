@@ -6,11 +6,14 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+from integration.slow_line import slow_line
 from support import eventually
 
-from sync.redis.keys import MANIFEST
+from sync.redis.keys import MANIFEST, UPLOAD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from integration.conftest import RedisServer, Service, Start
@@ -157,3 +160,64 @@ def test_a_manifest_that_somebody_else_has_overwritten_is_said_and_redis_is_not_
     service.redis.client.delete(MANIFEST)
     eventually(service.redis.keys, {b"a": b"one"})
     assert tries <= 20
+
+
+class TestALargeValue:
+    """It is under a key of the service's own for a moment, which a slow line makes longer."""
+
+    VALUE = b"l" * 3_000_000
+
+    @pytest.fixture
+    def slow(self, redis_server: RedisServer, start: Start) -> Iterator[Service]:
+        with slow_line(redis_server.socket, 30_000_000, delay=0.1) as line:
+            yield start(in_step=True, REDIS_URL=line.url)
+
+    def has_come(self, service: Service) -> None:
+        (service.root / "a").write_bytes(self.VALUE)
+        eventually(lambda: service.redis.client.exists(UPLOAD), 1)
+
+    def test_that_has_come_when_the_service_is_killed_expires_and_is_deleted_by_the_next(
+        self, slow: Service, start: Start
+    ) -> None:
+        self.has_come(slow)
+        slow.process.kill()
+        slow.process.wait()
+        assert 0 < slow.redis.client.ttl(UPLOAD) <= 60
+        (slow.root / "a").unlink()
+        start(in_step=True).catches_up()
+        assert not slow.redis.client.exists(UPLOAD)
+
+    def test_that_comes_when_the_service_is_killed_leaves_nothing(
+        self, redis_server: RedisServer, root: Path, start: Start
+    ) -> None:
+        with slow_line(redis_server.socket, 5_000_000) as line:
+            service = start(in_step=True, REDIS_URL=line.url)
+            (root / "a").write_bytes(self.VALUE * 10)
+            # What has come is in what the server has read of a command that has not ended.
+            eventually(
+                lambda: any(is_long(each) for each in redis_server.client.client_list()), True
+            )
+            service.process.kill()
+            service.process.wait()
+        (root / "a").unlink()
+        start(in_step=True).catches_up()
+        eventually(lambda: any(is_long(each) for each in redis_server.client.client_list()), False)
+        assert redis_server.keys() == {}
+        assert not redis_server.client.exists(UPLOAD)
+
+    @pytest.mark.parametrize("expires", [False, True])
+    def test_that_goes_before_it_takes_effect_comes_again_in_the_same_session(
+        self, slow: Service, expires: bool
+    ) -> None:
+        self.has_come(slow)
+        client = slow.redis.client
+        client.pexpire(UPLOAD, 1) if expires else client.delete(UPLOAD)
+        eventually(lambda: slow.get("a") == self.VALUE, True)
+        slow.catches_up()
+        assert client.ttl("a") == -1  # never
+        assert len(slow.lines(" equals ")) == 1
+
+
+def is_long(client: dict[str, str]) -> bool:
+    """Say whether the server has read a megabyte of a command that has not ended."""
+    return int(client["qbuf"]) > 1_000_000

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis
 from support import eventually
 
 from sync.core.changes import Arrive, Confirm, Delete, Rename, Set, Signature
 from sync.core.errors import RedisAwayError, RedisChangedError, RedisRefusedError
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
+from sync.redis import upload as upload_module
 from sync.redis.connection import Address
-from sync.redis.keys import MANIFEST, NAMES
+from sync.redis.keys import EPOCH, MANIFEST, NAMES, UPLOAD
 from sync.redis.target import Records, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from integration.conftest import RedisServer
+    from redis.client import PubSub
 
     from sync.redis.upload import Upload
 
@@ -94,6 +97,39 @@ def brought(target: Target, name: bytes, value: bytes) -> Upload:
     return upload
 
 
+class Told:
+    """What a connection is told of changes of keys, by way of a second one (CLIENT TRACKING)."""
+
+    def __init__(self, listener: PubSub, number: int) -> None:
+        """Take a listener whose connection has this number."""
+        self._listener = listener
+        self._number = number
+
+    def ask(self, connection: Any, *options: bytes) -> None:  # noqa: ANN401  # as redis-py has it
+        """Have it told what is changed over which connections."""
+        on = (b"ON", b"REDIRECT", self._number, b"BCAST")
+        connection.send_command(b"CLIENT", b"TRACKING", *on, *options)
+        assert connection.read_response() == b"OK"
+
+    def names(self) -> list[bytes]:
+        """Return the names that come, up to the end."""
+        names: list[bytes] = []
+        while b"the end" not in names:
+            message = self._listener.get_message(timeout=10.0)
+            assert message, names
+            names += message["data"]
+        return names
+
+
+@contextmanager
+def told(redis_server: RedisServer) -> Iterator[Told]:
+    client = Redis(unix_socket_path=str(redis_server.socket), protocol=2)
+    with closing(client), client.pubsub() as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe("__redis__:invalidate")
+        assert listener.get_message(timeout=10.0)
+        yield Told(listener, max(int(each["id"]) for each in client.client_list(_type="pubsub")))
+
+
 def test_a_new_connection_does_not_wait_for_what_was_begun_on_the_old_one(target: Target) -> None:
     target.begin([Set(b"a", b"one", SIGNATURE)])
     began = time.monotonic()
@@ -115,15 +151,25 @@ def test_what_was_begun_is_accounted_for_though_something_else_is_asked_meanwhil
 
 
 class TestUploads:
-    def test_take_effect_with_their_entries_when_they_are_told_to(self, target: Target) -> None:
-        target.apply([Set(b"a", b"before", SIGNATURE)])
+    @pytest.mark.parametrize("before", ["a value", "a list", "nothing"])
+    def test_take_effect_with_their_entries_when_they_are_told_to(
+        self, target: Target, redis_server: RedisServer, before: str
+    ) -> None:
+        if before != "nothing":
+            target.apply([Set(b"a", b"before", SIGNATURE)])
+        if before == "a list":
+            redis_server.client.delete(b"a")
+            redis_server.client.rpush(b"a", b"theirs")
+        seen = target.values([b"a"])
         upload = brought(target, b"a", b"after")
-        assert target.values([b"a"]) == [b"before"]
+        assert target.values([b"a"]) == seen
         signature = SIGNATURE._replace(size=5)
         assert target.arrive(upload, signature) == Arrive(b"a", signature)
         assert target.values([b"a"]) == [b"after"]
         assert target.held([b"a"]) == {b"a": signature}
         assert (target.count, target.bytes) == (1, 5)
+        assert redis_server.client.ttl(b"a") == -1  # never
+        assert not redis_server.client.exists(UPLOAD)
         target.check()
 
     def test_leave_nothing_when_they_are_not(
@@ -138,7 +184,95 @@ class TestUploads:
         eventually(lambda: len(redis_server.client.client_list()), 2)
         assert redis_server.keys() == {b"a": b"before"}
         assert target.held([b"a"]) == {b"a": SIGNATURE}
-        assert set(redis_server.client.scan_iter(b"/*")) == {MANIFEST, NAMES, b"/mdvp-sync/epoch"}
+        assert set(redis_server.client.scan_iter(b"/*")) == {MANIFEST, NAMES, EPOCH}
+
+    def test_expire_by_themselves_if_they_are_not_renewed(
+        self, target: Target, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload, client = brought(target, b"a", b"value"), redis_server.client
+        assert 50 < client.ttl(UPLOAD) <= 60
+        client.expire(UPLOAD, 9)
+        upload.renew()  # it is young
+        assert client.ttl(UPLOAD) <= 9
+        monkeypatch.setattr(upload_module, "_RENEWED", 0.0)
+        upload.renew()
+        assert client.ttl(UPLOAD) > 50
+
+    def test_that_have_expired_change_nothing_and_can_come_again(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        target.apply([Set(b"a", b"before", SIGNATURE)])
+        upload = brought(target, b"a", b"after")
+        redis_server.client.pexpire(UPLOAD, 1)
+        eventually(lambda: redis_server.client.exists(UPLOAD), 0)
+        assert target.arrive(upload, of_size(5)) is None
+        assert target.values([b"a"]) == [b"before"]
+        assert target.held([b"a"]) == {b"a": SIGNATURE}
+        self.come_again(target)
+
+    @pytest.mark.parametrize("is_deleted", [True, False])
+    def test_that_go_at_the_last_moment_change_nothing_and_can_come_again(
+        self,
+        target: Target,
+        redis_server: RedisServer,
+        monkeypatch: pytest.MonkeyPatch,
+        is_deleted: bool,
+    ) -> None:
+        target.apply([Set(b"a", b"before", SIGNATURE)])
+        upload, client = brought(target, b"a", b"after"), redis_server.client
+        apply = target.apply
+
+        def too_late(commands: list[Arrive]) -> None:
+            """Have the value go when it was made sure that it is there."""
+            if is_deleted:
+                client.delete(UPLOAD)
+            else:
+                client.pexpire(UPLOAD, 2)
+                due = time.monotonic() + 0.01
+                eventually(lambda: time.monotonic() > due, True)  # nobody looks at it
+            apply(commands)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(target, "apply", too_late)
+            assert target.arrive(upload, of_size(5)) is None
+        assert target.values([b"a"]) == [b"before"]
+        assert target.held([b"a"]) == {b"a": SIGNATURE}
+        self.come_again(target)
+
+    def test_that_somebody_else_has_overwritten_do_not_count(
+        self, target: Target, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload, apply = brought(target, b"a", b"ours"), target.apply
+
+        def too_late(commands: list[Arrive]) -> None:
+            redis_server.client.set(UPLOAD, b"theirs")
+            apply(commands)
+
+        monkeypatch.setattr(target, "apply", too_late)
+        with pytest.raises(RedisChangedError):
+            target.arrive(upload, of_size(4))
+        assert target.values([b"a"]) == [None]
+        assert target.held([b"a"]) == {b"a": None}
+
+    def come_again(self, target: Target) -> None:
+        """See that the connection watches what it did before, and nothing else."""
+        signature = of_size(5)
+        again = brought(target, b"a", b"after")
+        target.apply([Set(b"b", b"one", SIGNATURE)])
+        assert target.arrive(again, signature) == Arrive(b"a", signature)
+        assert target.values([b"a", b"b"]) == [b"after", b"one"]
+        target.check()
+
+    def test_that_are_refused_in_the_end_leave_nothing(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        upload = brought(target, b"a", b"value")
+        redis_server.client.config_set("maxmemory", 1)
+        with pytest.raises(RedisRefusedError):
+            target.arrive(upload, of_size(5))
+        redis_server.client.config_set("maxmemory", 0)
+        assert set(redis_server.client.scan_iter()) == {EPOCH}
+        self.come_again(target)
 
     def test_are_void_when_another_service_has_begun_meanwhile(
         self, target: Target, redis_server: RedisServer
@@ -146,10 +280,25 @@ class TestUploads:
         upload = brought(target, b"a", b"late")
         with closing(make_target(redis_server)) as other:
             other.connect()
+            assert not redis_server.client.exists(UPLOAD)
             other.apply([Set(b"a", b"early", SIGNATURE)])
             with pytest.raises(RedisChangedError):
                 target.arrive(upload, SIGNATURE)
             assert other.values([b"a"]) == [b"early"]
+
+    def test_are_not_put_in_the_place_of_those_of_another_service_that_has_begun_meanwhile(
+        self, target: Target, redis_server: RedisServer
+    ) -> None:
+        late = target.upload(b"a")
+        late.begin(4)
+        late.send(b"late")
+        with closing(make_target(redis_server)) as other:
+            other.connect()
+            upload = brought(other, b"b", b"early")
+            with pytest.raises(RedisChangedError):
+                late.end()
+            other.arrive(upload, of_size(5))
+            assert other.values([b"a", b"b"]) == [None, b"early"]
 
     def test_of_a_repair_are_not_those_of_the_service(
         self, target: Target, redis_server: RedisServer
@@ -157,10 +306,37 @@ class TestUploads:
         with closing(make_target(redis_server)) as repair:
             repair.join()
             theirs = brought(repair, b"theirs", b"repair")
-            repair.arrive(theirs, SIGNATURE)
             ours = brought(target, b"ours", b"service")
+            repair.arrive(theirs, SIGNATURE)
             target.arrive(ours, SIGNATURE)
         assert target.values([b"ours", b"theirs"]) == [b"service", b"repair"]
+
+    def test_change_a_key_once_and_over_the_connection_that_changes_the_others(
+        self, redis_server: RedisServer
+    ) -> None:
+        """Who asks to be told of what others change is not told."""
+        client = redis_server.client
+        dialled: list[Any] = []
+        address = Address(redis_server.url, None)
+
+        def dial() -> object:
+            dialled.append(address.dial())
+            return dialled[-1]
+
+        with (
+            closing(Target(dial, ENTRIES)) as target,
+            told(redis_server) as all_of_it,
+            told(redis_server) as of_others,
+        ):
+            target.connect()
+            all_of_it.ask(another := address.dial())
+            of_others.ask(dialled[0], b"NOLOOP")
+            target.apply([Set(b"a", b"before", SIGNATURE)])
+            target.arrive(brought(target, b"a", b"after"), of_size(5))
+            client.set(b"the end", b"")
+            assert all_of_it.names().count(b"a") == 2
+            assert set(of_others.names()) == {UPLOAD, b"the end"}
+            another.disconnect()
 
 
 class TestRefusals:
@@ -260,7 +436,7 @@ class TestATree:
         self, target: Target, redis_server: RedisServer
     ) -> None:
         upload = brought(target, b"d/e/a", b"value")
-        assert set(redis_server.client.scan_iter()) == {OWN + b"epoch"}
+        assert set(redis_server.client.scan_iter()) == {OWN + b"epoch", UPLOAD}
         target.arrive(upload, of_size(5))
         assert marks_of(target) == {b"d/", b"d/e/"}
 

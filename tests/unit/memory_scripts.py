@@ -5,6 +5,7 @@ from itertools import product
 
 from hypothesis import strategies as st
 from unit.memory import Disk
+from unit.memory_redis import UPLOAD
 from unit.memory_world import REST, Choice, Go, Operation, Step, World
 
 EXAMPLES = int(os.environ.get("MDVP_TEST_EXAMPLES", "500")) // 4
@@ -69,6 +70,7 @@ def check_end(world: World) -> None:
     assert world.restless == []
     assert world.server.values() == world.expected()
     world.check_records()
+    assert UPLOAD not in world.server.keys
     files = world.disk.files()
     unsure = world.server.manifest().keys() - world.sure()
     assert {name for name in unsure if not files[name].is_touched} == set()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
-from unit.memory_redis import EPOCH, MANIFEST, NAMES, VALUE_MAX, Pool
+from unit.memory_redis import EPOCH, MANIFEST, NAMES, UPLOAD, VALUE_MAX, Pool
 
 from sync.core.changes import place_of
 from sync.core.decision import Mode
@@ -144,7 +144,10 @@ class World:
         nobody knows which keys are those of files that vanished: that is left out here.
         """
         keys = self.server.keys
-        if key == EPOCH or keys.get(key, {}).keys() <= keys.get(_other_record(key), {}).keys():
+        if (
+            key in {EPOCH, UPLOAD}
+            or keys.get(key, {}).keys() <= keys.get(_other_record(key), {}).keys()
+        ):
             self.server.remove(key)
 
     def lose_record(self, key: bytes) -> None:

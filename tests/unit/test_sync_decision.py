@@ -119,6 +119,11 @@ class TestWhatEachModePromises:
             if before.news(before.redis) or before.redis is UNFIT:
                 assert after.redis == before.redis
 
+    def test_one_way_safe_undoes_what_somebody_deleted_in_redis(self) -> None:
+        for before, _, after in outcomes(Mode.ONE_WAY_SAFE):
+            if before.key is ABSENT:
+                assert are_equal(Mode.ONE_WAY_SAFE, after)
+
     @pytest.mark.parametrize("mode", ONE_WAY, ids=lambda mode: mode.value)
     def test_a_one_way_mode_leaves_foreign_keys_alone_whoever_asks(self, mode: Mode) -> None:
         for before, _, after in outcomes(mode, *TAKES):
@@ -145,6 +150,13 @@ class TestWhatEachModePromises:
         for before, _, after in outcomes(Mode.TWO_WAY_RESOLVED, Side.DISK):
             if before.news(before.redis):
                 assert before.redis in after.values
+
+    @each_mode
+    def test_only_two_way_resolved_keeps_aside_and_only_what_is_news(self, mode: Mode) -> None:
+        for before, _, after in outcomes(mode, *TAKES):
+            assert not after.kept or (
+                mode is Mode.TWO_WAY_RESOLVED and all(map(before.news, after.kept))
+            )
 
     @pytest.mark.parametrize("mode", TWO_WAY, ids=lambda mode: mode.value)
     def test_a_change_on_one_side_alone_gets_to_the_other(self, mode: Mode) -> None:

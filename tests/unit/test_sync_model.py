@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import IS_CHECK
 from unit.memory import Disk
-from unit.memory_redis import EPOCH, MANIFEST
+from unit.memory_redis import EPOCH, MANIFEST, UPLOAD
 from unit.memory_redis import NAMES as RECORD
 from unit.memory_scripts import (
     ANYWHERE,
@@ -61,7 +61,7 @@ FAULTS: list[list[Choice]] = [
     [(Disk.link_elsewhere, [NAMES]), (Disk.unlink_elsewhere, [NAMES])],
     [(Disk.write_elsewhere, [NAMES, CONTENTS])],
     [(World.delete_key, [NAMES]), (World.append_to_key, [NAMES])],
-    [(World.delete_own, [[MANIFEST, RECORD, EPOCH]])],
+    [(World.delete_own, [[MANIFEST, RECORD, EPOCH, UPLOAD]])],
     [(World.refuse, [NAMES]), (World.allow, [])],
     [(World.limit_memory, [[15, 17, 20, None]])],
 ]
@@ -266,6 +266,8 @@ THREE_NAMES = [*THREE_FILES[:1], *done(("link", b"a", b"b"), ("link", b"a", b"c"
         ),
         (THREE_FILES, done(("lose_connection",))),
         (LARGE_FILE, done(("flush",))),
+        (LARGE_FILE, done(("delete_own", UPLOAD))),
+        (LARGE_FILE, done(("kill",))),
         ([*THREE_FILES, Go()], done(("flush",), ("rename", b"a", b"d"))),
         ([*THREE_FILES, Go()], done(("delete_key", b"a"), ("rename", b"a", b"d"))),
     ],

@@ -4,19 +4,20 @@ That all is equal after a reconcile is for the model.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from unit.memory import NO_LOG, Clock, Disk, Server, Turns, in_memory
-from unit.memory_redis import Pool
+from unit.memory import NO_LOG, PIECE, Clock, Disk, Server, Turns, in_memory
+from unit.memory_redis import UPLOAD, Pool
 
 from sync.core.manifest import Entries
 from sync.core.plan import Plan
 from sync.disk.files import Directory, now
+from sync.redis import upload as upload_module
 from sync.redis.target import Target
 from sync.service import mirror as mirror_module
-from sync.service.mirror import Mirror
+from sync.service.mirror import Mirror, Outcome
 from sync.service.news import News, NoNews
 from sync.service.reconcile import Reconcile
 from sync.service.skipped import Skipped
@@ -43,6 +44,7 @@ class Reconciler:
 
     def __init__(self, disk: Disk, directory: Directory, turns: Turns) -> None:
         self.disk = disk
+        self.turns = turns
         self.server = Logged()
         pool = Pool(self.server, turns)
         self.target = Target(pool.make_connection, Entries(trimmed=False))
@@ -97,12 +99,27 @@ class AnothersNews(NoNews):
         return {name for name in names if self.is_there and name in overdue}
 
 
-@pytest.fixture
-def world() -> Iterator[Reconciler]:
+@contextmanager
+def reconciler(*, is_tree: bool) -> Iterator[Reconciler]:
     clock, turns = Clock(), Turns()
     disk = Disk(clock)
-    with in_memory(disk, turns, clock), closing(Directory(Path("/memory"))) as directory:
+    with (
+        in_memory(disk, turns, clock),
+        closing(Directory(Path("/memory"), is_tree=is_tree)) as directory,
+    ):
         yield Reconciler(disk, directory, turns)
+
+
+@pytest.fixture
+def world() -> Iterator[Reconciler]:
+    with reconciler(is_tree=False) as world:
+        yield world
+
+
+@pytest.fixture
+def tree() -> Iterator[Reconciler]:
+    with reconciler(is_tree=True) as tree:
+        yield tree
 
 
 def test_what_it_saw_and_did_is_counted(world: Reconciler) -> None:
@@ -256,3 +273,92 @@ def test_what_begins_as_a_large_file_counts_unless_another_writer_has_closed_it(
     held_back = [name for outcome in mirror.arrive() for name in outcome.held_back]
     assert held_back == ([b"a"] if is_anothers else [])
     assert world.server.values() == ({} if is_anothers else {b"a": LARGE[:-1]})
+
+
+def bring(mirror: Mirror, jobs: list[Job]) -> list[Outcome]:
+    """Have a large file come to its end, and take effect or not."""
+    do_at_once(jobs.pop())
+    return list(mirror.arrive())
+
+
+def test_a_large_value_that_has_gone_before_it_took_effect_is_brought_again_soon(
+    world: Reconciler,
+) -> None:
+    jobs: list[Job] = []
+    world.disk.write(b"a", LARGE)
+    world.disk.tick()
+    mirror = world.mirror(NoNews(world.directory), jobs.append)
+    list(mirror.examine([b"a"]))
+    do_at_once(jobs.pop())
+    world.server.remove(UPLOAD)
+    (outcome,) = mirror.arrive()
+    assert (outcome.done, [*outcome.resting]) == ([], [b"a"])
+    assert outcome.resting[b"a"] < 1.0
+    assert world.server.manifest() == world.server.values() == {}
+
+    list(mirror.examine([b"a"]))
+    (outcome,) = bring(mirror, jobs)
+    assert [each[0] for each in outcome.done] == [b"a"]
+    assert world.server.values() == {b"a": LARGE}
+
+
+def test_a_large_value_does_not_expire_while_its_file_is_read_once_more(
+    world: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "_RENEWED", 0.0)
+    jobs: list[Job] = []
+    world.disk.write(b"a", LARGE)  # in this very tick
+    mirror = world.mirror(NoNews(world.directory), jobs.append)
+    list(mirror.examine([b"a"]))
+    world.server.log.clear()
+    do_at_once(jobs.pop())
+    pieces = len(LARGE) // PIECE
+    assert world.server.log.count(b"PEXPIRE") == pieces
+
+
+def moved_out_of_the_root(disk: Disk, *, is_replaced: bool) -> None:
+    disk.move_out(b"d")
+    if is_replaced:
+        disk.bring(b"d", [(b"a", b"2")])
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_what_was_read_in_a_directory_that_had_left_the_root_is_not_sent(
+    tree: Reconciler, is_replaced: bool
+) -> None:
+    tree.disk.bring(b"d", [(b"a", b"1")])
+    tree.disk.write(b"b", b"3")
+    tree.disk.tick()
+    _, mirror = tree.begin()
+    file = tree.disk.files()[b"d/a"]
+
+    def leave(_idle: bool) -> None:
+        """Have the directory leave when the file is open, and has not been read."""
+        if any(each.inode is file for each in tree.disk.open.values()):
+            tree.turns.others = lambda _idle: None
+            moved_out_of_the_root(tree.disk, is_replaced=is_replaced)
+
+    tree.turns.others = leave
+    outcomes = list(mirror.examine([b"d/a", b"b"]))
+    assert tree.disk.outside.entries  # it has left
+    assert tree.server.values() == {b"b": b"3"}
+    assert {name for outcome in outcomes for name in outcome.deferred} == {b"d/a"}
+
+
+@pytest.mark.parametrize("happens", ["nothing", "leaves", "is replaced"])
+def test_a_large_file_whose_directory_leaves_the_root_while_it_comes_does_not_count(
+    tree: Reconciler, happens: str
+) -> None:
+    jobs: list[Job] = []
+    tree.disk.bring(b"d", [(b"a", LARGE)])
+    tree.disk.tick()
+    mirror = tree.mirror(NoNews(tree.directory), jobs.append)
+    list(mirror.examine([b"d/a"]))
+    next(jobs[0])
+    if happens != "nothing":
+        moved_out_of_the_root(tree.disk, is_replaced=happens == "is replaced")
+    (outcome,) = bring(mirror, jobs)
+    stays = happens == "nothing"
+    assert tree.server.values() == ({b"d/a": LARGE} if stays else {})
+    assert [*outcome.deferred] == ([] if stays else [b"d/a"])
+    assert UPLOAD not in tree.server.keys
