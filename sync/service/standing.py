@@ -84,7 +84,9 @@ class Standing:
                 files += sum(a and not b for a, b in zip(has, there, strict=True))
         why = hold(Cause.REDIS_LACKS_KEYS, files, known, self._delete_max) if may_lack else None
         if is_another:
-            why = hold(Cause.ANOTHER_DIRECTORY, keys, known, self._delete_max) or why
+            is_replica = self._mode is Mode.ONE_WAY_REPLICA
+            limits = (keys, known, self._delete_max)
+            why = hold(Cause.ANOTHER_DIRECTORY, *limits, is_replica=is_replica) or why
         return why
 
     def _held(self) -> Iterator[list[bytes]]:
