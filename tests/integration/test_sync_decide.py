@@ -480,3 +480,16 @@ def test_a_service_makes_files_of_what_another_directory_lacks_if_somebody_says_
     assert run("accept", "redis")[0] == 0
     eventually(lambda: {path.name: path.read_text() for path in root.glob("file-*")}, files)
     assert len(service.redis.keys()) == 101
+
+
+def test_a_service_fills_another_directory_that_is_a_copy_and_asks_nobody(
+    start: Start, root: Path, redis_server: RedisServer
+) -> None:
+    values = {f"file-{number}": f"value {number}" for number in range(101)}
+    redis_server.client.mset(values)
+    start(in_step=True, SYNC_MODE="redis-to-disk").stop(signal.SIGTERM)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    start(SYNC_MODE="redis-to-disk")
+    eventually(lambda: {path.name: path.read_text() for path in root.glob("file-*")}, values)
+    assert len(redis_server.keys()) == 101
