@@ -34,10 +34,6 @@ class Own:
             self._moves.clear()
         self._moves[old, new] = inode
 
-    def forget(self, name: bytes) -> None:
-        """Have done nothing there: what was done was undone."""
-        self._inodes.pop(name, None)
-
     def clear(self) -> None:
         """Forget all: all has been told that was done until now."""
         if self._inodes:

@@ -240,6 +240,51 @@ class TestAValue:
             for number in range(ROUNDS):
                 flat.put("a", contents[number % 2])
 
+    def test_is_on_the_disk_where_that_is_wanted(
+        self, tree: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system, synced = os.fsync, []
+
+        def fsync(fd: int) -> None:
+            synced.append(os.fstat(fd).st_ino)
+            system(fd)
+
+        def inodes(*names: str) -> list[int]:
+            return [(tree / name).stat().st_ino for name in names]
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        writer = Writer(tree.directory, tree.own, fsync=True)
+        signature = writer.put(b"d/e/a", b"1", None)
+        assert synced == inodes(".", "d", "d/e/a", "d/e")
+        synced.clear()
+        signature = writer.put(b"d/e/a", b"1", signature)
+        assert synced == inodes("d/e/a", "d/e")
+        synced.clear()
+        signature = writer.rename(b"d/e/a", b"d/a", signature)
+        assert synced == inodes("d", "d/e")
+        synced.clear()
+        writer.remove(b"d/a", signature)
+        assert synced == inodes("d")
+
+    @only_root
+    @pytest.mark.parametrize("is_new", [False, True])
+    def test_is_read_by_nobody_else_before_its_owner_is_right(
+        self, flat: Bench, is_new: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        modes = []
+
+        def fchown(fd: int, *_: int) -> None:
+            modes.append(stat.S_IMODE(os.fstat(fd).st_mode))
+
+        if not is_new:
+            flat.foreign("a")
+            os.chown(flat / "a", os.geteuid() + 1, os.getegid())
+        monkeypatch.setattr(os, "fchown", fchown)
+        writer = Writer(flat.directory, flat.own, owner=(os.geteuid() + 1, -1))
+        writer.put(b"a", b"1", None if is_new else flat.seen(b"a"))
+        assert modes == [0o600]
+        assert stat.S_IMODE((flat / "a").stat().st_mode) == 0o644
+
     def test_is_of_the_owner_and_mode_that_are_set(self, flat: Bench) -> None:
         writer = Writer(flat.directory, flat.own, mode=0o640, owner=(os.geteuid(), os.getegid()))
         writer.put(b"a", b"1", None)
@@ -509,6 +554,48 @@ class TestWhatNobodyHasLookedAt:
         with pytest.raises(NotAsExpectedError):
             flat.writer.remove(b"a", expected)
         assert contents(flat.root) == {"a": b"third"}
+
+    @pytest.mark.parametrize("at_once", [False, True])
+    def test_stays_when_the_disk_fails_before_it_is_known_what_it_is(
+        self, flat: Bench, at_once: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        expected = flat.foreign("a")
+        flat.renames.before = lambda: rename_over(flat / "a")
+        if at_once:
+            flat.renames.after = fail
+        else:
+            monkeypatch.setattr("sync.disk.writer._Looked.is_at", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            flat.writer.put(b"a", b"ours", expected)
+        (name,) = flat.temporaries()
+        assert contents(flat.root) == {"a": b"ours", name: b"newer"}
+        (flat / name).unlink()
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_is_not_opened_through_a_link(
+        self, flat: Bench, act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "outside").write_bytes(b"outside")
+        expected = flat.foreign("a")
+        opened = []
+        system = os.open
+
+        def swap(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path == b"a":
+                (flat / "a").unlink()
+                (flat / "a").symlink_to(tmp_path / "outside")
+            fd = system(path, flags, mode, dir_fd=dir_fd)
+            opened.append(Path(f"/proc/self/fd/{fd}").readlink())
+            return fd
+
+        monkeypatch.setattr(os, "open", swap)
+        with pytest.raises(NotAsExpectedError):
+            self.act(flat, act, expected)
+        assert tmp_path / "outside" not in opened
+        assert (flat / "a").is_symlink()
 
     def test_is_not_said_to_be_ours(self, flat: Bench) -> None:
         flat.renames.after = lambda: rename_over(flat / "a")
