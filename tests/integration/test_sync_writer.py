@@ -1032,13 +1032,10 @@ class TestAnEcho:
     def test_is_waited_for_by_nobody(
         self, bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def wait(_: float) -> bool:
-            raise AssertionError("it waits for a half of a rename")
-
         bench.put(name, b"1")
         bench.put(name, b"2")
         bench.writer.remove(name.encode(), bench.seen(name.encode()))
-        monkeypatch.setattr(bench.watch, "wait", wait)
+        monkeypatch.setattr(bench.watch, "wait", fail_to_wait)
         assert bench.told() == []
 
     FOREIGN = ("write", "replace", "unlink", "append", "move away", "move in", "make again")
@@ -1088,6 +1085,21 @@ class TestAnEcho:
         (bench / name).rename(bench / f"{name}2")
         assert bench.told() == [Renamed(new, old), Renamed(old, new)]
 
+    def test_is_not_what_others_move_over_what_was_renamed(
+        self, bench: Bench, name: str, tmp_path: Path
+    ) -> None:
+        bench.writer.rename(name.encode(), f"{name}2".encode(), bench.foreign(name))
+        change_more(bench / f"{name}2", "move in", tmp_path)  # the kernel tells both as one
+        assert names_of(bench.told()) >= {f"{name}2".encode()}
+
+    def test_is_remembered_until_all_was_read(self, bench: Bench, name: str) -> None:
+        bench.put(name)
+        assert bench.own.has_left(name.encode())
+        bench.writer.rename(name.encode(), b"b", bench.seen(name.encode()))
+        bench.told()
+        assert not bench.own.has_left(name.encode())
+        assert not bench.own.has_moved(name.encode(), b"b")
+
     def test_is_not_a_rename_back_by_others(self, bench: Bench, name: str) -> None:
         old, new = name.encode(), name.encode() + b"2"
         bench.writer.rename(old, new, bench.foreign(name))
@@ -1102,6 +1114,27 @@ class TestAnEcho:
             Created(name.encode(), is_written=True),
             Changed(name.encode()),
         ]
+
+    def test_ends_what_others_did_before_it(self, bench: Bench, name: str) -> None:
+        path = name.encode()
+        bench.foreign(name)
+        os.truncate(bench / name, 1)
+        bench.put(name)
+        os.truncate(bench / name, 1)
+        assert bench.told() == [Unfinished(path), Unfinished(path)]
+        (bench / name).unlink()
+        bench.told()
+        os.mknod(bench / name)
+        bench.put(name)
+        os.truncate(bench / name, 1)
+        assert bench.told() == [Created(path), Unfinished(path)]
+
+    def test_is_not_of_a_name_that_is_like_a_temporary_one(self, bench: Bench, name: str) -> None:
+        alike = (bench / name).with_name(".mdvp-sync-notes")
+        alike.write_bytes(b"1")
+        path = os.fsencode(alike.relative_to(bench.root))
+        assert bench.told() == [Created(path, is_written=True), Changed(path)]
+        alike.unlink()
 
     def test_is_not_a_write_to_what_was_put(self, bench: Bench, name: str) -> None:
         with (bench / name).open("wb", 0) as file:
@@ -1140,11 +1173,14 @@ class TestAnEcho:
             (bench / "d/e/b").unlink()
             assert bench.told() == [Changed(b"d/e/b")]
 
-    def test_is_a_directory_of_a_temporary_name(self, root: Path) -> None:
+    def test_is_a_directory_of_a_temporary_name(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (root / "d").mkdir()
         with bench_of(root, is_tree=True) as bench:
             bench.watch.enter(b"d/")
             (root / "d").rename(root / TEMP)
+            monkeypatch.setattr(bench.watch, "wait", fail_to_wait)
             assert bench.told() == []
             assert [str(each) for each in bench.watch.read_places()] == ["Vanished(place=b'd/')"]
             (root / TEMP).rename(root / "d")
@@ -1158,6 +1194,10 @@ class TestAnEcho:
         for number in range(3):
             bench.put(f"{name}{number}")
         assert names_of(bench.told()) == {f"{name}0".encode(), f"{name}1".encode()}
+
+
+def fail_to_wait(_: float) -> bool:
+    raise AssertionError("it waits for a half of a rename")
 
 
 def names_of(changes: list[Change]) -> set[bytes]:
