@@ -442,7 +442,9 @@ class Writer:
         try:
             self._renames.exchange(at, base, folder)
         except OSError as error:
-            draft.at = at
+            # Where files are elsewhere it may have been done, and only the answer was lost.
+            if _identity_at(at, folder) == _identity(status):
+                draft.at = at
             if error.errno not in UNSUPPORTED:
                 _refuse(error, base, folder)
             self._replace(looked, draft, base)
