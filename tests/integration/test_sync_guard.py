@@ -14,7 +14,6 @@ from support import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import redis
     from integration.conftest import RedisServer, Service, Start
 
 LARGE = os.urandom((1 << 20) + 5)
@@ -73,7 +72,7 @@ def test_what_others_do_to_a_files_key_is_undone(
 
 @pytest.mark.parametrize("what", ["same length", "APPEND", "DEL", "EXPIRE"])
 def test_a_large_value_too_and_once(redis_server: RedisServer, guarded: Service, what: str) -> None:
-    client = redis_server.client
+    client: Any = redis_server.client
     {
         "same length": lambda: client.setrange("large", 7, b"\0\0\0\0\0\0\0\0"),
         "APPEND": lambda: client.append("large", "more"),
