@@ -90,8 +90,11 @@ def _verification(
     streams = Streams(at_once, lambda: None, trim_newline=newline)
     news = NoNews(directory)
     mirror = Mirror(directory, target, streams, news, Skipped(log), trim_newline=newline)
-    comparison = Comparison(directory, target, trim_newline=newline)
-    return Verification(directory, target, comparison, screen, mirror if repair else None)
+    comparison = Comparison(directory, target, settings.mode, trim_newline=newline)
+    return Verification(
+        *(directory, target, comparison, screen, mirror if repair else None),
+        takes_keys=settings.mode.writes_files,
+    )
 
 
 def _way_out(settings: Settings, *, repair: bool) -> str:
@@ -150,6 +153,11 @@ def resolve(settings: Settings, written: str, side: Side, number: int | None) ->
 
 def accept(settings: Settings, side: Side) -> int:
     """End a hold of the service; return 0 when it goes on, 2 when it does not."""
+    if side is Side.REDIS and settings.mode is Mode.ONE_WAY_REPLICA:
+        return cannot(
+            f"with SYNC_MODE={settings.mode.value} nothing in Redis becomes a file: put the "
+            "directory back, or accept the disk"
+        )
     if settings.status and health(settings.status, time.monotonic()).problem is None:
         return cannot("the service does not hold, so there is nothing to accept")
     return _decide(settings, lambda resolution: resolution.accept(side))

@@ -1,7 +1,8 @@
 """What the service itself has just done to files, so that it is not told of it as of news.
 
 A rename by the service is told as anybody's. It tells nothing new if the name is still as the
-service left it: whatever others do to the file after that has events of its own.
+service left it: whatever others do to the file after that has events of its own. But that has to be
+looked up, as the kernel makes one event of two that are alike and follow each other: inotify(7).
 """
 
 from sync.disk.files import Directory
@@ -33,10 +34,6 @@ class Own:
         if len(self._moves) >= _NAMES_MAX:
             self._moves.clear()
         self._moves[old, new] = inode
-
-    def forget(self, name: bytes) -> None:
-        """Have done nothing there: what was done was undone."""
-        self._inodes.pop(name, None)
 
     def clear(self) -> None:
         """Forget all: all has been told that was done until now."""

@@ -319,20 +319,11 @@ class Writer:
 
     def _base(self, name: bytes) -> bytes:
         """Return the last component of a path that a file can have; raises CannotBeError."""
-        if (why := self._why_not(name)) or self._directory.excludes(name):
+        if (why := why_no_file(name, is_tree=self._directory.is_tree)) or self._directory.excludes(
+            name
+        ):
             raise CannotBeError(why or "is left out by SYNC_EXCLUDE, or is a temporary name")
         return name[name.rfind(b"/") + 1 :]
-
-    def _why_not(self, name: bytes) -> str:
-        if b"\0" in name:
-            return "has a NUL byte, which no file name can have"
-        if b"/" not in name:
-            return _why_no_component(name)
-        if not self._directory.is_tree:
-            return "has a slash, and the files of directories are mirrored only with SYNC_TREE=1"
-        if too_long(name):
-            return "is a path that no program can open (over 4096 bytes)"
-        return next(filter(None, map(_why_no_component, name.split(b"/"))), "")
 
     # Directories
 
@@ -451,7 +442,9 @@ class Writer:
         try:
             self._renames.exchange(at, base, folder)
         except OSError as error:
-            draft.at = at
+            # Where files are elsewhere it may have been done, and only the answer was lost.
+            if _identity_at(at, folder) == _identity(status):
+                draft.at = at
             if error.errno not in UNSUPPORTED:
                 _refuse(error, base, folder)
             self._replace(looked, draft, base)
@@ -528,6 +521,19 @@ class Writer:
         if _status(new, new_folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         self._renames.replace(old, old_folder, new, new_folder)
+
+
+def why_no_file(name: bytes, *, is_tree: bool) -> str:
+    """Say why a name can be no file's path, in a tree or a flat directory; "" if it can."""
+    if b"\0" in name:
+        return "has a NUL byte, which no file name can have"
+    if b"/" not in name:
+        return _why_no_component(name)
+    if not is_tree:
+        return "has a slash, and the files of directories are mirrored only with SYNC_TREE=1"
+    if too_long(name):
+        return "is a path that no program can open (over 4096 bytes)"
+    return next(filter(None, map(_why_no_component, name.split(b"/"))), "")
 
 
 def _why_no_component(name: bytes) -> str:

@@ -32,7 +32,7 @@ class Upload:
 
     """
 
-    def __init__(  # each is a part of the transaction
+    def __init__(
         self, connection: Connection, epoch_key: bytes, epoch: int, name: bytes, key: bytes
     ) -> None:
         """Send it over `connection`, which is used for nothing else, and put it under `key`.

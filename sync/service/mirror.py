@@ -859,7 +859,11 @@ class Mirror:
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:
         """Have a large file brought, now or later."""
         current = self.streams.current
-        self.heard.discard(name)
+        if name in self.heard:
+            self.heard.discard(name)
+            held = self._target.held([name])[name]
+            if held and held.is_content_of(file.signature):
+                self._undo(name)
         overdue, heard = name in terms.overdue, name in terms.heard
         with ExitStack() as unless_it_starts:
             unless_it_starts.callback(file.close)

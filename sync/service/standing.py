@@ -70,7 +70,9 @@ class Standing:
         """Say why it has to hold, if it has to."""
         if self._delete_max >= 1 or self._target.is_empty:
             return None
-        is_another = state is not None and state.directory != self._identity
+        # Where the directory is the copy, no key goes, and another one is filled anew.
+        follows_disk = self._mode is not Mode.REDIS_TO_DISK
+        is_another = follows_disk and state is not None and state.directory != self._identity
         may_lack = self._mode.writes_files and not (self._absence and self._absence.is_doubtful)
         if not (is_another or may_lack):
             return None
@@ -84,7 +86,9 @@ class Standing:
                 files += sum(a and not b for a, b in zip(has, there, strict=True))
         why = hold(Cause.REDIS_LACKS_KEYS, files, known, self._delete_max) if may_lack else None
         if is_another:
-            why = hold(Cause.ANOTHER_DIRECTORY, keys, known, self._delete_max) or why
+            is_replica = self._mode is Mode.ONE_WAY_REPLICA
+            limits = (keys, known, self._delete_max)
+            why = hold(Cause.ANOTHER_DIRECTORY, *limits, is_replica=is_replica) or why
         return why
 
     def _held(self) -> Iterator[list[bytes]]:

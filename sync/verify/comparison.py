@@ -1,5 +1,8 @@
 """Compares single names: what is on disk with what Redis holds, content and all.
 
+Which of the two is as it should be depends on the mode, and so does what may differ: a key that is
+no string, say, stays as it is in all modes but one.
+
 Failure model. A service may be at work beside it, and a file may change while it is read; so what
 is found under a name is what was so for a moment, and whoever asked looks again.
 """
@@ -8,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from sync.core.changes import places_above
+from sync.core.decision import Mode
 from sync.disk.files import Busy, Directory, Emptied, File, LargeFile, Locked, Unfit, Unreadable
 from sync.redis.target import Target
 from sync.report.figures import counted
@@ -23,7 +28,15 @@ class Look:
 
 
 class Differs(Look):
-    """Redis does not hold what is on disk."""
+    """Redis does not hold what is on disk, or the other way round."""
+
+
+class Missing(Differs):
+    """Redis holds nothing, where there is a file."""
+
+
+class NoString(Differs):
+    """Redis holds something that is no string, where there is a file."""
 
 
 class Unsure(Look):
@@ -41,11 +54,19 @@ BUSY = Unsure("is written to all the time")
 class Comparison:
     """Compares files, by name, with what Redis holds."""
 
-    def __init__(self, directory: Directory, target: Target, *, trim_newline: bool = False) -> None:
-        """Compare names in `directory` with keys of `target`.
+    def __init__(
+        self,
+        directory: Directory,
+        target: Target,
+        mode: Mode = Mode.ONE_WAY_REPLICA,
+        *,
+        trim_newline: bool = False,
+    ) -> None:
+        """Compare names in `directory` with keys of `target`, which are to be as `mode` has them.
 
         With `trim_newline`, Redis is to have a file without its final newline.
         """
+        self._mode = mode
         self._directory = directory
         self._target = target
         self._newline = b"\n" if trim_newline else b""
@@ -60,7 +81,9 @@ class Comparison:
         looks: dict[bytes, Look] = {}
         contents: dict[bytes, bytes] = {}
         waiting = 0
-        for name, entry in zip(names, self._target.entries(names), strict=True):
+        entries = dict(zip(names, self._target.entries(names), strict=True))
+        absent = []
+        for name, entry in entries.items():
             found = self._directory.read(name, self._target.value_max, overdue=True)
             look: Look | None = None
             if isinstance(found, File):
@@ -69,8 +92,10 @@ class Comparison:
             elif isinstance(found, LargeFile):
                 with closing(found):
                     look = self._compare_large(name, found, tick)
+            elif found is None and self._mode.writes_files:
+                absent.append(name)
             else:
-                look = _look_at_none(found, is_held=entry is not None)
+                look = self._look_at_none(found, is_held=entry is not None)
             if look:
                 looks[name] = look
             if waiting >= _BYTES_MAX:
@@ -78,8 +103,56 @@ class Comparison:
                 tick(waiting)
                 contents, waiting = {}, 0
         looks.update(self._compare(contents))
+        looks.update(self._without_file(absent))
         tick(waiting)
-        return looks
+        return {name: self._in_this_mode(look, entries[name]) for name, look in looks.items()}
+
+    def _in_this_mode(self, look: Look, entry: bytes | None) -> Look:
+        """Return what a look is where some differences are meant to stay."""
+        if isinstance(look, NoString) and self._mode is not Mode.ONE_WAY_REPLICA:
+            return Skipped(look.why)
+        if isinstance(look, Missing) and self._mode is Mode.REDIS_TO_DISK and entry is None:
+            return Skipped("is missing in Redis, which has never had it: it stays")
+        return look
+
+    def _without_file(self, names: Sequence[bytes]) -> Iterator[tuple[bytes, Look]]:
+        """Yield those of the names without files under which Redis holds something."""
+        if not names:
+            return
+        there = self._target.are_there(names)
+        lengths = self._target.lengths(names)
+        for name, is_there, length in zip(names, there, lengths, strict=True):
+            if not is_there:
+                continue
+            if length < 0:
+                yield name, Skipped("is no string in Redis")
+            elif self._is_below_a_file(name):
+                yield name, Skipped("cannot be a file: there is one where its directory would be")
+            elif self._directory.has_place(name + b"/"):
+                yield name, Skipped("is a directory on disk")
+            else:
+                yield name, Differs("is missing on disk")
+
+    def _is_below_a_file(self, name: bytes) -> bool:
+        return any(self._directory.signature(place[:-1]) for place in places_above(name) if place)
+
+    def _look_at_none(
+        self, found: Locked | Busy | Emptied | Unreadable | Unfit | None, *, is_held: bool
+    ) -> Look | None:
+        """Say what to make of what is not a file with a content, where Redis holds one or not."""
+        match found:
+            case Locked():
+                return _LOCKED
+            case Busy() | Emptied():
+                return BUSY
+            case Unreadable(why):
+                return Unsure(why)
+            case Unfit(why) if is_held and not self._mode.writes_files:
+                return Differs(f"is stale in Redis: it {why}")
+            case Unfit(why):
+                return Skipped(why)
+            case None:
+                return Differs("is stale in Redis: there is no such file") if is_held else None
 
     def _compare(self, contents: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, Look]]:
         """Yield the names under which Redis does not hold these contents."""
@@ -93,7 +166,7 @@ class Comparison:
             if name not in values:
                 yield name, _other_length(len(content), lengths[name])
             elif (value := values[name]) is None:
-                yield name, Differs("is missing in Redis")
+                yield name, Missing("is missing in Redis")
             elif value != content:
                 yield name, _other_content(content, value)
 
@@ -106,7 +179,7 @@ class Comparison:
         (length,) = self._target.lengths([name])
         if length != size:
             missing = length == 0 and self._target.values([name])[0] is None
-            return Differs("is missing in Redis") if missing else _other_length(size, length)
+            return Missing("is missing in Redis") if missing else _other_length(size, length)
         compared = 0
         for whole in file.pieces():
             piece = whole[: size - compared]
@@ -118,26 +191,9 @@ class Comparison:
         return None if compared == size and file.is_unchanged() else BUSY
 
 
-def _look_at_none(
-    found: Locked | Busy | Emptied | Unreadable | Unfit | None, *, is_held: bool
-) -> Look | None:
-    """Say what to make of what is not a file with a content, where Redis holds one or not."""
-    match found:
-        case Locked():
-            return _LOCKED
-        case Busy() | Emptied():
-            return BUSY
-        case Unreadable(why):
-            return Unsure(why)
-        case Unfit(why):
-            return Differs(f"is stale in Redis: it {why}") if is_held else Skipped(why)
-        case None:
-            return Differs("is stale in Redis: there is no such file") if is_held else None
-
-
 def _other_length(on_disk: int, in_redis: int) -> Differs:
     if in_redis < 0:
-        return Differs("is no string in Redis")
+        return NoString("is no string in Redis")
     return Differs(f"has {counted(on_disk, 'byte', 'bytes')} on disk, {in_redis:,} in Redis")
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from sync.core.changes import Signature, shown
 from sync.core.errors import RedisChangedError
 from sync.disk.files import Directory
+from sync.disk.writer import why_no_file
 from sync.redis.target import Target
 from sync.report.figures import counted, size
 from sync.report.screen import Screen
@@ -85,18 +86,22 @@ class Tally:
 class Verification:
     """One look at the directory, or a part of it, and at all that Redis holds of that."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part that it puts to use
         self,
         directory: Directory,
         target: Target,
         comparison: Comparison,
         screen: Screen,
         mirror: Mirror | None = None,
+        *,
+        takes_keys: bool = False,
     ) -> None:
         """Compare `directory` with `target`, which was joined; mend by way of `mirror`.
 
-        Each thing that is found is told on `screen`.
+        Each thing that is found is told on `screen`. With `takes_keys` it looks for keys that have
+        no file among all there are, too.
         """
+        self._takes_keys = takes_keys
         self._directory = directory
         self._target = target
         self._comparison = comparison
@@ -122,6 +127,8 @@ class Verification:
             self._examine(names)
         for page in self._held(place):
             self._examine([name for name in page if self._directory.signature(name) is None])
+        for page in self._keys(path, place):
+            self._examine(list(self._without_file(page)))
         self._settle(0)
         self.is_nothing = bool(path) and not self._has_seen
         self._directory.rest()
@@ -152,6 +159,23 @@ class Verification:
                 self._has_seen |= bool(page)
                 places += [mark for mark in page if mark.endswith(b"/")]
                 yield [name for name in page if not name.endswith(b"/")]
+
+    def _keys(self, path: bytes, place: bytes) -> Iterator[list[bytes]]:
+        """Yield the names of keys that were never mirrored, if they are to be, in pages."""
+        for page in self._target.scan() if self._takes_keys else ():
+            names = [name for name in page if name == path or name.startswith(place)]
+            self._has_seen |= bool(names)
+            entries = self._target.entries(names)
+            yield [name for name, entry in zip(names, entries, strict=True) if entry is None]
+
+    def _without_file(self, names: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the names that have no file, but could."""
+        for name in names:
+            # First, since what looks at the disk takes a name for one that can be there.
+            if why := why_no_file(name, is_tree=self._directory.is_tree):
+                self._found(name, Skipped(why))
+            elif not self._directory.excludes(name) and self._directory.signature(name) is None:
+                yield name
 
     def _cannot_list(self, place: bytes, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):

@@ -12,93 +12,29 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import count
 from math import inf
 from pathlib import Path
-from random import Random
 from subprocess import TimeoutExpired
 from threading import Event
 
-from faults.world import FAULTS, Fault, World, have_own_mounts
+from faults import hands
+from faults.plan import Planned, plan, seeded
+from faults.world import FAULTS, World, have_own_mounts
 from integration.drift import DriftError
 from integration.shape import SHAPES, Shape
 from integration.workload import MIB, Operation, operations
 
+from sync.core.decision import Mode
+
 DEADLINE = 15.0  # seconds until Redis is equal again
 IDLE_DEADLINE = 6.0  # seconds; a flush is noticed within 5 when nothing else happens
 MEMORY_MAX = 100 * MIB
-RATES = {0: 2, 20: 1, 300: 3, inf: 2}  # operations per second, and how often that rate is to be
-MANY = 0.5  # of the episodes have more than one fault
 SAMPLE = 0.1  # seconds between two looks at Redis while the load goes on
 _LOG_SHOWN = 30  # lines, and operations
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A fault that begins `at` so many seconds and `lasts` so many."""
-
-    at: float
-    lasts: float
-    subject: str
-    fault: Fault
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        return self.fault.__name__.replace("_", " ")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What happens in an episode: `rate` operations a second for some `seconds`, and faults."""
-
-    rate: float
-    seconds: float
-    faults: Sequence[Planned]
-
-
-def plan(random: Random, only: Sequence[str]) -> Plan:
-    """Draw an episode; leave out all faults but those that have one of the words `only`."""
-    (rate,) = random.choices(list(RATES), list(RATES.values()))
-    seconds = random.uniform(1.0, 4.0) if rate else 0.0
-    if rate and random.random() < MANY:
-        faults = [each for subject in FAULTS for each in _series(random, subject, seconds)]
-    else:
-        # Nothing else makes up for what the service misses.
-        subject = random.choice(list(FAULTS))
-        at = random.uniform(0, seconds)
-        faults = [Planned(at, _lasts(random), subject, _choice(random, FAULTS[subject]))]
-    words = [word.lower() for word in only]
-    return Plan(
-        rate,
-        seconds,
-        [each for each in faults if not words or any(word in each.name for word in words)],
-    )
-
-
-def _series(random: Random, subject: str, seconds: float) -> Iterator[Planned]:
-    """Yield faults of one subject, one after the other."""
-    at = random.uniform(0, seconds)
-    while at < seconds:
-        yield Planned(at, lasts := _lasts(random), subject, _choice(random, FAULTS[subject]))
-        at += lasts + random.uniform(0, 1.5)
-
-
-def _lasts(random: Random) -> float:
-    return random.choice([0.0, random.uniform(0, 0.5), random.uniform(0, 2.5)])
-
-
-def _random(seed: int) -> Random:
-    return Random(seed)  # noqa: S311  # for tests
-
-
-def _choice(random: Random, weights: dict[Fault, int]) -> Fault:
-    (fault,) = random.choices(list(weights), list(weights.values()))
-    return fault
 
 
 class Episode:
@@ -113,7 +49,7 @@ class Episode:
         """Plan what is to happen to `world`."""
         self._world = world
         self._seed = seed
-        self._plan = plan(_random(seed), only)
+        self._plan = plan(seeded(seed), only, FAULTS)
         self._began = time.monotonic()
         self._stopped = Event()
         self.faults: list[str] = []
@@ -145,7 +81,7 @@ class Episode:
 
     def _load(self) -> None:
         pause = 1 / self._plan.rate if self._plan.rate else None
-        for operation in operations(_random(self._seed), self._world.shape):
+        for operation in operations(seeded(self._seed), self._world.shape):
             if self._stopped.wait(pause):
                 return
             self._world.workload.do(operation)
@@ -171,7 +107,7 @@ class Episode:
                     self._note(planned.name)
                     on[number] = all_over.enter_context(ExitStack())
                     on[number].enter_context(
-                        planned.fault(self._world, _random(self._seed + number))
+                        planned.fault(self._world, seeded(self._seed + number))
                     )
 
     def _wait(self, at: float, *, look: bool) -> None:
@@ -269,6 +205,14 @@ def main() -> int:
         choices=[shape.name for shape in SHAPES],
         help="that all episodes have (default: each in its turn)",
     )
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        help="have two hands at work, on the directory and in Redis, with the service in this mode",
+    )
+    parser.add_argument(
+        "--operations", type=int, help="end after so many operations of the two hands (with --mode)"
+    )
     given = parser.parse_args()
     try:
         have_own_mounts()
@@ -278,7 +222,18 @@ def main() -> int:
     memory = Path("/dev/shm")  # noqa: S108
     place = given.place or (memory if memory.is_dir() else Path(tempfile.gettempdir()))
     shapes = [shape for shape in SHAPES if given.shape in (None, shape.name)]
-    return run(given.minutes * 60, seed, place, given.only, shapes)
+    if not given.mode:
+        return run(given.minutes * 60, seed, place, given.only, shapes)
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        return hands.run(
+            Mode(given.mode),
+            given.minutes * 60 if given.operations is None else inf,
+            inf if given.operations is None else given.operations,
+            seed,
+            Path(directory),
+            only=given.only,
+            shapes=shapes,
+        )
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
 from random import Random
 from threading import Event
-from typing import BinaryIO
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 from integration.conftest import POWERLESS, SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
@@ -53,12 +54,20 @@ class World:
         sides: the directory and Redis, and the foreign keys that must be there.
         workload: what is done to the directory.
         process: the service, None while it does not run.
+        environ: what the service is told beside what all are.
 
     """
 
-    def __init__(self, place: Path, shape: Shape, running_all: ExitStack) -> None:
+    def __init__(
+        self,
+        place: Path,
+        shape: Shape,
+        running_all: ExitStack,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start everything in `place`, an empty directory; `running_all` ends it."""
         self.shape = shape
+        self.environ = environ
         self._place = place
         self._numbers = count(1)
         self._running_service = running_all.enter_context(ExitStack())
@@ -211,6 +220,7 @@ class World:
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted
             **(shape or self.shape).environ,
+            **self.environ,
         }
         command = running((*TO_FILE, *POWERLESS, *SYNC, "run"), environ)
         self.process = self._running_service.enter_context(command)
@@ -425,9 +435,10 @@ class World:
         return away
 
 
-Fault = Callable[[World, Random], AbstractContextManager[None]]
+Fault = Callable[[Any, Random], AbstractContextManager[None]]  # of a world, or one of its kind
+Faults = Mapping[str, Mapping[Fault, int]]
 # By subject: which faults there are, and how often each is to be.
-FAULTS: dict[str, dict[Fault, int]] = {
+FAULTS: Faults = {
     "redis": {
         World.redis_killed_and_empty: 2,
         World.redis_killed_and_back_as_it_was: 2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
@@ -365,6 +366,12 @@ class TestTheCommand:
         assert lines[0].startswith("no service has taken it")
         assert world.notes.accepted() is None
 
+    def test_accepts_no_redis_that_is_a_copy(self, run: Run, world: World) -> None:
+        code, _, error = run("accept", "redis", SYNC_MODE="one-way-replica")
+        assert code == 2
+        assert "with SYNC_MODE=one-way-replica nothing in Redis becomes a file" in error
+        assert world.notes.accepted() is None
+
     def test_does_not_mend_where_both_sides_count(self, run: Run, root: Path) -> None:
         (root / "a").write_text("value")
         code, _, error = run("verify", "--repair")
@@ -431,3 +438,58 @@ def test_a_service_brings_a_value_that_lost_back_to_the_disk(
     eventually((root / "a").read_text, "of Redis")
     said = json.loads("\n".join(run("conflicts", "--json", **mode)[1]))
     assert [(each["name"], each["size"]) for each in said["lost"]] == [("a", 11)]
+
+
+@pytest.mark.parametrize("mode", ["one-way-replica", "two-way-safe"])
+def test_a_service_on_another_directory_holds_until_somebody_accepts_it(
+    start: Start, root: Path, run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    names = [f"file-{number}" for number in range(101)]
+    for name in names:
+        (root / name).write_text("value")
+    start(in_step=True, SYNC_MODE=mode).stop(signal.SIGTERM)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    service = start(SYNC_MODE=mode)
+    eventually(lambda: service.health()[0] == 1 and "service holds" in service.health()[1], True)
+    words = "lacks the files of 101 of 101 keys; `mdvp-sync accept disk` removes these keys"
+    assert words in service.health()[1]
+    assert len(service.redis.keys()) == 101
+    monkeypatch.setattr(commands, "_PATIENCE", 10.0)
+    environ = {"SYNC_MODE": mode, "SYNC_STATUS": service.environ["SYNC_STATUS"]}
+    assert run("accept", "disk", **environ)[:2] == (
+        *(0, ["the service goes on, and what the directory has counts"]),
+    )
+    eventually(service.redis.keys, {})
+    eventually(lambda: service.health()[0], 0)
+    assert run("accept", "disk", **environ)[0] == 2
+
+
+def test_a_service_makes_files_of_what_another_directory_lacks_if_somebody_says_so(
+    start: Start, root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"file-{number}": f"value {number}" for number in range(101)}
+    for name, value in files.items():
+        (root / name).write_text(value)
+    start(in_step=True, SYNC_MODE="two-way-safe").stop(signal.SIGTERM)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    service = start(SYNC_MODE="two-way-safe")
+    eventually(lambda: "accept redis" in service.health()[1], True)
+    monkeypatch.setattr(commands, "_PATIENCE", 10.0)
+    assert run("accept", "redis")[0] == 0
+    eventually(lambda: {path.name: path.read_text() for path in root.glob("file-*")}, files)
+    assert len(service.redis.keys()) == 101
+
+
+def test_a_service_fills_another_directory_that_is_a_copy_and_asks_nobody(
+    start: Start, root: Path, redis_server: RedisServer
+) -> None:
+    values = {f"file-{number}": f"value {number}" for number in range(101)}
+    redis_server.client.mset(values)
+    start(in_step=True, SYNC_MODE="redis-to-disk").stop(signal.SIGTERM)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    start(SYNC_MODE="redis-to-disk")
+    eventually(lambda: {path.name: path.read_text() for path in root.glob("file-*")}, values)
+    assert len(redis_server.keys()) == 101

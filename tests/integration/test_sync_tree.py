@@ -568,7 +568,12 @@ class TestRecords:
         assert service.redis.keys() == service.files()
         service.catches_up()
 
-    def test_and_verify_finds_what_is_wrong_below_and_mends_it(self, tree: Service) -> None:
+    def test_and_verify_finds_what_is_wrong_below_and_mends_it(
+        self,
+        redis_server: RedisServer,
+        start: Start,  # noqa: ARG002
+    ) -> None:
+        tree = start(in_step=True, SYNC_TREE="1", SYNC_RESCAN="0", SYNC_GUARD="0")
         make(tree.root, "d/e/a", "d/e/b")
         tree.catches_up()
         tree.redis.client.set("d/e/a", "content of d/e/X")

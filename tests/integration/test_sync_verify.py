@@ -478,8 +478,9 @@ class TestBesideAService:
         assert lines[0].startswith("log has ")
 
     def test_what_others_have_changed_is_mended_while_the_service_is_at_work(
-        self, verify: Verify, service: Service
+        self, verify: Verify, start: Start
     ) -> None:
+        service = start(in_step=True, SYNC_GUARD="0")  # else it is undone at once
         names = [f"file-{number}" for number in range(300)]
         for name in names:
             (verify.root / name).write_text("value")
@@ -576,3 +577,67 @@ sys.exit(status)
     subprocess.run((SYNC[0], "-c", script), env=environ, check=True, capture_output=True)
     assert verify.redis.client.strlen("large") == 200 * MIB
     assert int(report.read_text()) < 100 << 10  # KiB
+
+
+class TestBothWays:
+    """Where Redis' values become files, too."""
+
+    def test_what_is_equal_is_said_to_be(self, verify: Verify, start: Start) -> None:
+        (verify.root / "of-the-disk").write_text("value\n")
+        verify.redis.client.set("of-redis", LARGE)
+        verify.redis.client.set("small", "value")
+        service = start(in_step=True, SYNC_MODE="two-way-safe")
+        eventually((verify.root / "of-redis").exists, True)
+        service.stop(signal.SIGTERM)
+        assert verify(SYNC_MODE="two-way-safe")[:2] == (0, [])
+
+    @pytest.mark.parametrize("mode", ["two-way-safe", "two-way-resolved", "redis-to-disk"])
+    def test_a_key_without_a_file_is_missing_on_disk(self, verify: Verify, mode: str) -> None:
+        verify.redis.client.mset({"a": "", "b": "value"})
+        code, lines, last = verify(SYNC_MODE=mode)
+        assert (code, lines) == (1, ["a is missing on disk", "b is missing on disk"])
+        assert "2 differences" in last
+        assert verify("b", SYNC_MODE=mode)[1] == ["b is missing on disk"]
+        assert verify(SYNC_MODE="one-way-safe")[:2] == (0, [])
+
+    def test_what_cannot_be_a_file_is_skipped_and_nothing_outside_is_looked_at(
+        self, verify: Verify, outside: Path
+    ) -> None:
+        (verify.root / "file").write_text("value")
+        (verify.root / "dir").mkdir()
+        (outside / "secret").write_text("value")
+        client = verify.redis.client
+        names = ("", ".", "..", f"../{outside.name}/secret", "x\0y", "x" * 256, "dir", "file/below")
+        client.mset({**dict.fromkeys(names, "value"), "file": "value"})
+        client.rpush("list", "x")
+        code, lines, last = verify(SYNC_MODE="two-way-safe", SYNC_TREE="1")
+        assert code == 0, last
+        assert len(lines) == len(names) + 1
+        assert [line for line in lines if not line.startswith("skipped: ")] == []
+
+    @pytest.mark.parametrize("mode", ["two-way-safe", "redis-to-disk"])
+    def test_a_file_that_redis_never_had_is_where_it_is_meant_to_be(
+        self, verify: Verify, mode: str
+    ) -> None:
+        (verify.root / "a").write_text("value")
+        code, lines, _ = verify(SYNC_MODE=mode)
+        if mode == "redis-to-disk":
+            assert (code, lines) == (
+                *(0, ["skipped: a is missing in Redis, which has never had it: it stays"]),
+            )
+        else:
+            assert (code, lines) == (1, ["a is missing in Redis"])
+
+    def test_what_is_left_alone_is_skipped(self, verify: Verify, start: Start) -> None:
+        (verify.root / "a").write_text("value")
+        (verify.root / "b").write_text("value")
+        mirrored(start, SYNC_MODE="two-way-safe")
+        verify.redis.client.delete("a")
+        verify.redis.client.rpush("a", "x")
+        (verify.root / "b").unlink()
+        (verify.root / "b").mkdir()
+        code, lines, _ = verify(SYNC_MODE="two-way-safe")
+        assert code == 0
+        assert lines[0] == "skipped: a is no string in Redis"
+        assert lines[1].startswith("skipped: b is a directory: not mirrored")
+        assert verify(SYNC_MODE="one-way-replica")[0] == 1

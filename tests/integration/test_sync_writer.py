@@ -240,6 +240,51 @@ class TestAValue:
             for number in range(ROUNDS):
                 flat.put("a", contents[number % 2])
 
+    def test_is_on_the_disk_where_that_is_wanted(
+        self, tree: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system, synced = os.fsync, []
+
+        def fsync(fd: int) -> None:
+            synced.append(os.fstat(fd).st_ino)
+            system(fd)
+
+        def inodes(*names: str) -> list[int]:
+            return [(tree / name).stat().st_ino for name in names]
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        writer = Writer(tree.directory, tree.own, fsync=True)
+        signature = writer.put(b"d/e/a", b"1", None)
+        assert synced == inodes(".", "d", "d/e/a", "d/e")
+        synced.clear()
+        signature = writer.put(b"d/e/a", b"1", signature)
+        assert synced == inodes("d/e/a", "d/e")
+        synced.clear()
+        signature = writer.rename(b"d/e/a", b"d/a", signature)
+        assert synced == inodes("d", "d/e")
+        synced.clear()
+        writer.remove(b"d/a", signature)
+        assert synced == inodes("d")
+
+    @only_root
+    @pytest.mark.parametrize("is_new", [False, True])
+    def test_is_read_by_nobody_else_before_its_owner_is_right(
+        self, flat: Bench, is_new: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        modes = []
+
+        def fchown(fd: int, *_: int) -> None:
+            modes.append(stat.S_IMODE(os.fstat(fd).st_mode))
+
+        if not is_new:
+            flat.foreign("a")
+            os.chown(flat / "a", os.geteuid() + 1, os.getegid())
+        monkeypatch.setattr(os, "fchown", fchown)
+        writer = Writer(flat.directory, flat.own, owner=(os.geteuid() + 1, -1))
+        writer.put(b"a", b"1", None if is_new else flat.seen(b"a"))
+        assert modes == [0o600]
+        assert stat.S_IMODE((flat / "a").stat().st_mode) == 0o644
+
     def test_is_of_the_owner_and_mode_that_are_set(self, flat: Bench) -> None:
         writer = Writer(flat.directory, flat.own, mode=0o640, owner=(os.geteuid(), os.getegid()))
         writer.put(b"a", b"1", None)
@@ -509,6 +554,48 @@ class TestWhatNobodyHasLookedAt:
         with pytest.raises(NotAsExpectedError):
             flat.writer.remove(b"a", expected)
         assert contents(flat.root) == {"a": b"third"}
+
+    @pytest.mark.parametrize("at_once", [False, True])
+    def test_stays_when_the_disk_fails_before_it_is_known_what_it_is(
+        self, flat: Bench, at_once: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        expected = flat.foreign("a")
+        flat.renames.before = lambda: rename_over(flat / "a")
+        if at_once:
+            flat.renames.after = fail
+        else:
+            monkeypatch.setattr("sync.disk.writer._Looked.is_at", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            flat.writer.put(b"a", b"ours", expected)
+        (name,) = flat.temporaries()
+        assert contents(flat.root) == {"a": b"ours", name: b"newer"}
+        (flat / name).unlink()
+
+    @pytest.mark.parametrize("act", ACTS)
+    def test_is_not_opened_through_a_link(
+        self, flat: Bench, act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "outside").write_bytes(b"outside")
+        expected = flat.foreign("a")
+        opened = []
+        system = os.open
+
+        def swap(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path == b"a":
+                (flat / "a").unlink()
+                (flat / "a").symlink_to(tmp_path / "outside")
+            fd = system(path, flags, mode, dir_fd=dir_fd)
+            opened.append(Path(f"/proc/self/fd/{fd}").readlink())
+            return fd
+
+        monkeypatch.setattr(os, "open", swap)
+        with pytest.raises(NotAsExpectedError):
+            self.act(flat, act, expected)
+        assert tmp_path / "outside" not in opened
+        assert (flat / "a").is_symlink()
 
     def test_is_not_said_to_be_ours(self, flat: Bench) -> None:
         flat.renames.after = lambda: rename_over(flat / "a")
@@ -945,13 +1032,10 @@ class TestAnEcho:
     def test_is_waited_for_by_nobody(
         self, bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def wait(_: float) -> bool:
-            raise AssertionError("it waits for a half of a rename")
-
         bench.put(name, b"1")
         bench.put(name, b"2")
         bench.writer.remove(name.encode(), bench.seen(name.encode()))
-        monkeypatch.setattr(bench.watch, "wait", wait)
+        monkeypatch.setattr(bench.watch, "wait", fail_to_wait)
         assert bench.told() == []
 
     FOREIGN = ("write", "replace", "unlink", "append", "move away", "move in", "make again")
@@ -1001,6 +1085,21 @@ class TestAnEcho:
         (bench / name).rename(bench / f"{name}2")
         assert bench.told() == [Renamed(new, old), Renamed(old, new)]
 
+    def test_is_not_what_others_move_over_what_was_renamed(
+        self, bench: Bench, name: str, tmp_path: Path
+    ) -> None:
+        bench.writer.rename(name.encode(), f"{name}2".encode(), bench.foreign(name))
+        change_more(bench / f"{name}2", "move in", tmp_path)  # the kernel tells both as one
+        assert names_of(bench.told()) >= {f"{name}2".encode()}
+
+    def test_is_remembered_until_all_was_read(self, bench: Bench, name: str) -> None:
+        bench.put(name)
+        assert bench.own.has_left(name.encode())
+        bench.writer.rename(name.encode(), b"b", bench.seen(name.encode()))
+        bench.told()
+        assert not bench.own.has_left(name.encode())
+        assert not bench.own.has_moved(name.encode(), b"b")
+
     def test_is_not_a_rename_back_by_others(self, bench: Bench, name: str) -> None:
         old, new = name.encode(), name.encode() + b"2"
         bench.writer.rename(old, new, bench.foreign(name))
@@ -1015,6 +1114,27 @@ class TestAnEcho:
             Created(name.encode(), is_written=True),
             Changed(name.encode()),
         ]
+
+    def test_ends_what_others_did_before_it(self, bench: Bench, name: str) -> None:
+        path = name.encode()
+        bench.foreign(name)
+        os.truncate(bench / name, 1)
+        bench.put(name)
+        os.truncate(bench / name, 1)
+        assert bench.told() == [Unfinished(path), Unfinished(path)]
+        (bench / name).unlink()
+        bench.told()
+        os.mknod(bench / name)
+        bench.put(name)
+        os.truncate(bench / name, 1)
+        assert bench.told() == [Created(path), Unfinished(path)]
+
+    def test_is_not_of_a_name_that_is_like_a_temporary_one(self, bench: Bench, name: str) -> None:
+        alike = (bench / name).with_name(".mdvp-sync-notes")
+        alike.write_bytes(b"1")
+        path = os.fsencode(alike.relative_to(bench.root))
+        assert bench.told() == [Created(path, is_written=True), Changed(path)]
+        alike.unlink()
 
     def test_is_not_a_write_to_what_was_put(self, bench: Bench, name: str) -> None:
         with (bench / name).open("wb", 0) as file:
@@ -1053,11 +1173,14 @@ class TestAnEcho:
             (bench / "d/e/b").unlink()
             assert bench.told() == [Changed(b"d/e/b")]
 
-    def test_is_a_directory_of_a_temporary_name(self, root: Path) -> None:
+    def test_is_a_directory_of_a_temporary_name(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (root / "d").mkdir()
         with bench_of(root, is_tree=True) as bench:
             bench.watch.enter(b"d/")
             (root / "d").rename(root / TEMP)
+            monkeypatch.setattr(bench.watch, "wait", fail_to_wait)
             assert bench.told() == []
             assert [str(each) for each in bench.watch.read_places()] == ["Vanished(place=b'd/')"]
             (root / TEMP).rename(root / "d")
@@ -1071,6 +1194,10 @@ class TestAnEcho:
         for number in range(3):
             bench.put(f"{name}{number}")
         assert names_of(bench.told()) == {f"{name}0".encode(), f"{name}1".encode()}
+
+
+def fail_to_wait(_: float) -> bool:
+    raise AssertionError("it waits for a half of a rename")
 
 
 def names_of(changes: list[Change]) -> set[bytes]:

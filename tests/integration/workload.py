@@ -524,7 +524,7 @@ class Workload:
             self._rename(self._at(what.name), self._beside(what.name, b"%s~"))
         self._write(self._at(what.name), what.size)
         self._unlink(autosave)
-        lock.unlink()
+        self._unlink(lock, missing_ok=False)
 
     def write_many(self, what: Operation) -> None:
         for path in self._many(what):

@@ -44,3 +44,11 @@ def test_the_words_say_what_was_seen_and_what_becomes_of_what() -> None:
         "1,000 files; `mdvp-sync accept disk` brings these files to it again, and `mdvp-sync "
         "accept redis` removes them (with SYNC_DELETE_MAX=100% nobody is asked)"
     )
+
+
+def test_where_redis_is_a_copy_nobody_is_told_to_make_files_of_it() -> None:
+    assert hold(Cause.ANOTHER_DIRECTORY, 101, 101, 0.5, is_replica=True) == (
+        "the directory is another one than the last time, and lacks the files of 101 of 101 "
+        "keys; `mdvp-sync accept disk` removes these keys; else put the directory back (with "
+        "SYNC_DELETE_MAX=100% nobody is asked)"
+    )
