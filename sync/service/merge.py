@@ -186,6 +186,12 @@ class Merge(Mirror):
         """End the first look of a session."""
         self.take = None
 
+    def can_be(self, name: bytes) -> bool:
+        """Say whether a key of that name is to be looked at."""
+        if name.endswith(b"/"):  # that is how directories are known
+            return self._can_be(name)
+        return self._directory.can_have(name)
+
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
         self._writer.take_leftovers(place)
