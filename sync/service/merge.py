@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +57,8 @@ from sync.service.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
+# What is done without the content of a file.
+_WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
@@ -198,6 +200,45 @@ class Merge(Mirror):
         if name.endswith(b"/"):  # that is how directories are known
             return self._can_be(name)
         return self._directory.can_have(name)
+
+    def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
+        """Look at names of keys that others may have changed; tell which are to be examined.
+
+        Where nothing has happened on disk, nothing need be read there: there is no file, or the one
+        of which the entry surely tells.
+        """
+        outcome = Outcome()
+        left = list(names)
+        while left:
+            keys = self._target.look(left, watch=False)
+            some, left = left[: len(keys)], left[len(keys) :]
+            found: dict[bytes, _OnDisk] = {}
+            for name, key in zip(some, keys, strict=True):
+                disk = self._unread(name, key)
+                if disk is None:
+                    outcome.others.add(name)
+                else:
+                    found[name] = disk
+            known = [key for name, key in zip(some, keys, strict=True) if name in found]
+            cases = self._cases(found, known)
+            simple = [case for case in cases if case.action in _WITHOUT_FILES]
+            outcome.others.update(case.name for case in cases if case.action not in _WITHOUT_FILES)
+            outcome.others.update(self._carry_out(simple, outcome))
+        yield outcome
+
+    def _unread(self, name: bytes, key: Key) -> _OnDisk | None:
+        """Return what is on disk, if that is known without reading it."""
+        if self._news.has(name) or key.length > LARGE:
+            return None
+        try:
+            status = self._directory.status(name)
+        except OSError:
+            return None
+        if status is False:
+            return _OnDisk(ABSENT)
+        if status is True or not self._format.is_same(key.entry, status):
+            return None
+        return _OnDisk(self._format.digest(key.entry) or ABSENT, status)
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
