@@ -113,7 +113,7 @@ def test_what_the_example_says_is_so(
     def key(name: str) -> object:
         return redis_server.client.get(f"flag:{name}")
 
-    assert reader.does("python3 shop.py 2") == shown("on\npaid")
+    assert reader.does("python3 shop.py 2") == shown("on\npaid, by the new")
     assert reader.does("--broken") == shown("the bank does not answer")
     eventually(lambda: reader.reads("new-checkout"), "off\n")
     assert reader.does("diff --unified=0").endswith(shown("-on\n+off"))
