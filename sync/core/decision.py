@@ -75,6 +75,9 @@ class Action(Enum):
     LEAVE = auto()  # leave both as they are: one has what the other cannot have
 
 
+_TO_REDIS = {Action.TO_REDIS, Action.KEEP_TO_REDIS}
+
+
 def decide(
     mode: Mode, ancestor: Value, disk: Value, redis: Value, take: Side | None = None
 ) -> Action:
@@ -96,6 +99,20 @@ def decide(
         if take is Side.REDIS and {UNFIT, LOST}.isdisjoint({disk, redis}):
             return Action.TO_DISK
     return _RULES[mode](ancestor, file, redis)
+
+
+def accepted(mode: Mode, ancestor: Value, disk: Value, redis: Value, side: Side) -> Action:
+    """Say what is to be done about a name when somebody has ended a hold for that side.
+
+    That is about what would be removed, and the side decides whether it is. Whatever else has
+    happened meanwhile is no part of it: a change on the other side is not lost by it.
+    """
+    action = decide(mode, ancestor, disk, redis)
+    if action is Action.TO_DISK:
+        removes = redis is ABSENT
+    else:
+        removes = disk is ABSENT and action in _TO_REDIS
+    return decide(mode, ancestor, disk, redis, side) if removes else action
 
 
 def _disk_taken(mode: Mode, ancestor: Value, redis: Value) -> Action:

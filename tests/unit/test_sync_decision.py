@@ -21,6 +21,7 @@ from sync.core.decision import (
     Side,
     Value,
     Without,
+    accepted,
     decide,
 )
 
@@ -279,6 +280,46 @@ class TestWhatSomebodyDecides:
         for before, take in product(ALL, TAKES):
             replica = Mode.ONE_WAY_REPLICA
             assert before.decided(replica, take) is before.decided(replica)
+
+
+class TestWhatSomebodyAccepts:
+    """What would be removed, and held the service: it goes, or comes back."""
+
+    @staticmethod
+    def outcomes(mode: Mode, side: Side) -> Iterator[tuple[State, State, State]]:
+        """Yield each state with what there is by itself, and when the side is accepted."""
+        for before in ALL:
+            action = accepted(mode, before.ancestor, before.disk, before.redis, side)
+            usual = carried_out(mode, before.decided(mode), before)
+            yield before, usual, carried_out(mode, action, before)
+
+    @pytest.mark.parametrize("mode", BUT_REPLICA, ids=lambda mode: mode.value)
+    @pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+    def test_the_side_loses_nothing_that_it_has(self, mode: Mode, side: Side) -> None:
+        for before, _, after in self.outcomes(mode, side):
+            mine, own = (
+                (before.disk, after.disk) if side is Side.DISK else (before.redis, after.redis)
+            )
+            if isinstance(mine, bytes) and before.disk is not UNFIT:
+                assert own is not ABSENT
+
+    @each_mode
+    @pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+    def test_whatever_removes_nothing_is_as_ever(self, mode: Mode, side: Side) -> None:
+        for before, usual, after in self.outcomes(mode, side):
+            gone = {
+                was
+                for was, then in ((before.disk, usual.disk), (before.redis, usual.redis))
+                if was not in {ABSENT, LOST} and then is ABSENT
+            }
+            assert after == usual or gone
+
+    @each_mode
+    @pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+    def test_what_the_side_lacks_goes_as_ever(self, mode: Mode, side: Side) -> None:
+        for before, usual, after in self.outcomes(mode, side):
+            if (before.disk if side is Side.DISK else before.redis) is ABSENT:
+                assert after == usual
 
 
 class TestSymmetry:
