@@ -129,7 +129,7 @@ def test_what_the_example_says_is_so(
         reader.does("redis-cli set flag:night-mode dimmed")
     eventually(lambda: key("night-mode"), b"on")
     assert reader.reads("night-mode") == "on\n"
-    kept = reader.does("mdvp-sync resolve flags/night-mode")
+    kept = reader.does("mdvp-sync resolve night-mode")
     assert re.search(r"^lost 1 .* night-mode$", kept, re.MULTILINE), kept
     eventually(lambda: reader.reads("night-mode"), "dimmed\n")
     assert key("night-mode") == b"dimmed"
