@@ -6,6 +6,7 @@ like one whose file could not be read: whatever waits for its writer goes on wai
 
 import logging
 import time
+from collections.abc import Iterable
 from itertools import islice
 
 from sync.core.decision import Mode
@@ -109,22 +110,15 @@ class Hearing:
         if self._names:
             self._feed()
 
-    def look_at(self, names: "dict[bytes, object]") -> None:
-        """Have names looked at."""
-        self._names.update(dict.fromkeys(names))
+    def look_at(self, names: Iterable[bytes]) -> None:
+        """Have names looked at, as far as files can have them."""
+        self._names.update(dict.fromkeys(filter(self._mirror.can_be, names)))
 
     def _take(self, heard: Heard) -> None:
         if self._is_one_way:
             self._unsorted.update(dict.fromkeys(self._target.unknown(heard.names)))
         else:
-            concerns = self._directory.can_have
-            self._names.update(
-                {
-                    name: None
-                    for name in without_theirs(dict.fromkeys(heard.names))
-                    if concerns(name)
-                }
-            )
+            self.look_at(without_theirs(dict.fromkeys(heard.names)))
         if len(self._names) + len(self._unsorted) > _NAMES_MAX:
             self._names.clear()
             self._unsorted.clear()

@@ -198,6 +198,12 @@ class Merge(Mirror):
         """End the first look of a session."""
         self.take = None
 
+    def can_be(self, name: bytes) -> bool:
+        """Say whether a key of that name is to be looked at."""
+        if name.endswith(b"/"):  # that is how directories are known
+            return self._can_be(name)
+        return self._directory.can_have(name)
+
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
         self._writer.take_leftovers(place)
@@ -207,7 +213,14 @@ class Merge(Mirror):
     @property
     def is_due(self) -> bool:
         """Say whether there is something to do for a large value."""
-        return super().is_due or self._sides.downloads.is_due
+        return super().is_due or (self._sides.downloads.is_due and not self._is_in_use)
+
+    @property
+    def _is_in_use(self) -> bool:
+        """Whether the value that has come is still to be compared with a large file's."""
+        downloads = self._sides.downloads
+        current = downloads.current
+        return bool(current and downloads.is_told and current.name in self.streams.names())
 
     @property
     def began(self) -> float:
@@ -228,11 +241,13 @@ class Merge(Mirror):
         """Have a large value take effect that has come, and begin with the next."""
         yield from super().arrive()
         downloads = self._sides.downloads
+        if downloads.is_told and not self._is_in_use:
+            downloads.drop()
         name = downloads.next()
         if name is None:
             return
         yield from self.examine([name], alone=True)
-        if downloads.found(name) and not (self.streams.current or name in self.streams.waiting):
+        if downloads.is_told and not self._is_in_use:
             downloads.drop()
 
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:

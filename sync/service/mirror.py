@@ -244,6 +244,10 @@ class Mirror:
     def is_in_step(self) -> None:
         """End the first look of a session."""
 
+    def can_be(self, name: bytes) -> bool:
+        """Say whether a key of that name is to be looked at."""
+        return self._directory.can_have(name) and not name.endswith(b"/")
+
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
 

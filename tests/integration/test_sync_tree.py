@@ -570,8 +570,8 @@ class TestRecords:
 
     def test_and_verify_finds_what_is_wrong_below_and_mends_it(
         self,
-        redis_server: RedisServer,
-        start: Start,  # noqa: ARG002
+        redis_server: RedisServer,  # noqa: ARG002
+        start: Start,
     ) -> None:
         tree = start(in_step=True, SYNC_TREE="1", SYNC_RESCAN="0", SYNC_GUARD="0")
         make(tree.root, "d/e/a", "d/e/b")
