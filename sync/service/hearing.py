@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 _NAMES_MAX = 200_000  # names remembered, some 30 MB
 _ASKED_MAX = 2_000  # names of which it is asked at once whether they are the mirror's
 _AT_ONCE = 700  # names that are looked at together
+# Each wake takes as long as much that is heard at once. When it was all others', what comes next
+# most likely is, too.
+_PAUSE = 0.002  # seconds
 _WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan already, and are to go first
 _SAID = {
     BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",
@@ -40,6 +43,9 @@ class Hearing:
 
     Attributes:
         hears: whether it is told at once what others change.
+        has_lost: set when more was heard of than is remembered; the caller unsets it, and then
+            looks at all.
+        rests_until: until when what comes need not be taken up (s).
 
     """
 
@@ -65,6 +71,7 @@ class Hearing:
         self._names: dict[bytes, None] = {}
         self._said = ""
         self.has_lost = False
+        self.rests_until = 0.0
 
     @property
     def hears(self) -> bool:
@@ -109,6 +116,8 @@ class Hearing:
             self._sort()
         if self._names:
             self._feed()
+        elif heard.names and self._is_one_way:
+            self.rests_until = time.monotonic() + _PAUSE
 
     def look_at(self, names: Iterable[bytes]) -> None:
         """Have names looked at, as far as files can have them."""

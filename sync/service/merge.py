@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -194,8 +194,15 @@ class Merge(Mirror):
         self.take = take
         self._sides.conflicts.begin()
 
-    def is_in_step(self) -> None:
-        """End the first look of a session."""
+    def is_in_step(self, deferred: Iterable[bytes]) -> None:
+        """End the first look of a session, in which some names could not be read yet.
+
+        What was decided for all is still to be done for these.
+        """
+        if self.take:
+            left = dict.fromkeys((*deferred, *self.coming()), self.take)
+            self._sides.notes.request_all(left)
+            self.decided.update(left)
         self.take = None
 
     def can_be(self, name: bytes) -> bool:

@@ -155,7 +155,12 @@ class Session:
         self._directory.forget()
         if self._is_idle:
             self._directory.rest()
-        self._is_idle = not self._watch.wait(seconds)
+        rest = self._hearing.rests_until - time.monotonic() if self._hearing else 0.0
+        if rest > 0:
+            self._is_idle = False
+            self._watch.wait(min(seconds, rest), alone=True)
+        else:
+            self._is_idle = not self._watch.wait(seconds)
         self._directory.wake()
 
     def _follow(self) -> None:
@@ -349,7 +354,7 @@ class Session:
 
     def _confirm(self) -> None:
         """Make entries sure while nothing happens, so that a restart need not read the files."""
-        if self._can_confirm() and not self._watch.wait(0):
+        if self._can_confirm() and not self._watch.wait(0, alone=True):
             self._has_unsure = not self._mirror.confirm(self._news.drained, self._pending)
 
     def _begin(self, cause: str, *, stale_first: bool = False) -> None:
@@ -452,7 +457,7 @@ class Session:
 
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
-        self._mirror.is_in_step()
+        self._mirror.is_in_step(self._pending.deferred_names())
         self._standing.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False
