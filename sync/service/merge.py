@@ -32,7 +32,18 @@ from sync.core.changes import (
     Written,
     shown,
 )
-from sync.core.decision import ABSENT, LOST, UNFIT, UNKNOWN, Action, Mode, Side, Value, decide
+from sync.core.decision import (
+    ABSENT,
+    LOST,
+    UNFIT,
+    UNKNOWN,
+    Action,
+    Mode,
+    Side,
+    Value,
+    accepted,
+    decide,
+)
 from sync.core.errors import (
     CannotBeError,
     MeanwhileError,
@@ -130,7 +141,7 @@ class Merge(Mirror):
     """The files of one directory and the keys of one Redis server, kept equal.
 
     Attributes:
-        take: the side that somebody has decided for, for all names; None if for none.
+        take: the side that somebody has accepted, for what would be removed; None if for none.
         decided: the same for single names.
 
     """
@@ -163,6 +174,7 @@ class Merge(Mirror):
         self._format = target.format
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
+        self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._made: set[bytes] | None = None
         self._is_doubtful: bool | None = None
         self._kept = Lines(
@@ -339,6 +351,7 @@ class Merge(Mirror):
                 return
             outcome.done.append(done)
             self._is_settled(case)
+            self._tell()
             self._brought(stream, outcome, is_sure=is_sure)
             return
         stream.upload.void()
@@ -415,12 +428,12 @@ class Merge(Mirror):
         else:
             redis = ABSENT if key.value is None else digest_of(key.value)
         ancestor = self._ancestor(key.entry, disk)
-        take = self.decided.get(name)
-        if take is None and (ancestor is not ABSENT or ABSENT not in {disk.value, redis}):
-            take = self.take
-        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT and not take:
+        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT:
             redis = self._absent()
-        action = decide(self._mode, ancestor, disk.value, redis, take)
+        sides = (self._mode, ancestor, disk.value, redis)
+        take = self.decided.get(name)
+        has_accepted = take is None and self.take
+        action = accepted(*sides, has_accepted) if has_accepted else decide(*sides, take)
         return _Case(name, disk, key, redis, ancestor, action)
 
     def _absent(self) -> Value:
@@ -462,7 +475,7 @@ class Merge(Mirror):
             self._record(work.records)
         except RedisRefusedError as error:
             self._make_room(error, outcome)  # the next look finds the same once more
-        self._sides.conflicts.write()
+        self._tell()
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
@@ -556,7 +569,14 @@ class Merge(Mirror):
 
     def _decided(self, name: bytes) -> None:
         if self.decided.pop(name, None):
-            self._sides.notes.done([name])
+            self._answered.add(name)
+
+    def _tell(self) -> None:
+        """Have Redis hold what is in conflict by now, and then no request that is answered."""
+        self._sides.conflicts.write()
+        if self._answered:
+            self._sides.notes.done(self._answered)
+            self._answered.clear()
 
     # To Redis.
 
@@ -837,6 +857,8 @@ def _on_disk(case: _Case) -> str:
     has = case.disk.signature
     if case.disk.value is ABSENT:
         return "no file"
+    if case.disk.value is UNFIT:
+        return "what is no file"
     return counted(has.size, "byte", "bytes") if has else "a file that changes"
 
 
