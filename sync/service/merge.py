@@ -299,7 +299,8 @@ class Merge(Mirror):
                 self.streams.void(name)
         found = {each.name: self._file(each, batch) for each in batch.sets}
         for name in batch.absent:
-            found[name] = _OnDisk(UNFIT if self._directory.has(name) else ABSENT)
+            is_gone = name in batch.gone or not self._directory.has(name)
+            found[name] = _OnDisk(ABSENT if is_gone else UNFIT)
         self._settle(found, outcome)
         for name in batch.unsteady:
             outcome.deferred.setdefault(name, None)
