@@ -61,6 +61,7 @@ class Downloads:
     Attributes:
         current: the one on its way, or that has come.
         waiting: the names whose turn comes later.
+        is_told: whether the name of the current one was told since it has come.
 
     """
 
@@ -69,7 +70,7 @@ class Downloads:
     begin: Callable[[bytes], Value]  # makes one
     current: Value | None = None
     waiting: dict[bytes, None] = field(default_factory=dict)
-    _told: bool = False
+    is_told: bool = False
 
     def names(self) -> set[bytes]:
         """Return the names of those that are on their way, have come, or wait."""
@@ -80,7 +81,7 @@ class Downloads:
         """Say whether there is something to do: one has come, or the next can begin."""
         if self.current is None:
             return bool(self.waiting)
-        return self.current.has_ended and not self._told
+        return self.current.has_ended and (bool(self.waiting) or not self.is_told)
 
     def want(self, name: bytes) -> None:
         """Have a value brought; its name is told by `next` when it has come."""
@@ -95,10 +96,10 @@ class Downloads:
         if self.current is None and self.waiting:
             name = next(iter(self.waiting))
             del self.waiting[name]
-            self.current, self._told = self.begin(name), False
+            self.current, self.is_told = self.begin(name), False
             self.spawn(self._job(self.current))
-        if self.current and self.current.has_ended and not self._told:
-            self._told = True
+        if self.current and self.current.has_ended and not self.is_told:
+            self.is_told = True
             return self.current.name
         return None
 

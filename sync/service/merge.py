@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -182,8 +182,15 @@ class Merge(Mirror):
         self.take = take
         self._sides.conflicts.begin()
 
-    def is_in_step(self) -> None:
-        """End the first look of a session."""
+    def is_in_step(self, deferred: Iterable[bytes]) -> None:
+        """End the first look of a session, in which some names could not be read yet.
+
+        What was decided for all is still to be done for these.
+        """
+        if self.take:
+            left = dict.fromkeys((*deferred, *self.coming()), self.take)
+            self._sides.notes.request_all(left)
+            self.decided.update(left)
         self.take = None
 
     def can_be(self, name: bytes) -> bool:
@@ -201,7 +208,14 @@ class Merge(Mirror):
     @property
     def is_due(self) -> bool:
         """Say whether there is something to do for a large value."""
-        return super().is_due or self._sides.downloads.is_due
+        return super().is_due or (self._sides.downloads.is_due and not self._is_in_use)
+
+    @property
+    def _is_in_use(self) -> bool:
+        """Whether the value that has come is still to be compared with a large file's."""
+        downloads = self._sides.downloads
+        current = downloads.current
+        return bool(current and downloads.is_told and current.name in self.streams.names())
 
     @property
     def began(self) -> float:
@@ -222,11 +236,13 @@ class Merge(Mirror):
         """Have a large value take effect that has come, and begin with the next."""
         yield from super().arrive()
         downloads = self._sides.downloads
+        if downloads.is_told and not self._is_in_use:
+            downloads.drop()
         name = downloads.next()
         if name is None:
             return
         yield from self.examine([name], alone=True)
-        if downloads.found(name) and not (self.streams.current or name in self.streams.waiting):
+        if downloads.is_told and not self._is_in_use:
             downloads.drop()
 
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:

@@ -244,8 +244,8 @@ class Mirror:
     def begin(self, take: Side | None) -> None:
         """Begin a session; somebody has decided for a side in its first look, or not."""
 
-    def is_in_step(self) -> None:
-        """End the first look of a session."""
+    def is_in_step(self, deferred: Iterable[bytes]) -> None:
+        """End the first look of a session, in which some names could not be read yet."""
 
     def can_be(self, name: bytes) -> bool:
         """Say whether a key of that name is to be looked at."""

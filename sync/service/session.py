@@ -457,7 +457,7 @@ class Session:
 
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
-        self._mirror.is_in_step()
+        self._mirror.is_in_step(self._pending.deferred_names())
         self._standing.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False

@@ -279,7 +279,10 @@ class Judge:
             yield from ((*each, anywhere) for each in required())
         if self.mode.is_one_way:
             yield from ((*each, files) for each in required(Side.DISK))
-        if self.mode in {Mode.ONE_WAY_SAFE, Mode.REDIS_TO_DISK}:
+        if self.mode is Mode.ONE_WAY_SAFE:  # a decision may have brought it to the disk
+            anywhere = {*files, *keys}
+            yield from ((*each, anywhere) for each in required() if each[1].side is Side.REDIS)
+        if self.mode is Mode.REDIS_TO_DISK:
             yield from ((*each, keys) for each in required(Side.REDIS))
         # What is on the side that does not count, and has nothing to do with the other.
         if self.mode is Mode.ONE_WAY_REPLICA:
