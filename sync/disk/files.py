@@ -430,6 +430,17 @@ class Directory:
             return found
         return found
 
+    def status(self, path: bytes) -> Signature | bool:
+        """Return the signature of the regular file with a path, or whether there is anything else.
+
+        Raises OSError when nobody knows.
+        """
+        try:
+            status, salt = self._stat(path)
+        except FileNotFoundError:
+            return False
+        return Signature.of(status, salt) if stat.S_ISREG(status.st_mode) else True
+
     def can_have(self, path: bytes) -> bool:
         """Say whether a path is not excluded."""
         return not self._excluded(path)

@@ -301,7 +301,7 @@ class Target:
         for name, entry in zip(names, self.entries(names), strict=True):
             if entry is None:
                 self._foreign.add(name)
-            else:
+            elif not name.endswith(b"/"):  # that is the mark of a directory
                 ours.append(name)
         if len(self._foreign) > _FOREIGN_MAX:
             self._foreign.clear()

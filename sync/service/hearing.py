@@ -114,8 +114,6 @@ class Hearing:
             self._take(heard)
         if self._unsorted:
             self._sort()
-        if self._names:
-            self._feed()
         elif heard.names and self._is_one_way:
             self.rests_until = time.monotonic() + _PAUSE
 
@@ -144,16 +142,14 @@ class Hearing:
             del self._unsorted[name]
         self._names.update(dict.fromkeys(self._target.ours(names)))
 
-    def _feed(self) -> None:
-        """Have names looked at, as many as there is room for."""
-        pending = self._news.pending
-        if pending.deferred >= _WAITING_MAX:
-            return
+    def take(self) -> list[bytes]:
+        """Return names that are to be looked at, as many as there is room for, and forget them."""
+        if not self._names or self._news.pending.deferred >= _WAITING_MAX:
+            return []
         names = list(islice(self._names, _AT_ONCE))
         for name in names:
             del self._names[name]
-        self._mirror.heard.update(names)
-        pending.look_again(names, time.monotonic())
+        return names
 
     def beat(self) -> None:
         """Make sure that it still hears, or look itself. Raises RedisAwayError."""

@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,18 @@ from sync.core.changes import (
     Written,
     shown,
 )
-from sync.core.decision import ABSENT, LOST, UNFIT, UNKNOWN, Action, Mode, Side, Value, decide
+from sync.core.decision import (
+    ABSENT,
+    LOST,
+    UNFIT,
+    UNKNOWN,
+    Action,
+    Mode,
+    Side,
+    Value,
+    accepted,
+    decide,
+)
 from sync.core.errors import (
     CannotBeError,
     MeanwhileError,
@@ -57,6 +68,8 @@ from sync.service.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
+# What is done without the content of a file.
+_WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
@@ -128,7 +141,7 @@ class Merge(Mirror):
     """The files of one directory and the keys of one Redis server, kept equal.
 
     Attributes:
-        take: the side that somebody has decided for, for all names; None if for none.
+        take: the side that somebody has accepted, for what would be removed; None if for none.
         decided: the same for single names.
 
     """
@@ -161,6 +174,7 @@ class Merge(Mirror):
         self._format = target.format
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
+        self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._made: set[bytes] | None = None
         self._is_doubtful: bool | None = None
         self._kept = Lines(
@@ -198,6 +212,45 @@ class Merge(Mirror):
         if name.endswith(b"/"):  # that is how directories are known
             return self._can_be(name)
         return self._directory.can_have(name)
+
+    def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
+        """Look at names of keys that others may have changed; tell which are to be examined.
+
+        Where nothing has happened on disk, nothing need be read there: there is no file, or the one
+        of which the entry surely tells.
+        """
+        outcome = Outcome()
+        left = list(names)
+        while left:
+            keys = self._target.look(left, watch=False)
+            some, left = left[: len(keys)], left[len(keys) :]
+            found: dict[bytes, _OnDisk] = {}
+            for name, key in zip(some, keys, strict=True):
+                disk = self._unread(name, key)
+                if disk is None:
+                    outcome.others.add(name)
+                else:
+                    found[name] = disk
+            known = [key for name, key in zip(some, keys, strict=True) if name in found]
+            cases = self._cases(found, known)
+            simple = [case for case in cases if case.action in _WITHOUT_FILES]
+            outcome.others.update(case.name for case in cases if case.action not in _WITHOUT_FILES)
+            outcome.others.update(self._carry_out(simple, outcome))
+        yield outcome
+
+    def _unread(self, name: bytes, key: Key) -> _OnDisk | None:
+        """Return what is on disk, if that is known without reading it."""
+        if self._news.has(name) or key.length > LARGE:
+            return None
+        try:
+            status = self._directory.status(name)
+        except OSError:
+            return None
+        if status is False:
+            return _OnDisk(ABSENT)
+        if status is True or not self._format.is_same(key.entry, status):
+            return None
+        return _OnDisk(self._format.digest(key.entry) or ABSENT, status)
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
@@ -298,6 +351,7 @@ class Merge(Mirror):
                 return
             outcome.done.append(done)
             self._is_settled(case)
+            self._tell()
             self._brought(stream, outcome, is_sure=is_sure)
             return
         stream.upload.void()
@@ -375,12 +429,12 @@ class Merge(Mirror):
         else:
             redis = ABSENT if key.value is None else digest_of(key.value)
         ancestor = self._ancestor(key.entry, disk)
-        take = self.decided.get(name)
-        if take is None and (ancestor is not ABSENT or ABSENT not in {disk.value, redis}):
-            take = self.take
-        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT and not take:
+        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT:
             redis = self._absent()
-        action = decide(self._mode, ancestor, disk.value, redis, take)
+        sides = (self._mode, ancestor, disk.value, redis)
+        take = self.decided.get(name)
+        has_accepted = take is None and self.take
+        action = accepted(*sides, has_accepted) if has_accepted else decide(*sides, take)
         return _Case(name, disk, key, redis, ancestor, action)
 
     def _absent(self) -> Value:
@@ -422,7 +476,7 @@ class Merge(Mirror):
             self._record(work.records)
         except RedisRefusedError as error:
             self._make_room(error, outcome)  # the next look finds the same once more
-        self._sides.conflicts.write()
+        self._tell()
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
@@ -516,7 +570,14 @@ class Merge(Mirror):
 
     def _decided(self, name: bytes) -> None:
         if self.decided.pop(name, None):
-            self._sides.notes.done([name])
+            self._answered.add(name)
+
+    def _tell(self) -> None:
+        """Have Redis hold what is in conflict by now, and then no request that is answered."""
+        self._sides.conflicts.write()
+        if self._answered:
+            self._sides.notes.done(self._answered)
+            self._answered.clear()
 
     # To Redis.
 
@@ -797,6 +858,8 @@ def _on_disk(case: _Case) -> str:
     has = case.disk.signature
     if case.disk.value is ABSENT:
         return "no file"
+    if case.disk.value is UNFIT:
+        return "what is no file"
     return counted(has.size, "byte", "bytes") if has else "a file that changes"
 
 

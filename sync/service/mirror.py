@@ -251,6 +251,11 @@ class Mirror:
         """Say whether a key of that name is to be looked at."""
         return self._directory.can_have(name) and not name.endswith(b"/")
 
+    def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
+        """Look at names of keys that others may have changed; tell which are to be examined."""
+        self.heard.update(names)
+        yield Outcome(others=set(names))
+
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
 

@@ -120,17 +120,6 @@ class Session:
             if self._hearing:
                 self._hearing.close()
 
-    def _hear(self) -> None:
-        """Take up what was heard of Redis."""
-        if self._hearing:
-            self._hearing.drain()
-            if self._hearing.has_lost:
-                self._hearing.has_lost, self._has_missed = False, True
-                self._has_compared = False
-                self._schedule.want_rescan(
-                    time.monotonic(), in_reconcile=self._reconcile is not None
-                )
-
     def _still(self) -> None:
         """Make sure that both are there. Raises RedisAwayError or DirectoryGoneError."""
         self._directory.rest()
@@ -178,6 +167,22 @@ class Session:
             self._pending.put_back(outcome.left, plan)
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
+
+    def _hear(self) -> None:
+        """Take up what others have changed in Redis."""
+        if self._hearing is None:
+            return
+        self._hearing.drain()
+        if self._hearing.has_lost and not self._mirror.takes_sides:
+            self._hearing.has_lost, self._has_missed = False, True
+            self._has_compared = False
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
+        names = self._hearing.take()
+        if names:
+            self._settle()
+            began = time.monotonic()
+            for outcome in self._accounted(self._mirror.hear(names)):
+                self._report.done(outcome.done, time.monotonic() - began)
 
     @property
     def _due_together(self) -> float | None:
@@ -405,22 +410,14 @@ class Session:
             self._begin(_LOST)
         elif self._hearing and self._hearing.has_lost and not self._is_reconciling():
             self._hearing.has_lost = False
-            self._hear_anew()
+            log.warning("others change more keys than can be followed: looking at all of them")
+            self._begin(_UNHEARD)
         elif time.monotonic() < self._schedule.step or self._waits_for_large_files():
             return
         elif self._reconcile:
             self._go_on(self._reconcile)
         else:
             self._begin(RESCAN)
-
-    def _hear_anew(self) -> None:
-        """Find by looking what was said and not taken up."""
-        if self._mirror.takes_sides:
-            log.warning("others change more keys than can be followed: looking at all of them")
-            self._begin(_UNHEARD)
-        else:
-            self._has_compared = False
-            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
 
     def _waits_for_large_files(self) -> bool:
         return self._reconcile is not None and self._reconcile.is_waiting
