@@ -394,14 +394,15 @@ class Merge(Mirror):
     def _begin(self, batch: Batch, terms: Terms) -> Outcome:
         """Decide about what was found, and carry it out; nothing is left to be flushed."""
         outcome = batch.outcome
-        self.heard.clear()  # all are compared
         self._note_doubts(batch, terms)
         if self.streams.count:
             for name in [*(each.name for each in batch.sets), *batch.absent]:
                 self.streams.void(name)
         found = {each.name: self._file(each, batch) for each in batch.sets}
         for name in batch.absent:
-            found[name] = _OnDisk(UNFIT if self._directory.has(name) else ABSENT)
+            is_gone = name in batch.gone or not self._directory.has(name)
+            found[name] = _OnDisk(ABSENT if is_gone else UNFIT)
+        self.heard.difference_update(found)  # all are compared, whether it was heard of them or not
         self._settle(found, outcome)
         for name in batch.unsteady:
             outcome.deferred.setdefault(name, None)

@@ -46,6 +46,7 @@ from sync.disk.files import (
     Emptied,
     File,
     Found,
+    Gone,
     LargeFile,
     Locked,
     Unfit,
@@ -132,6 +133,7 @@ class Batch:
     racy      names whose entries are to be made sure later, with the signatures they are to have
     unsteady  names of files that were changing
     closed    names of files of which it is known that nobody had them open for writing
+    gone      those that are absent, and are no name of anything
     """
 
     sets: list[Set] = field(default_factory=list)
@@ -139,6 +141,7 @@ class Batch:
     racy: dict[bytes, Signature] = field(default_factory=dict)
     unsteady: list[bytes] = field(default_factory=list)
     closed: set[bytes] = field(default_factory=set)
+    gone: set[bytes] = field(default_factory=set)
     homes: dict[bytes, tuple[int, int] | None] = field(default_factory=dict)
     size: int = 0
     commands: list[Command] = field(default_factory=list)
@@ -524,7 +527,8 @@ class Mirror:
         bulky: list[bytes] = []
         # In a tree those of one directory go together: it is opened once for all of them.
         for name in sorted(names) if self._directory.is_tree else names:
-            (bulky if self._directory.size(name) > _BULKY else small).append(name)
+            is_bulky = name not in self.heard and self._directory.size(name) > _BULKY
+            (bulky if is_bulky else small).append(name)
         return small + bulky
 
     def _held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
@@ -574,12 +578,15 @@ class Mirror:
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
         is_tree = self._directory.is_tree
         batch = Batch()
-        for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
+        for name, looked in self._directory.read_ordinary(names, size_max, seen=seen):
             if is_tree and (place := place_of(name)) and place not in batch.homes:
                 batch.homes[place] = self._directory.identity(place)
+            ordinary = None if looked is Gone.GONE else looked
             # Unless nobody had it open while it was read, such a name takes a closer look.
             later = name in terms.alone and not (ordinary and ordinary.closed)
-            if (
+            if looked is Gone.GONE and name not in terms.overdue:
+                self._note_gone(batch, name)
+            elif (
                 ordinary
                 and ordinary.links <= 1
                 and not (later or name in several or name in single or name in skipped)
@@ -614,6 +621,11 @@ class Mirror:
                 batch = Batch()
         batch.outcome.others |= self.links.take_lost()
         yield self._send(batch, terms)
+
+    def _note_gone(self, batch: Batch, name: bytes) -> None:
+        self.links.forget(name)
+        batch.gone.add(name)
+        batch.absent.append(name)
 
     def _add(self, batch: Batch, name: bytes, file: File) -> None:
         signature, content, _, steady, racy, closed = file
