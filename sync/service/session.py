@@ -177,7 +177,8 @@ class Session:
         if self._hearing.has_lost and not self._mirror.takes_sides:
             self._hearing.has_lost, self._has_missed = False, True
             self._has_compared = False
-            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
+            is_at_work = self._reconcile is not None
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=is_at_work, is_needed=True)
         names = self._hearing.take()
         if names:
             self._settle()
