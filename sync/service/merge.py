@@ -77,7 +77,7 @@ _LATEST = 1.0  # seconds until another look at what is not as it was expected
 _AWAY = 1.0  # seconds until another try over a connection that was lost
 _WAITS_MAX = 10_000  # names remembered
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
-_TOLD_APART = "is no string in Redis: left alone on both sides"
+_UNFIT_THERE = "is no string in Redis, or may not be read: left alone on both sides"
 
 
 @dataclass(frozen=True)
@@ -574,12 +574,14 @@ class Merge(Mirror):
 
     def _leave(self, case: _Case) -> None:
         if case.redis is UNFIT:
-            self.skipped.note(case.name, _TOLD_APART)
+            self.skipped.note(case.name, _UNFIT_THERE)
         elif case.disk.value is UNFIT:
             if case.name not in self.skipped:
                 self.skipped.note(case.name, "is no regular file: its key is left alone")
         elif case.redis is LOST or case.redis is ABSENT:
-            why = "was removed by Redis itself" if case.redis is LOST else "is not in Redis"
+            why = "is not in Redis"
+            if case.redis is LOST:
+                why += ", which may have removed it by itself"
             self.skipped.note(case.name, f"{why}: the file is left alone")
 
     def _is_settled(self, case: _Case) -> None:
