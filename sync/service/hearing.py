@@ -92,6 +92,7 @@ class Hearing:
         """Listen from now on, and have `watch` wake up for it. Raises RedisAwayError."""
         self._listener.open(self._target)
         board.heard_by = by = self._listener.by
+        self._mirror.hears_itself = by == BY_NOTIFICATIONS
         if (fd := self._listener.fd) is not None:
             watch.also(fd)
         if by != BY_TRACKING:

@@ -73,6 +73,9 @@ _WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
+_LATEST = 1.0  # seconds until another look at what is not as it was expected
+_AWAY = 1.0  # seconds until another try over a connection that was lost
+_WAITS_MAX = 10_000  # names remembered
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
 _TOLD_APART = "is no string in Redis: left alone on both sides"
 
@@ -177,6 +180,7 @@ class Merge(Mirror):
         self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._made: set[bytes] | None = None
         self._is_doubtful: bool | None = None
+        self._waits: dict[bytes, float] = {}
         self._kept = Lines(
             log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
         )
@@ -233,8 +237,18 @@ class Merge(Mirror):
                     found[name] = disk
             known = [key for name, key in zip(some, keys, strict=True) if name in found]
             cases = self._cases(found, known)
-            simple = [case for case in cases if case.action in _WITHOUT_FILES]
-            outcome.others.update(case.name for case in cases if case.action not in _WITHOUT_FILES)
+            # What is new may be what has left a name whose file is to be read: a rename.
+            has_left = any(
+                key.entry is not None and key.value is None
+                for name, key in zip(some, keys, strict=True)
+                if name not in found
+            )
+            simple = [
+                case
+                for case in cases
+                if case.action in _WITHOUT_FILES and not (has_left and case.disk.value is ABSENT)
+            ]
+            outcome.others |= found.keys() - {case.name for case in simple}
             outcome.others.update(self._carry_out(simple, outcome))
         yield outcome
 
@@ -294,9 +308,25 @@ class Merge(Mirror):
         name = downloads.next()
         if name is None:
             return
-        yield from self.examine([name], alone=True)
+        if downloads.error:
+            yield self._not_come(name, downloads.error)
+        else:
+            yield from self.examine([name], alone=True)
         if downloads.is_told and not self._is_in_use:
             downloads.drop()
+
+    def _not_come(self, name: bytes, error: Exception) -> Outcome:
+        """Do what follows from what has kept a large value from coming."""
+        self._sides.downloads.drop()
+        if isinstance(error, OSError):
+            return self._unwritable(name, error)
+        return Outcome(deferred={name: _AWAY})
+
+    def _unwritable(self, name: bytes, error: OSError) -> Outcome:
+        self.skipped.note(
+            name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
+        )
+        return Outcome(deferred={name: _SELDOM})
 
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:
         """Have a large file brought, if it has changed and Redis may have it."""
@@ -316,7 +346,7 @@ class Merge(Mirror):
             file = again
         if key.length > LARGE and self._sides.downloads.found(name) is None:
             file.close()
-            self._sides.downloads.want(name)
+            self._sides.downloads.want(name, as_file=False)
             return
         super()._offer(name, file, outcome, terms)
 
@@ -326,6 +356,7 @@ class Merge(Mirror):
         found = _OnDisk(stream.digest, signature if stream.steady else None)
         for _ in range(_TRIES):
             cases = self._cases({stream.name: found}, self._target.look([stream.name]))
+            ttl = self._target.ttl(stream.name)
             if not cases:
                 stream.upload.void()
                 return  # its value is to be read first
@@ -339,6 +370,7 @@ class Merge(Mirror):
                     stream.upload,
                     signature if is_sure else signature.unsure(),
                     digest=stream.digest,
+                    ttl=ttl,
                     first=self._keep([case]),
                 )
             except MeanwhileError:
@@ -420,7 +452,7 @@ class Merge(Mirror):
     def _case(self, name: bytes, disk: _OnDisk, key: Key) -> _Case | None:
         """Say what is to be done about a name; None when its value is to be read first."""
         if key.length > LARGE:
-            digest = self._sides.downloads.use(name)
+            digest = self._sides.downloads.use(name, as_file=self._may_be_file(disk, key))
             if digest is None:
                 return None
             redis: Value = digest
@@ -565,6 +597,7 @@ class Merge(Mirror):
     def _is_done(self, name: bytes) -> None:
         """Take note that nothing is left to be done about a name."""
         self.skipped.clear_of([name])
+        self._waits.pop(name, None)
         self._sides.conflicts.settle(name)
         self._decided(name)
 
@@ -768,9 +801,12 @@ class Merge(Mirror):
     def _finish(self, name: bytes, expected: Signature | None) -> tuple[Signature, int]:
         """Have a large value that was written aside be the file's; return how large it is."""
         value = self._sides.downloads.found(name)
+        if value and value.refusal:
+            raise value.refusal
         if value is None or value.draft is None:
             self._writer.check(name)  # says why it cannot be
-            raise NotAsExpectedError("it is gone")
+            self._sides.downloads.want(name, as_file=True)
+            raise NotAsExpectedError("it was not written aside")
         draft, value.draft = value.draft, None
         return self._writer.finish(draft, expected), value.size
 
@@ -788,18 +824,15 @@ class Merge(Mirror):
         try:
             record = do()
         except NotAsExpectedError:
-            outcome.deferred[name] = _SOON
+            outcome.deferred[name] = self._later(name)
             return False
         except CannotBeError as error:
             self._cannot_be(name, error)
             work.records.append(self._forgotten(case))
             return False
         except OSError as error:
-            self.skipped.note(
-                name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
-            )
             work.records.append(self._forgotten(case))
-            outcome.deferred[name] = _SELDOM
+            outcome.add(self._unwritable(name, error))
             return False
         if record:
             work.records.append(record)
@@ -807,6 +840,23 @@ class Merge(Mirror):
             self._undo(name)
         self._is_done(name)
         return True
+
+    def _later(self, name: bytes) -> float:
+        """Return after how many seconds a name is to be looked at that is not as it was expected.
+
+        That is the longer the more often it was so: somebody may have the file open for long, and
+        when it is closed that is told.
+        """
+        if len(self._waits) >= _WAITS_MAX:
+            self._waits.clear()
+        self._waits[name] = wait = min(2 * self._waits.get(name, _SOON / 2), _LATEST)
+        return wait
+
+    def _may_be_file(self, disk: _OnDisk, key: Key) -> bool:
+        """Say whether a value that is to be read first may become a file."""
+        if self._mode is Mode.REDIS_TO_DISK:
+            return True
+        return self._mode.writes_files and self._ancestor(key.entry, disk) == disk.value
 
     def _forgotten(self, case: _Case) -> Record:
         """Return what is to be remembered when nothing was written after all."""

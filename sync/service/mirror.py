@@ -8,6 +8,7 @@ in parts. What it refuses of all ends the session.
 """
 
 import logging
+import math
 import time
 from collections.abc import (
     Callable,
@@ -54,6 +55,7 @@ from sync.disk.files import (
 )
 from sync.disk.links import Links
 from sync.redis.target import Target
+from sync.report.log import Lines
 from sync.service.news import News
 from sync.service.skipped import Skipped
 from sync.service.streams import End, Stream, Streams
@@ -78,6 +80,7 @@ _SELDOM = 30.0  # seconds until another try of what fails for a reason that may 
 _REST = 3.0  # times as long as it took, before a large file that changes is brought again
 _REST_MIN = 0.1  # seconds
 _CHANGING_MAX = 1000  # names remembered
+_ECHO = 2.0  # seconds in which one's own change is heard of
 _ROOM = 1.0  # seconds that the server has to give memory back
 
 
@@ -222,6 +225,9 @@ class Mirror:
         self.skipped = skipped
         self.heard: set[bytes] = set()
         self.undone = 0
+        self.hears_itself = False  # whether what it writes is heard of, too
+        self._arrivals: dict[bytes, float] = {}  # when large values took effect of late (s)
+        self._lines = Lines(log, logging.INFO, "other changes by others are undone, too")
         self._begun: Batch | None = None
         self._roomless: dict[bytes, int] = {}  # large files that Redis had no room for: bytes
         # Large files that changed while they were brought, or for which the connection was lost.
@@ -743,7 +749,7 @@ class Mirror:
 
     def _undo(self, name: bytes) -> None:
         self.undone += 1
-        log.debug("%s was changed in Redis by another: that is undone", shown(name))
+        self._lines.write(f"{shown(name)} was changed by another: undone")
 
     def _leave_out_what_has_news(self, batch: Batch, terms: Terms) -> None:
         """Leave out what a writer may have been at work on when it was read.
@@ -882,6 +888,9 @@ class Mirror:
         current = self.streams.current
         if name in self.heard:
             self.heard.discard(name)
+            if self._is_echo(name, file):
+                file.close()
+                return
             held = self._target.held([name])[name]
             if held and held.is_content_of(file.signature):
                 self._undo(name)
@@ -901,6 +910,16 @@ class Mirror:
                 unless_it_starts.pop_all()
                 upload = self._target.upload(name)
                 self.streams.start(name, file, upload, overdue=overdue, heard=heard)
+
+    def _is_echo(self, name: bytes, file: LargeFile) -> bool:
+        """Say whether what was heard of a name seems to be what the service has just done itself.
+
+        To compare what is large takes too long, and to bring it again would be heard of again.
+        """
+        if time.monotonic() - self._arrivals.get(name, -math.inf) > _ECHO:
+            return False
+        (length,) = self._target.lengths([name])
+        return self._target.format.could_be(length, file.signature)
 
     def _arrived(self, stream: Stream) -> Outcome:
         """Do what follows from how a large file came."""
@@ -989,6 +1008,10 @@ class Mirror:
     def _brought(self, stream: Stream, outcome: Outcome, *, is_sure: bool) -> None:
         """Take note that a large file is in Redis."""
         name, signature = stream.name, stream.signature
+        if self.hears_itself:
+            if len(self._arrivals) >= _CHANGING_MAX:
+                self._arrivals.clear()
+            self._arrivals[name] = time.monotonic()
         self.skipped.clear_of([name])
         if stream.steady and self._directory.signature(name) != signature:
             outcome.deferred.setdefault(name, _MOMENT)  # it has changed since, or been replaced

@@ -88,6 +88,7 @@ class Session:
         self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
         self._has_compared = True  # whether what others have changed before is undone
+        self._undone = board.undone  # in earlier sessions
         self._has_missed = False  # whether more was heard of than is remembered
         self.in_step = False  # whether Redis has been equal to the directory
 
@@ -342,7 +343,7 @@ class Session:
         if self._reconcile and self._is_reconciling():
             state, detail = RECONCILING, f"{self._reconcile.seen:,} files so far"
         self._board.arriving = len(self._mirror.coming())
-        self._board.undone = self._mirror.undone
+        self._board.undone = self._undone + self._mirror.undone
         self._board.write(state, detail)
         self._schedule.beaten(now)
         self._has_unsure = True
