@@ -177,7 +177,8 @@ class Session:
         if self._hearing.has_lost and not self._mirror.takes_sides:
             self._hearing.has_lost, self._has_missed = False, True
             self._has_compared = False
-            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
+            is_at_work = self._reconcile is not None
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=is_at_work, is_needed=True)
         names = self._hearing.take()
         if names:
             self._settle()
@@ -356,7 +357,8 @@ class Session:
     def _can_confirm(self) -> bool:
         # Events that were lost may have been about these files: a reconcile reads them again.
         lost = self._watch.lost or self._is_reconciling() or self._is_looking
-        return self._has_unsure and not lost and not self._mirror.is_sending
+        is_busy = self._mirror.is_sending or (self._hearing and self._hearing.is_waiting)
+        return self._has_unsure and not lost and not is_busy
 
     def _confirm(self) -> None:
         """Make entries sure while nothing happens, so that a restart need not read the files."""
