@@ -257,13 +257,13 @@ class Notes:
 
     # Directories.
 
-    def made(self) -> set[bytes]:
-        """Return the places of directories that the service has made."""
-        return {place for place, _ in self._fields(self._made)}
+    def made(self) -> dict[bytes, bytes]:
+        """Return the directories that the service has made: what tells each from others."""
+        return dict(self._fields(self._made))
 
-    def add_made(self, places: Iterable[bytes]) -> None:
-        """Take note that the service makes directories at these places."""
-        self._put(self._made, dict.fromkeys(places, b""))
+    def add_made(self, made: Mapping[bytes, bytes]) -> None:
+        """Take note that the service has made directories at these places, which they are."""
+        self._put(self._made, made)
 
     def forget_made(self, places: Iterable[bytes]) -> None:
         """Take note that these are gone, or somebody else's."""
