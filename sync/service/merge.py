@@ -69,7 +69,7 @@ from sync.service.streams import Stream, Streams
 log = logging.getLogger(__name__)
 
 # What is done without the content of a file.
-_WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
+_WITHOUT_FILES = (Action.NOTHING, Action.RECORD, Action.TO_DISK)
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
