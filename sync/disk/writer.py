@@ -29,21 +29,23 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import CannotBeError, NotAsExpectedError
 from sync.core.exclude import TEMPORARY, TEMPORARY_BEGINS, is_temporary
 from sync.disk.files import Directory, keep_writers_out, let_writers_in, lock
-from sync.disk.linux import UNSUPPORTED, Renames
+from sync.disk.linux import UNSUPPORTED, Renames, birth
 from sync.disk.own import Own
 from sync.disk.places import Opened, too_long
 
 _ASIDE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NAME_MAX = 255  # bytes, limits(5)
+_LAST = 0.1  # seconds that it is remembered whose a directory is
 _TRIES = 100  # of what only somebody who does nothing else can make fail again and again
 _PRIVATE = 0o600
 _FOLDER_MODE = 0o755
@@ -72,10 +74,12 @@ class Draft:
 
     __slots__ = ("at", "fd", "folder", "identity", "is_owner", "name")
 
-    def __init__(self, name: bytes, opened: Opened, at: bytes, *, keeps: bool) -> None:
+    def __init__(
+        self, name: bytes, opened: Opened, at: bytes, *, mode: int = _PRIVATE, keeps: bool = False
+    ) -> None:
         """Make an empty file of the temporary name `at`; its directory may have to be kept open."""
         self.at = b""
-        self.fd = os.open(at, _ASIDE, _PRIVATE, dir_fd=opened.fd)
+        self.fd = os.open(at, _ASIDE, mode, dir_fd=opened.fd)
         self.name, self.at = name, at
         self.folder, self.identity, self.is_owner = opened.fd, opened.identity, False
         if keeps:
@@ -159,6 +163,15 @@ class _Looked:
         os.close(self.fd)
 
 
+class _Owner(NamedTuple):
+    """Whose a directory is, for all files that are written to it until some time (s)."""
+
+    identity: tuple[int, int]
+    until: float
+    uid: int
+    gid: int
+
+
 class Writer:
     """Writes the files of a directory, each at its path; in a tree, makes the directories.
 
@@ -171,7 +184,8 @@ class Writer:
     watch in between, before the kernel's queue is full.
 
     Attributes:
-        made: the places of the directories that it has made; whoever keeps them takes them out.
+        made: the directories that it has made, each with what tells it from others, by place;
+            whoever keeps them takes them out.
 
     """
 
@@ -199,8 +213,10 @@ class Writer:
         self._fsync = fsync
         self._newline = newline
         self._renames = renames or Renames()
+        self._user = os.geteuid(), os.getegid()
+        self._last = _Owner((-1, -1), 0.0, -1, -1)
         self._first = self._number = int.from_bytes(os.urandom(8))
-        self.made: set[bytes] = set()
+        self.made: dict[bytes, bytes] = {}
 
     def put(self, name: bytes, content: bytes, expected: Signature | None) -> Signature:
         """Have the file with a path hold a content, and a newline, whole and at once.
@@ -210,7 +226,7 @@ class Writer:
         by now. As of all that has just changed, a write in the same tick may not show in it.
         """
         base = self._base(name)
-        draft, opened = self._draft(name, keeps=False)
+        draft, opened = self._draft(name, is_new=expected is None)
         try:
             draft.write(content)
             return self._place(draft, opened, base, expected)
@@ -299,23 +315,47 @@ class Writer:
         """Raise CannotBeError if no file can have a path."""
         self._base(name)
 
-    def remove_empty(self, places: Iterable[bytes]) -> set[bytes]:
-        """Remove those directories that are empty; return which places have none any more."""
+    def remove_empty(self, made: Mapping[bytes, bytes]) -> set[bytes]:
+        """Remove those directories that were made, and are empty.
+
+        Return the places at which they are no more, though there may be others.
+        """
         gone = set()
-        for place in sorted(places, key=lambda each: each.count(b"/"), reverse=True):
+        for place in sorted(made, key=lambda each: each.count(b"/"), reverse=True):
+            self._directory.forget()  # what is removed, or was moved, is still open
             try:
-                above = self._directory.open_at(place_of(place))
-                os.rmdir(place[len(place_of(place)) : -1], dir_fd=above.fd)
+                if self._lasting_identity(place) == made[place]:
+                    above = self._directory.open_at(place_of(place))
+                    os.rmdir(place[len(place_of(place)) : -1], dir_fd=above.fd)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     continue
-            self._directory.forget()  # what is removed is still open
             gone.add(place)
+        self._directory.forget()
         return gone
 
-    def take_made(self) -> set[bytes]:
+    def gone(self, made: Mapping[bytes, bytes]) -> set[bytes]:
+        """Return the places at which the directories that were made are no more."""
+        self._directory.forget()
+        gone = set()
+        for place, identity in made.items():
+            try:
+                is_there = self._lasting_identity(place) == identity
+            except FileNotFoundError:
+                is_there = False
+            except OSError:
+                continue  # nobody knows
+            if not is_there:
+                gone.add(place)
+        return gone
+
+    def _lasting_identity(self, place: bytes) -> bytes:
+        """Return what tells a directory from others, also from one that gets its inode later."""
+        return _lasting_identity(self._directory.open_at(place).fd)
+
+    def take_made(self) -> dict[bytes, bytes]:
         """Return the directories that it has made since the last call."""
-        made, self.made = self.made, set()
+        made, self.made = self.made, {}
         return made
 
     # What a path is
@@ -355,18 +395,20 @@ class Writer:
         name = place[len(place_of(place)) : -1]
         if self._directory.excludes(place):
             raise CannotBeError("is in a directory that SYNC_EXCLUDE leaves out")
-        uid, gid = self._owner_in(os.fstat(parent.fd))
+        uid, gid = self._owner_in(parent)
         try:
             os.mkdir(name, 0o700, dir_fd=parent.fd)
         except FileExistsError:
             return self._not_made(place, name, parent)
         if self._fsync:
             os.fsync(parent.fd)
-        self.made.add(place)
         opened = self._folder(place)
         status = os.fstat(opened.fd)
         # Another one may have been put in its place. To that one nothing is done.
-        if status.st_uid == os.geteuid() and not os.listdir(opened.fd):
+        if os.listdir(opened.fd):
+            return opened
+        self.made[place] = _lasting_identity(opened.fd)
+        if status.st_uid == os.geteuid():
             _give(opened.fd, status, uid, gid)
             os.fchmod(opened.fd, _FOLDER_MODE | status.st_mode & stat.S_ISGID)
         return opened
@@ -380,19 +422,30 @@ class Writer:
             raise CannotBeError("leads through what is no directory")
         return self._folder(place)
 
-    def _owner_in(self, folder: os.stat_result) -> tuple[int, int]:
+    def _owner_in(self, opened: Opened) -> tuple[int, int]:
         """Return whose what is new in a directory is to be."""
         uid, gid = self._owner or (-1, -1)
-        return folder.st_uid if uid < 0 else uid, folder.st_gid if gid < 0 else gid
+        if uid >= 0 and gid >= 0:
+            return uid, gid
+        now = time.monotonic()
+        if self._last.identity != opened.identity or now >= self._last.until:
+            folder = os.fstat(opened.fd)
+            self._last = _Owner(opened.identity, now + _LAST, folder.st_uid, folder.st_gid)
+        return self._last.uid if uid < 0 else uid, self._last.gid if gid < 0 else gid
 
     # Files
 
-    def _draft(self, name: bytes, *, keeps: bool) -> tuple[Draft, Opened]:
+    def _draft(
+        self, name: bytes, *, is_new: bool = False, keeps: bool = False
+    ) -> tuple[Draft, Opened]:
         place = place_of(name)
         for _ in range(_TRIES):
             try:
                 opened = self._open_or_make(place)
-                return Draft(name, opened, self._temporary(), keeps=keeps), opened
+                # With its owner from the start it need not be kept from others until it has that.
+                is_ours = is_new and self._owner_in(opened) == self._user
+                mode = self._mode if is_ours else _PRIVATE
+                return Draft(name, opened, self._temporary(), mode=mode, keeps=keeps), opened
             except FileExistsError:
                 continue
             except FileNotFoundError:  # the directory was removed, but is still open
@@ -424,8 +477,9 @@ class Writer:
 
     def _put_new(self, draft: Draft, opened: Opened, base: bytes) -> os.stat_result:
         status = os.fstat(draft.fd)
-        _give(draft.fd, status, *self._owner_in(os.fstat(opened.fd)))
-        os.fchmod(draft.fd, self._mode)
+        _give(draft.fd, status, *self._owner_in(opened))
+        if stat.S_IMODE(status.st_mode) != self._mode:
+            os.fchmod(draft.fd, self._mode)
         draft.end(fsync=self._fsync)
         at, draft.at = draft.at, b""
         try:
@@ -627,6 +681,11 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _identity_at(name: bytes, folder: int) -> tuple[int, int] | None:
     status = _status(name, folder)
     return _identity(status) if status else None
+
+
+def _lasting_identity(fd: int) -> bytes:
+    system, inode = os.fstatvfs(fd).f_fsid, os.fstat(fd).st_ino
+    return b"%x:%x:%x" % (system, inode, birth(fd))
 
 
 def _unlink(name: bytes, folder: int) -> None:
