@@ -19,6 +19,8 @@ from typing import Final, TypeAlias
 class Mode(Enum):
     """Which side follows which, and what becomes of what both have changed: SYNC_MODE."""
 
+    __hash__ = object.__hash__  # by its name takes longer, and of decisions there are very many
+
     ONE_WAY_REPLICA = "one-way-replica"  # Redis is the directory's copy
     ONE_WAY_SAFE = "one-way-safe"  # the same, but what somebody changed in Redis stays
     TWO_WAY_SAFE = "two-way-safe"  # what both have changed stays as it is on both
@@ -38,6 +40,8 @@ class Mode(Enum):
 
 class Without(Enum):
     """What a side has that is no value."""
+
+    __hash__ = object.__hash__  # as of a mode
 
     ABSENT = auto()  # nothing
     UNFIT = auto()  # something that is no value: on disk no regular file, in Redis no string
@@ -62,6 +66,8 @@ class Side(Enum):
 
 class Action(Enum):
     """What is to be done about a name."""
+
+    __hash__ = object.__hash__  # as of a mode
 
     NOTHING = auto()  # all is as it was
     RECORD = auto()  # both are equal: that is the ancestor from now on

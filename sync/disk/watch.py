@@ -59,6 +59,7 @@ class Watch:
 
     Attributes:
         lost: whether the kernel has dropped events; whoever looks at the directory unsets it first.
+        has_others: whether the last wait has found something that was waited for `also`.
 
     """
 
@@ -87,6 +88,8 @@ class Watch:
         self._poll_own = select.poll()
         for poll in (self._poll, self._poll_own):
             poll.register(manager.get_fd(), select.POLLIN)
+        self._events: int = manager.get_fd()
+        self.has_others = False
         self._lock = Lock()
         try:
             self._wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -118,6 +121,7 @@ class Watch:
         if self._wakes in ready:
             os.eventfd_read(self._wakes)
             ready.remove(self._wakes)
+        self.has_others = not ready <= {self._events}
         return bool(ready)
 
     def also(self, fd: int) -> None:
