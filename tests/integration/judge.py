@@ -112,7 +112,7 @@ class Judge:
         self._client: Any = client
         self._history = history
         self._digests: dict[bytes, tuple[Mark, bytes]] = {}  # of files, by path
-        self.is_flushed = False  # whether Redis has ever lost all, or anything, by no one's DEL
+        self.is_flushed: Callable[[], bool] = lambda: False  # whether Redis has ever lost keys
 
     # What is there.
 
@@ -239,7 +239,7 @@ class Judge:
         if name not in seen.keys:
             value = seen.files.get(name, b"")
             is_theirs = self._history.names_of(Side.DISK, value)  # it may have several
-            return None if is_theirs or self.is_flushed else "a file, and no key"
+            return None if is_theirs or self.is_flushed() else "a file, and no key"
         return _differ(seen, name)
 
     def _of_somebodys_key(self, seen: Seen, name: bytes) -> str | None:
