@@ -168,6 +168,7 @@ class Arrive(NamedTuple):
     name: bytes
     signature: Signature
     digest: bytes = b""
+    ttl: int = 0  # ms that the key has still to live; 0 for ever
 
 
 class Record(NamedTuple):

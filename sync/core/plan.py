@@ -272,6 +272,10 @@ class Pending:
         """How many names are to be looked at again."""
         return len(self._deferred)
 
+    def deferred_names(self) -> list[bytes]:
+        """Return the names that are to be looked at again."""
+        return self._deferred.names()
+
     @property
     def is_quiet(self) -> bool:
         """Say whether there is no name that has news."""

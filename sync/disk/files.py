@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -178,6 +179,12 @@ class Unfit:
     """What is there cannot be a value; `why` completes a sentence that begins with its name."""
 
     why: str
+
+
+class Gone(Enum):
+    """There is nothing of this name, nor anything that is left out."""
+
+    GONE = auto()
 
 
 # None: there is nothing of this name.
@@ -423,6 +430,17 @@ class Directory:
             return found
         return found
 
+    def status(self, path: bytes) -> Signature | bool:
+        """Return the signature of the regular file with a path, or whether there is anything else.
+
+        Raises OSError when nobody knows.
+        """
+        try:
+            status, salt = self._stat(path)
+        except FileNotFoundError:
+            return False
+        return Signature.of(status, salt) if stat.S_ISREG(status.st_mode) else True
+
     def can_have(self, path: bytes) -> bool:
         """Say whether a path is not excluded."""
         return not self._excluded(path)
@@ -497,7 +515,7 @@ class Directory:
 
     def read_ordinary(
         self, names: Iterable[bytes], size_max: int, *, seen: bool
-    ) -> Iterator[tuple[bytes, File | None]]:
+    ) -> Iterator[tuple[bytes, File | Gone | None]]:
         """Read files, each with its name, that are as nearly all are: small, and without a writer.
 
         What is not, or cannot be read, has None: it takes a closer look, by `read`. Files that were
@@ -511,8 +529,8 @@ class Directory:
         for number, path in enumerate(names, 1):
             if number % _AT_ONE_TIME == 0:
                 began = now()
-            if not seen and not self._is_regular(path):
-                yield path, None
+            if not seen and not (is_regular := self._is_regular(path)):
+                yield path, Gone.GONE if is_regular is None else None
                 continue
             try:
                 salt = 0
@@ -534,7 +552,8 @@ class Directory:
                 _close(fd)
             yield path, found
 
-    def _is_regular(self, path: bytes) -> bool:
+    def _is_regular(self, path: bytes) -> bool | None:
+        """Say whether what has a path is a regular file; None when nothing has it."""
         if self._excluded(path):
             return False
         try:
@@ -542,6 +561,8 @@ class Directory:
                 status, _ = self._stat(path)
             else:
                 status = os.stat(path, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError):
             return False
         return stat.S_ISREG(status.st_mode)

@@ -48,12 +48,12 @@ class Own:
         return inode is not None and self._inode_at(name) == inode
 
     def has_moved(self, old: bytes, new: bytes) -> bool:
-        """Say whether the service has renamed a file so, and both names are as it left them.
+        """Say whether the service has renamed a file so, and it still has its new name.
 
         That is asked once for each rename: another one of the same names is somebody else's.
         """
         inode = self._moves.pop((old, new), None)
-        return inode is not None and self._inode_at(new) == inode and not self._directory.has(old)
+        return inode is not None and self._inode_at(new) == inode
 
     def _inode_at(self, name: bytes) -> int:
         return self._directory.links(name)[0]

@@ -84,14 +84,17 @@ class Watch:
         self._notifier = kind(manager, self._handler, timeout=0)
         os.set_blocking(manager.get_fd(), False)
         self._poll = select.poll()
-        self._poll.register(manager.get_fd(), select.POLLIN)
+        self._poll_own = select.poll()
+        for poll in (self._poll, self._poll_own):
+            poll.register(manager.get_fd(), select.POLLIN)
         self._lock = Lock()
         try:
             self._wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
             self._notifier.stop()
             raise DirectoryGoneError(f"cannot watch {directory}: {error.strerror}") from error
-        self._poll.register(self._wakes, select.POLLIN)
+        for poll in (self._poll, self._poll_own):
+            poll.register(self._wakes, select.POLLIN)
         self.lost = False
         try:
             (root,) = manager.add_watch(str(directory), _MASK, quiet=False).values()
@@ -105,12 +108,13 @@ class Watch:
             self._watches = Watches(tree, root, kernel.add, kernel.remove)
             self._handler.watches = self._watches
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float, *, alone: bool = False) -> bool:
         """Wait at most `timeout` seconds for something to happen; say whether it did.
 
-        It ends sooner when `wake` was called.
+        It ends sooner when `wake` was called. For what is waited for `also`, not if `alone`.
         """
-        ready = {fd for fd, _ in self._poll.poll(max(0.0, timeout) * 1000)}
+        poll = self._poll_own if alone else self._poll
+        ready = {fd for fd, _ in poll.poll(max(0.0, timeout) * 1000)}
         if self._wakes in ready:
             os.eventfd_read(self._wakes)
             ready.remove(self._wakes)

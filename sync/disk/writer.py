@@ -165,7 +165,10 @@ class Writer:
     The process must ignore SIGIO: the kernel sends it when a writer comes while one is kept out.
 
     What cannot be done is a CannotBeError, what should not be done now a NotAsExpectedError, and
-    what the disk refuses an OSError. Nothing has changed then.
+    what the disk refuses an OSError. No file has changed then; directories may have been made.
+
+    An overwrite has some eight events of inotify(7), and a new file five: who writes many reads the
+    watch in between, before the kernel's queue is full.
 
     Attributes:
         made: the places of the directories that it has made; whoever keeps them takes them out.

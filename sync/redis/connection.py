@@ -22,6 +22,7 @@ from sync.core.errors import (
 
 Request: TypeAlias = tuple[Any, ...]  # of bytes and int
 
+_UNLIMITED = 1 << 30  # redis-py counts those that were made, and not those that are open
 _TIMEOUT = 10.0  # seconds; no command is so large that it takes one
 
 # What a reconcile after a refusal is for, and the way out of it.
@@ -53,6 +54,7 @@ class Address:
                 socket_timeout=_TIMEOUT,
                 socket_connect_timeout=_TIMEOUT,
                 retry=Retry(NoBackoff(), 0),
+                max_connections=_UNLIMITED,
             )
             self.dial()
         except (ValueError, TypeError) as error:

@@ -25,6 +25,7 @@ LOST_SIZE_MAX = 64_000_000  # bytes of values
 
 _NEXT = b"next"  # the field of LOST that is the number of the last value kept
 _PAGE = 1000  # fields that are read, or written, at once
+_TAKE, _TAKEN_FOR = b"take", b"taken for"  # fields of STATE, too
 _STATE = (b"directory", b"server", b"evicted", b"expired")
 
 
@@ -109,7 +110,11 @@ class Notes:
 
     def request(self, name: bytes, side: Side) -> None:
         """Ask the service to take this side's value of a name."""
-        self._put(self._requests, {name: side.value.encode()})
+        self.request_all({name: side})
+
+    def request_all(self, sides: Mapping[bytes, Side]) -> None:
+        """Ask the same for several names."""
+        self._put(self._requests, {name: side.value.encode() for name, side in sides.items()})
 
     def requests(self) -> dict[bytes, Side]:
         """Return the names about which somebody has decided, and for which side."""
@@ -133,6 +138,22 @@ class Notes:
         """Take note that this is done, or not wanted any more; say whether it was there."""
         (removed,) = self._target.ask((b"HDEL", self._requests, ACCEPT))
         return bool(removed)
+
+    def take(self, side: Side, directory: bytes) -> None:
+        """Take note that this side is followed for a directory, until `end_take`."""
+        fields = (_TAKE, side.value.encode(), _TAKEN_FOR, directory)
+        self._target.ask((b"HSET", self._state, *fields))
+        self.forget_accept()
+
+    def taken(self, directory: bytes) -> Side | None:
+        """Return the side that is still to be followed for a directory; None if there is none."""
+        (found,) = self._target.ask((b"HMGET", self._state, _TAKE, _TAKEN_FOR))
+        side, taken_for = cast("list[bytes | None]", found)
+        return _side(side) if taken_for == directory else None
+
+    def end_take(self) -> None:
+        """Take note that a side was followed in all that there was."""
+        self._target.ask((b"HDEL", self._state, _TAKE, _TAKEN_FOR))
 
     def is_waiting(self, name: bytes) -> bool:
         """Say whether a request for a name, or ACCEPT, is not done yet."""

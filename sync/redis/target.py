@@ -301,7 +301,7 @@ class Target:
         for name, entry in zip(names, self.entries(names), strict=True):
             if entry is None:
                 self._foreign.add(name)
-            else:
+            elif not name.endswith(b"/"):  # that is the mark of a directory
                 ours.append(name)
         if len(self._foreign) > _FOREIGN_MAX:
             self._foreign.clear()
@@ -434,6 +434,11 @@ class Target:
     def last_for_ever(self, names: Sequence[bytes]) -> list[bool]:
         """Say of each key that is there whether it has no end."""
         return [answer == -1 for answer in self.ask(*((b"PTTL", key) for key in self._keys(names)))]
+
+    def ttl(self, name: bytes) -> int:
+        """Return in how many ms a key expires; less than 0 if never, or if there is none."""
+        (answer,) = self.ask((b"PTTL", self.prefix + name))
+        return number(answer)
 
     def scan(self, page_size: int = 1000) -> Iterator[list[bytes]]:
         """Yield the names of all keys that are not the service's own, in pages of about a size.
@@ -628,9 +633,10 @@ class Target:
         yield from self._entries(commands)
 
     def _arrivals(self, commands: Sequence[Arrive]) -> Iterator[Request]:
-        for key in self._keys([each.name for each in commands]):
+        for each in commands:
+            key = self.prefix + each.name
             yield b"RENAME", self._upload_key, key
-            yield b"PERSIST", key
+            yield (b"PEXPIRE", key, each.ttl) if each.ttl > 0 else (b"PERSIST", key)
         yield from self._entries(commands)
 
     def _deletes(self, commands: Sequence[Delete]) -> Iterator[Request]:
@@ -746,14 +752,16 @@ class Target:
         signature: Signature,
         *,
         digest: bytes = b"",
+        ttl: int = 0,
         first: Sequence[Command] = (),
     ) -> Arrive | None:
         """Give a key the value that was brought, the content of the file of this signature.
 
-        In the same transaction, other commands are carried out `first`.
+        The key expires in `ttl` ms if that is more than 0. In the same transaction, other commands
+        are carried out `first`.
         Return None, and do nothing, if the value is there no more. Raises as `apply` does.
         """
-        command = Arrive(upload.name, signature, digest)
+        command = Arrive(upload.name, signature, digest, ttl)
         if not self._claim(upload):
             return None
         try:

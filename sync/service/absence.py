@@ -25,8 +25,10 @@ class Absence:
         self._next, self._known = None, state
         now = self._notes.server()
         if now and (state is None or state.server != now.run_id):  # it has begun to count anew
-            evicted = _NEVER if now.may_evict else now.evicted
-            self._known = State(b"", now.run_id, evicted, _NEVER)
+            self._known = State(b"", now.run_id, _NEVER, _NEVER)
+        elif now and now.may_evict:
+            # What it has counted since may have been set back (CONFIG RESETSTAT).
+            self._known = state and state._replace(evicted=_NEVER)
 
     @property
     def is_doubtful(self) -> bool:

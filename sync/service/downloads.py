@@ -16,6 +16,9 @@ from sync.disk.writer import Draft
 from sync.redis.download import Download
 from sync.service.streams import Job
 
+_REST = 3.0  # times as long as it took, before a value that changes is brought again
+_REST_MAX = 5.0  # seconds
+
 
 @dataclass(eq=False)
 class Value:
@@ -23,7 +26,8 @@ class Value:
 
     Attributes:
         name: of its key.
-        draft: where it is written aside; None when it can be no file.
+        draft: where it is written aside; None when it can be no file, or is not to be one.
+        refusal: what the disk said when it was to be written aside.
         began: when that was (s).
         digest: of the value; None while it is on its way, and when it could not be read.
         size: how many bytes have come.
@@ -36,7 +40,8 @@ class Value:
 
     name: bytes
     source: Download
-    draft: Draft | None
+    draft: Draft | None = None
+    refusal: OSError | None = None
     began: float = field(default_factory=time.monotonic)
     digest: bytes | None = None
     size: int = 0
@@ -60,16 +65,17 @@ class Downloads:
 
     Attributes:
         current: the one on its way, or that has come.
-        waiting: the names whose turn comes later.
+        waiting: the names whose turn comes later, and whether each may become a file.
         is_told: whether the name of the current one was told since it has come.
 
     """
 
     spawn: Callable[[Job], None]  # has a job done beside what the caller does
     wake: Callable[[], None]  # is called, from there, when it is done
-    begin: Callable[[bytes], Value]  # makes one
+    begin: Callable[[bytes, bool], Value]  # makes one, to be written aside or not
     current: Value | None = None
-    waiting: dict[bytes, None] = field(default_factory=dict)
+    waiting: dict[bytes, bool] = field(default_factory=dict)
+    _rests: dict[bytes, float] = field(default_factory=dict)
     is_told: bool = False
 
     def names(self) -> set[bytes]:
@@ -77,26 +83,44 @@ class Downloads:
         return {*self.waiting, *([self.current.name] if self.current else [])}
 
     @property
+    def error(self) -> Exception | None:
+        """What has ended the one that was told last, if that was an error."""
+        return self.current.error if self.current and self.is_told else None
+
+    @property
     def is_due(self) -> bool:
         """Say whether there is something to do: one has come, or the next can begin."""
         if self.current is None:
-            return bool(self.waiting)
-        return self.current.has_ended and (bool(self.waiting) or not self.is_told)
+            return self._first() is not None
+        return self.current.has_ended and not (self.is_told and self._first() is None)
 
-    def want(self, name: bytes) -> None:
-        """Have a value brought; its name is told by `next` when it has come."""
-        if self.current and self.current.name == name:
-            if not self.current.has_ended:
+    def want(self, name: bytes, *, as_file: bool) -> None:
+        """Have a value brought, `as_file` if it may become one; `next` tells when it has come.
+
+        One that has changed while it came rests for some times as long as that took.
+        """
+        current = self.current
+        if current and current.name == name:
+            if not current.has_ended:
                 return
+            now = time.monotonic()
+            if current.is_used:
+                self._rests[name] = now + min(_REST * (now - current.began), _REST_MAX)
             self.drop()
-        self.waiting[name] = None
+        self.waiting[name] = as_file or self.waiting.get(name, False)
+
+    def _first(self) -> bytes | None:
+        """Return the first name that does not rest."""
+        if not self._rests:
+            return next(iter(self.waiting), None)
+        now = time.monotonic()
+        return next((name for name in self.waiting if self._rests.get(name, 0.0) <= now), None)
 
     def next(self) -> bytes | None:
         """Return the name of the value that has come, once, or begin with the next."""
-        if self.current is None and self.waiting:
-            name = next(iter(self.waiting))
-            del self.waiting[name]
-            self.current, self.is_told = self.begin(name), False
+        if self.current is None and (name := self._first()) is not None:
+            self._rests.pop(name, None)
+            self.current, self.is_told = self.begin(name, self.waiting.pop(name)), False
             self.spawn(self._job(self.current))
         if self.current and self.current.has_ended and not self.is_told:
             self.is_told = True
@@ -108,18 +132,18 @@ class Downloads:
         current = self.current
         return current if current and current.name == name and current.has_ended else None
 
-    def use(self, name: bytes) -> bytes | None:
+    def use(self, name: bytes, *, as_file: bool) -> bytes | None:
         """Return the digest of what a key holds; None, and have it brought, if it has not come.
 
         It is what the key holds by now, for whoever watches it already. It can be used once.
         """
         value = self.found(name)
         if value is None or value.is_used or value.digest is None:
-            self.want(name)
+            self.want(name, as_file=as_file)
             return None
         value.is_used = True
         if not value.source.is_still():
-            self.want(name)
+            self.want(name, as_file=as_file)
             return None
         return value.digest
 

@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 _NAMES_MAX = 200_000  # names remembered, some 30 MB
 _ASKED_MAX = 2_000  # names of which it is asked at once whether they are the mirror's
 _AT_ONCE = 700  # names that are looked at together
-_WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan already, and are to go first
+# Each wake takes as long as much that is heard at once. When it was all others', what comes next
+# most likely is, too.
+_PAUSE = 0.002  # seconds
+_WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan; if some are due, these go first
 _SAID = {
     BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",
     BY_RESCANS: (
@@ -40,6 +43,9 @@ class Hearing:
 
     Attributes:
         hears: whether it is told at once what others change.
+        has_lost: set when more was heard of than is remembered; the caller unsets it, and then
+            looks at all.
+        rests_until: until when what comes need not be taken up (s).
 
     """
 
@@ -65,6 +71,7 @@ class Hearing:
         self._names: dict[bytes, None] = {}
         self._said = ""
         self.has_lost = False
+        self.rests_until = 0.0
 
     @property
     def hears(self) -> bool:
@@ -85,6 +92,7 @@ class Hearing:
         """Listen from now on, and have `watch` wake up for it. Raises RedisAwayError."""
         self._listener.open(self._target)
         board.heard_by = by = self._listener.by
+        self._mirror.hears_itself = by == BY_NOTIFICATIONS
         if (fd := self._listener.fd) is not None:
             watch.also(fd)
         if by != BY_TRACKING:
@@ -107,8 +115,8 @@ class Hearing:
             self._take(heard)
         if self._unsorted:
             self._sort()
-        if self._names:
-            self._feed()
+        elif heard.names and self._is_one_way:
+            self.rests_until = time.monotonic() + _PAUSE
 
     def look_at(self, names: Iterable[bytes]) -> None:
         """Have names looked at, as far as files can have them."""
@@ -135,16 +143,16 @@ class Hearing:
             del self._unsorted[name]
         self._names.update(dict.fromkeys(self._target.ours(names)))
 
-    def _feed(self) -> None:
-        """Have names looked at, as many as there is room for."""
+    def take(self) -> list[bytes]:
+        """Return names that are to be looked at, as many as there is room for, and forget them."""
         pending = self._news.pending
-        if pending.deferred >= _WAITING_MAX:
-            return
+        is_full = pending.deferred >= _WAITING_MAX and pending.is_due(time.monotonic())
+        if not self._names or is_full:
+            return []
         names = list(islice(self._names, _AT_ONCE))
         for name in names:
             del self._names[name]
-        self._mirror.heard.update(names)
-        pending.look_again(names, time.monotonic())
+        return names
 
     def beat(self) -> None:
         """Make sure that it still hears, or look itself. Raises RedisAwayError."""

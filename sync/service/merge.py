@@ -11,7 +11,7 @@ that has changed meanwhile), the name is looked at again.
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,18 @@ from sync.core.changes import (
     Written,
     shown,
 )
-from sync.core.decision import ABSENT, LOST, UNFIT, UNKNOWN, Action, Mode, Side, Value, decide
+from sync.core.decision import (
+    ABSENT,
+    LOST,
+    UNFIT,
+    UNKNOWN,
+    Action,
+    Mode,
+    Side,
+    Value,
+    accepted,
+    decide,
+)
 from sync.core.errors import (
     CannotBeError,
     MeanwhileError,
@@ -57,9 +68,14 @@ from sync.service.streams import Stream, Streams
 
 log = logging.getLogger(__name__)
 
+# What is done without the content of a file.
+_WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
+_LATEST = 1.0  # seconds until another look at what is not as it was expected
+_AWAY = 1.0  # seconds until another try over a connection that was lost
+_WAITS_MAX = 10_000  # names remembered
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
 _TOLD_APART = "is no string in Redis: left alone on both sides"
 
@@ -128,7 +144,7 @@ class Merge(Mirror):
     """The files of one directory and the keys of one Redis server, kept equal.
 
     Attributes:
-        take: the side that somebody has decided for, for all names; None if for none.
+        take: the side that somebody has accepted, for what would be removed; None if for none.
         decided: the same for single names.
 
     """
@@ -161,8 +177,10 @@ class Merge(Mirror):
         self._format = target.format
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
+        self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._made: set[bytes] | None = None
         self._is_doubtful: bool | None = None
+        self._waits: dict[bytes, float] = {}
         self._kept = Lines(
             log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
         )
@@ -182,8 +200,15 @@ class Merge(Mirror):
         self.take = take
         self._sides.conflicts.begin()
 
-    def is_in_step(self) -> None:
-        """End the first look of a session."""
+    def is_in_step(self, deferred: Iterable[bytes]) -> None:
+        """End the first look of a session, in which some names could not be read yet.
+
+        What was decided for all is still to be done for these.
+        """
+        if self.take:
+            left = dict.fromkeys((*deferred, *self.coming()), self.take)
+            self._sides.notes.request_all(left)
+            self.decided.update(left)
         self.take = None
 
     def can_be(self, name: bytes) -> bool:
@@ -191,6 +216,55 @@ class Merge(Mirror):
         if name.endswith(b"/"):  # that is how directories are known
             return self._can_be(name)
         return self._directory.can_have(name)
+
+    def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
+        """Look at names of keys that others may have changed; tell which are to be examined.
+
+        Where nothing has happened on disk, nothing need be read there: there is no file, or the one
+        of which the entry surely tells.
+        """
+        outcome = Outcome()
+        left = list(names)
+        while left:
+            keys = self._target.look(left, watch=False)
+            some, left = left[: len(keys)], left[len(keys) :]
+            found: dict[bytes, _OnDisk] = {}
+            for name, key in zip(some, keys, strict=True):
+                disk = self._unread(name, key)
+                if disk is None:
+                    outcome.others.add(name)
+                else:
+                    found[name] = disk
+            known = [key for name, key in zip(some, keys, strict=True) if name in found]
+            cases = self._cases(found, known)
+            # What is new may be what has left a name whose file is to be read: a rename.
+            has_left = any(
+                key.entry is not None and key.value is None
+                for name, key in zip(some, keys, strict=True)
+                if name not in found
+            )
+            simple = [
+                case
+                for case in cases
+                if case.action in _WITHOUT_FILES and not (has_left and case.disk.value is ABSENT)
+            ]
+            outcome.others |= found.keys() - {case.name for case in simple}
+            outcome.others.update(self._carry_out(simple, outcome))
+        yield outcome
+
+    def _unread(self, name: bytes, key: Key) -> _OnDisk | None:
+        """Return what is on disk, if that is known without reading it."""
+        if self._news.has(name) or key.length > LARGE:
+            return None
+        try:
+            status = self._directory.status(name)
+        except OSError:
+            return None
+        if status is False:
+            return _OnDisk(ABSENT)
+        if status is True or not self._format.is_same(key.entry, status):
+            return None
+        return _OnDisk(self._format.digest(key.entry) or ABSENT, status)
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
@@ -234,9 +308,25 @@ class Merge(Mirror):
         name = downloads.next()
         if name is None:
             return
-        yield from self.examine([name], alone=True)
+        if downloads.error:
+            yield self._not_come(name, downloads.error)
+        else:
+            yield from self.examine([name], alone=True)
         if downloads.is_told and not self._is_in_use:
             downloads.drop()
+
+    def _not_come(self, name: bytes, error: Exception) -> Outcome:
+        """Do what follows from what has kept a large value from coming."""
+        self._sides.downloads.drop()
+        if isinstance(error, OSError):
+            return self._unwritable(name, error)
+        return Outcome(deferred={name: _AWAY})
+
+    def _unwritable(self, name: bytes, error: OSError) -> Outcome:
+        self.skipped.note(
+            name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
+        )
+        return Outcome(deferred={name: _SELDOM})
 
     def _offer(self, name: bytes, file: LargeFile, outcome: Outcome, terms: Terms) -> None:
         """Have a large file brought, if it has changed and Redis may have it."""
@@ -256,7 +346,7 @@ class Merge(Mirror):
             file = again
         if key.length > LARGE and self._sides.downloads.found(name) is None:
             file.close()
-            self._sides.downloads.want(name)
+            self._sides.downloads.want(name, as_file=False)
             return
         super()._offer(name, file, outcome, terms)
 
@@ -266,6 +356,7 @@ class Merge(Mirror):
         found = _OnDisk(stream.digest, signature if stream.steady else None)
         for _ in range(_TRIES):
             cases = self._cases({stream.name: found}, self._target.look([stream.name]))
+            ttl = self._target.ttl(stream.name)
             if not cases:
                 stream.upload.void()
                 return  # its value is to be read first
@@ -279,6 +370,7 @@ class Merge(Mirror):
                     stream.upload,
                     signature if is_sure else signature.unsure(),
                     digest=stream.digest,
+                    ttl=ttl,
                     first=self._keep([case]),
                 )
             except MeanwhileError:
@@ -291,6 +383,7 @@ class Merge(Mirror):
                 return
             outcome.done.append(done)
             self._is_settled(case)
+            self._tell()
             self._brought(stream, outcome, is_sure=is_sure)
             return
         stream.upload.void()
@@ -301,14 +394,15 @@ class Merge(Mirror):
     def _begin(self, batch: Batch, terms: Terms) -> Outcome:
         """Decide about what was found, and carry it out; nothing is left to be flushed."""
         outcome = batch.outcome
-        self.heard.clear()  # all are compared
         self._note_doubts(batch, terms)
         if self.streams.count:
             for name in [*(each.name for each in batch.sets), *batch.absent]:
                 self.streams.void(name)
         found = {each.name: self._file(each, batch) for each in batch.sets}
         for name in batch.absent:
-            found[name] = _OnDisk(UNFIT if self._directory.has(name) else ABSENT)
+            is_gone = name in batch.gone or not self._directory.has(name)
+            found[name] = _OnDisk(ABSENT if is_gone else UNFIT)
+        self.heard.difference_update(found)  # all are compared, whether it was heard of them or not
         self._settle(found, outcome)
         for name in batch.unsteady:
             outcome.deferred.setdefault(name, None)
@@ -358,7 +452,7 @@ class Merge(Mirror):
     def _case(self, name: bytes, disk: _OnDisk, key: Key) -> _Case | None:
         """Say what is to be done about a name; None when its value is to be read first."""
         if key.length > LARGE:
-            digest = self._sides.downloads.use(name)
+            digest = self._sides.downloads.use(name, as_file=self._may_be_file(disk, key))
             if digest is None:
                 return None
             redis: Value = digest
@@ -367,12 +461,12 @@ class Merge(Mirror):
         else:
             redis = ABSENT if key.value is None else digest_of(key.value)
         ancestor = self._ancestor(key.entry, disk)
-        take = self.decided.get(name)
-        if take is None and (ancestor is not ABSENT or ABSENT not in {disk.value, redis}):
-            take = self.take
-        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT and not take:
+        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT:
             redis = self._absent()
-        action = decide(self._mode, ancestor, disk.value, redis, take)
+        sides = (self._mode, ancestor, disk.value, redis)
+        take = self.decided.get(name)
+        has_accepted = take is None and self.take
+        action = accepted(*sides, has_accepted) if has_accepted else decide(*sides, take)
         return _Case(name, disk, key, redis, ancestor, action)
 
     def _absent(self) -> Value:
@@ -414,7 +508,7 @@ class Merge(Mirror):
             self._record(work.records)
         except RedisRefusedError as error:
             self._make_room(error, outcome)  # the next look finds the same once more
-        self._sides.conflicts.write()
+        self._tell()
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
@@ -503,12 +597,20 @@ class Merge(Mirror):
     def _is_done(self, name: bytes) -> None:
         """Take note that nothing is left to be done about a name."""
         self.skipped.clear_of([name])
+        self._waits.pop(name, None)
         self._sides.conflicts.settle(name)
         self._decided(name)
 
     def _decided(self, name: bytes) -> None:
         if self.decided.pop(name, None):
-            self._sides.notes.done([name])
+            self._answered.add(name)
+
+    def _tell(self) -> None:
+        """Have Redis hold what is in conflict by now, and then no request that is answered."""
+        self._sides.conflicts.write()
+        if self._answered:
+            self._sides.notes.done(self._answered)
+            self._answered.clear()
 
     # To Redis.
 
@@ -699,9 +801,12 @@ class Merge(Mirror):
     def _finish(self, name: bytes, expected: Signature | None) -> tuple[Signature, int]:
         """Have a large value that was written aside be the file's; return how large it is."""
         value = self._sides.downloads.found(name)
+        if value and value.refusal:
+            raise value.refusal
         if value is None or value.draft is None:
             self._writer.check(name)  # says why it cannot be
-            raise NotAsExpectedError("it is gone")
+            self._sides.downloads.want(name, as_file=True)
+            raise NotAsExpectedError("it was not written aside")
         draft, value.draft = value.draft, None
         return self._writer.finish(draft, expected), value.size
 
@@ -719,18 +824,15 @@ class Merge(Mirror):
         try:
             record = do()
         except NotAsExpectedError:
-            outcome.deferred[name] = _SOON
+            outcome.deferred[name] = self._later(name)
             return False
         except CannotBeError as error:
             self._cannot_be(name, error)
             work.records.append(self._forgotten(case))
             return False
         except OSError as error:
-            self.skipped.note(
-                name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
-            )
             work.records.append(self._forgotten(case))
-            outcome.deferred[name] = _SELDOM
+            outcome.add(self._unwritable(name, error))
             return False
         if record:
             work.records.append(record)
@@ -738,6 +840,23 @@ class Merge(Mirror):
             self._undo(name)
         self._is_done(name)
         return True
+
+    def _later(self, name: bytes) -> float:
+        """Return after how many seconds a name is to be looked at that is not as it was expected.
+
+        That is the longer the more often it was so: somebody may have the file open for long, and
+        when it is closed that is told.
+        """
+        if len(self._waits) >= _WAITS_MAX:
+            self._waits.clear()
+        self._waits[name] = wait = min(2 * self._waits.get(name, _SOON / 2), _LATEST)
+        return wait
+
+    def _may_be_file(self, disk: _OnDisk, key: Key) -> bool:
+        """Say whether a value that is to be read first may become a file."""
+        if self._mode is Mode.REDIS_TO_DISK:
+            return True
+        return self._mode.writes_files and self._ancestor(key.entry, disk) == disk.value
 
     def _forgotten(self, case: _Case) -> Record:
         """Return what is to be remembered when nothing was written after all."""
@@ -789,6 +908,8 @@ def _on_disk(case: _Case) -> str:
     has = case.disk.signature
     if case.disk.value is ABSENT:
         return "no file"
+    if case.disk.value is UNFIT:
+        return "what is no file"
     return counted(has.size, "byte", "bytes") if has else "a file that changes"
 
 

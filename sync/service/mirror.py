@@ -8,6 +8,7 @@ in parts. What it refuses of all ends the session.
 """
 
 import logging
+import math
 import time
 from collections.abc import (
     Callable,
@@ -45,6 +46,7 @@ from sync.disk.files import (
     Emptied,
     File,
     Found,
+    Gone,
     LargeFile,
     Locked,
     Unfit,
@@ -53,6 +55,7 @@ from sync.disk.files import (
 )
 from sync.disk.links import Links
 from sync.redis.target import Target
+from sync.report.log import Lines
 from sync.service.news import News
 from sync.service.skipped import Skipped
 from sync.service.streams import End, Stream, Streams
@@ -77,6 +80,7 @@ _SELDOM = 30.0  # seconds until another try of what fails for a reason that may 
 _REST = 3.0  # times as long as it took, before a large file that changes is brought again
 _REST_MIN = 0.1  # seconds
 _CHANGING_MAX = 1000  # names remembered
+_ECHO = 2.0  # seconds in which one's own change is heard of
 _ROOM = 1.0  # seconds that the server has to give memory back
 
 
@@ -129,6 +133,7 @@ class Batch:
     racy      names whose entries are to be made sure later, with the signatures they are to have
     unsteady  names of files that were changing
     closed    names of files of which it is known that nobody had them open for writing
+    gone      those that are absent, and are no name of anything
     """
 
     sets: list[Set] = field(default_factory=list)
@@ -136,6 +141,7 @@ class Batch:
     racy: dict[bytes, Signature] = field(default_factory=dict)
     unsteady: list[bytes] = field(default_factory=list)
     closed: set[bytes] = field(default_factory=set)
+    gone: set[bytes] = field(default_factory=set)
     homes: dict[bytes, tuple[int, int] | None] = field(default_factory=dict)
     size: int = 0
     commands: list[Command] = field(default_factory=list)
@@ -219,6 +225,9 @@ class Mirror:
         self.skipped = skipped
         self.heard: set[bytes] = set()
         self.undone = 0
+        self.hears_itself = False  # whether what it writes is heard of, too
+        self._arrivals: dict[bytes, float] = {}  # when large values took effect of late (s)
+        self._lines = Lines(log, logging.INFO, "other changes by others are undone, too")
         self._begun: Batch | None = None
         self._roomless: dict[bytes, int] = {}  # large files that Redis had no room for: bytes
         # Large files that changed while they were brought, or for which the connection was lost.
@@ -241,12 +250,17 @@ class Mirror:
     def begin(self, take: Side | None) -> None:
         """Begin a session; somebody has decided for a side in its first look, or not."""
 
-    def is_in_step(self) -> None:
-        """End the first look of a session."""
+    def is_in_step(self, deferred: Iterable[bytes]) -> None:
+        """End the first look of a session, in which some names could not be read yet."""
 
     def can_be(self, name: bytes) -> bool:
         """Say whether a key of that name is to be looked at."""
         return self._directory.can_have(name) and not name.endswith(b"/")
+
+    def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
+        """Look at names of keys that others may have changed; tell which are to be examined."""
+        self.heard.update(names)
+        yield Outcome(others=set(names))
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
@@ -513,7 +527,8 @@ class Mirror:
         bulky: list[bytes] = []
         # In a tree those of one directory go together: it is opened once for all of them.
         for name in sorted(names) if self._directory.is_tree else names:
-            (bulky if self._directory.size(name) > _BULKY else small).append(name)
+            is_bulky = name not in self.heard and self._directory.size(name) > _BULKY
+            (bulky if is_bulky else small).append(name)
         return small + bulky
 
     def _held(self, names: Sequence[bytes]) -> dict[bytes, Signature | None]:
@@ -563,12 +578,15 @@ class Mirror:
         several, single, skipped = self.links.inodes, self.links.single, self.skipped
         is_tree = self._directory.is_tree
         batch = Batch()
-        for name, ordinary in self._directory.read_ordinary(names, size_max, seen=seen):
+        for name, looked in self._directory.read_ordinary(names, size_max, seen=seen):
             if is_tree and (place := place_of(name)) and place not in batch.homes:
                 batch.homes[place] = self._directory.identity(place)
+            ordinary = None if looked is Gone.GONE else looked
             # Unless nobody had it open while it was read, such a name takes a closer look.
             later = name in terms.alone and not (ordinary and ordinary.closed)
-            if (
+            if looked is Gone.GONE and name not in terms.overdue:
+                self._note_gone(batch, name)
+            elif (
                 ordinary
                 and ordinary.links <= 1
                 and not (later or name in several or name in single or name in skipped)
@@ -603,6 +621,11 @@ class Mirror:
                 batch = Batch()
         batch.outcome.others |= self.links.take_lost()
         yield self._send(batch, terms)
+
+    def _note_gone(self, batch: Batch, name: bytes) -> None:
+        self.links.forget(name)
+        batch.gone.add(name)
+        batch.absent.append(name)
 
     def _add(self, batch: Batch, name: bytes, file: File) -> None:
         signature, content, _, steady, racy, closed = file
@@ -726,7 +749,7 @@ class Mirror:
 
     def _undo(self, name: bytes) -> None:
         self.undone += 1
-        log.debug("%s was changed in Redis by another: that is undone", shown(name))
+        self._lines.write(f"{shown(name)} was changed by another: undone")
 
     def _leave_out_what_has_news(self, batch: Batch, terms: Terms) -> None:
         """Leave out what a writer may have been at work on when it was read.
@@ -865,6 +888,9 @@ class Mirror:
         current = self.streams.current
         if name in self.heard:
             self.heard.discard(name)
+            if self._is_echo(name, file):
+                file.close()
+                return
             held = self._target.held([name])[name]
             if held and held.is_content_of(file.signature):
                 self._undo(name)
@@ -884,6 +910,16 @@ class Mirror:
                 unless_it_starts.pop_all()
                 upload = self._target.upload(name)
                 self.streams.start(name, file, upload, overdue=overdue, heard=heard)
+
+    def _is_echo(self, name: bytes, file: LargeFile) -> bool:
+        """Say whether what was heard of a name seems to be what the service has just done itself.
+
+        To compare what is large takes too long, and to bring it again would be heard of again.
+        """
+        if time.monotonic() - self._arrivals.get(name, -math.inf) > _ECHO:
+            return False
+        (length,) = self._target.lengths([name])
+        return self._target.format.could_be(length, file.signature)
 
     def _arrived(self, stream: Stream) -> Outcome:
         """Do what follows from how a large file came."""
@@ -972,6 +1008,10 @@ class Mirror:
     def _brought(self, stream: Stream, outcome: Outcome, *, is_sure: bool) -> None:
         """Take note that a large file is in Redis."""
         name, signature = stream.name, stream.signature
+        if self.hears_itself:
+            if len(self._arrivals) >= _CHANGING_MAX:
+                self._arrivals.clear()
+            self._arrivals[name] = time.monotonic()
         self.skipped.clear_of([name])
         if stream.steady and self._directory.signature(name) != signature:
             outcome.deferred.setdefault(name, _MOMENT)  # it has changed since, or been replaced

@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from sync.core.decision import Mode
-from sync.core.errors import CannotBeError
+from sync.core.errors import CannotBeError, NotAsExpectedError
 from sync.core.manifest import DIGEST_SIZE
 from sync.disk.files import Directory
 from sync.disk.own import Own
-from sync.disk.writer import Draft, Writer
+from sync.disk.writer import Writer
 from sync.redis.listener import Listener
 from sync.redis.notes import Notes
 from sync.redis.target import Target
@@ -126,12 +125,16 @@ class Parts:
             sparing=sparing,
         )
 
-    def _download(self, writer: Writer, name: bytes) -> Value:
-        draft: Draft | None = None
-        if self.mode.writes_files:
-            with suppress(CannotBeError, OSError):  # whoever finishes it finds out, and says so
-                draft = writer.begin(name)
-        return Value(name, self.target.download(name), draft)
+    def _download(self, writer: Writer, name: bytes, as_file: bool) -> Value:
+        value = Value(name, self.target.download(name))
+        if as_file:
+            try:
+                value.draft = writer.begin(name)
+            except (CannotBeError, NotAsExpectedError):  # whoever finishes it finds out why
+                pass
+            except OSError as error:
+                value.refusal = error
+        return value
 
     def standing(self, directory: Directory) -> Standing:
         """Return what is known of the pair."""

@@ -139,6 +139,10 @@ class Reconcile:
                 yield from self._remove_stale()
         if self._foreign:
             yield from self._keys()
+        if self._in_a_hurry:
+            self._coming = self._mirror.coming()
+        while self.is_waiting:
+            yield Outcome()
         self._target.bytes += self._bytes + self._stale.bytes - before
         self._target.below += self._below + self._stale.below - below
 

@@ -88,6 +88,7 @@ class Session:
         self._again = 0.0  # when to look again into directories that could not be looked into
         self._began = 0.0
         self._has_compared = True  # whether what others have changed before is undone
+        self._undone = board.undone  # in earlier sessions
         self._has_missed = False  # whether more was heard of than is remembered
         self.in_step = False  # whether Redis has been equal to the directory
 
@@ -120,17 +121,6 @@ class Session:
             if self._hearing:
                 self._hearing.close()
 
-    def _hear(self) -> None:
-        """Take up what was heard of Redis."""
-        if self._hearing:
-            self._hearing.drain()
-            if self._hearing.has_lost:
-                self._hearing.has_lost, self._has_missed = False, True
-                self._has_compared = False
-                self._schedule.want_rescan(
-                    time.monotonic(), in_reconcile=self._reconcile is not None
-                )
-
     def _still(self) -> None:
         """Make sure that both are there. Raises RedisAwayError or DirectoryGoneError."""
         self._directory.rest()
@@ -155,7 +145,12 @@ class Session:
         self._directory.forget()
         if self._is_idle:
             self._directory.rest()
-        self._is_idle = not self._watch.wait(seconds)
+        rest = self._hearing.rests_until - time.monotonic() if self._hearing else 0.0
+        if rest > 0:
+            self._is_idle = False
+            self._watch.wait(min(seconds, rest), alone=True)
+        else:
+            self._is_idle = not self._watch.wait(seconds)
         self._directory.wake()
 
     def _follow(self) -> None:
@@ -173,6 +168,23 @@ class Session:
             self._pending.put_back(outcome.left, plan)
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
+
+    def _hear(self) -> None:
+        """Take up what others have changed in Redis."""
+        if self._hearing is None:
+            return
+        self._hearing.drain()
+        if self._hearing.has_lost and not self._mirror.takes_sides:
+            self._hearing.has_lost, self._has_missed = False, True
+            self._has_compared = False
+            is_at_work = self._reconcile is not None
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=is_at_work, is_needed=True)
+        names = self._hearing.take()
+        if names:
+            self._settle()
+            began = time.monotonic()
+            for outcome in self._accounted(self._mirror.hear(names)):
+                self._report.done(outcome.done, time.monotonic() - began)
 
     @property
     def _due_together(self) -> float | None:
@@ -332,7 +344,7 @@ class Session:
         if self._reconcile and self._is_reconciling():
             state, detail = RECONCILING, f"{self._reconcile.seen:,} files so far"
         self._board.arriving = len(self._mirror.coming())
-        self._board.undone = self._mirror.undone
+        self._board.undone = self._undone + self._mirror.undone
         self._board.write(state, detail)
         self._schedule.beaten(now)
         self._has_unsure = True
@@ -345,11 +357,12 @@ class Session:
     def _can_confirm(self) -> bool:
         # Events that were lost may have been about these files: a reconcile reads them again.
         lost = self._watch.lost or self._is_reconciling() or self._is_looking
-        return self._has_unsure and not lost and not self._mirror.is_sending
+        is_busy = self._mirror.is_sending or (self._hearing and self._hearing.is_waiting)
+        return self._has_unsure and not lost and not is_busy
 
     def _confirm(self) -> None:
         """Make entries sure while nothing happens, so that a restart need not read the files."""
-        if self._can_confirm() and not self._watch.wait(0):
+        if self._can_confirm() and not self._watch.wait(0, alone=True):
             self._has_unsure = not self._mirror.confirm(self._news.drained, self._pending)
 
     def _begin(self, cause: str, *, stale_first: bool = False) -> None:
@@ -400,22 +413,14 @@ class Session:
             self._begin(_LOST)
         elif self._hearing and self._hearing.has_lost and not self._is_reconciling():
             self._hearing.has_lost = False
-            self._hear_anew()
+            log.warning("others change more keys than can be followed: looking at all of them")
+            self._begin(_UNHEARD)
         elif time.monotonic() < self._schedule.step or self._waits_for_large_files():
             return
         elif self._reconcile:
             self._go_on(self._reconcile)
         else:
             self._begin(RESCAN)
-
-    def _hear_anew(self) -> None:
-        """Find by looking what was said and not taken up."""
-        if self._mirror.takes_sides:
-            log.warning("others change more keys than can be followed: looking at all of them")
-            self._begin(_UNHEARD)
-        else:
-            self._has_compared = False
-            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
 
     def _waits_for_large_files(self) -> bool:
         return self._reconcile is not None and self._reconcile.is_waiting
@@ -452,7 +457,7 @@ class Session:
 
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
-        self._mirror.is_in_step()
+        self._mirror.is_in_step(self._pending.deferred_names())
         self._standing.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False

@@ -48,6 +48,7 @@ class Standing:
         self._delete_max = delete_max
         self._identity = directory.lasting_identity()
         self._next = State(self._identity, b"-", 0, 0)  # what is known when all is
+        self._is_taking = False
 
     def begin(self, board: Board, alive: Callable[[], None]) -> Side | None:
         """Hold, if much would go; return the side that is to be followed if somebody says so.
@@ -60,10 +61,14 @@ class Standing:
             figures = self._notes.server()
             if figures:
                 self._next = State(self._identity, figures.run_id, figures.evicted, figures.expired)
-        side = None
-        if why := self._why(state):
+        # What was begun is gone on with: by now less is missing, and nobody would ask again.
+        side = self._notes.taken(self._identity)
+        if side is None and (why := self._why(state)):
             side = self._hold(why, state, board, alive)
+            if side:
+                self._notes.take(side, self._identity)
         self._notes.forget_accept()
+        self._is_taking = side is not None
         return side
 
     def _why(self, state: State | None) -> str | None:
@@ -132,6 +137,9 @@ class Standing:
     def is_in_step(self) -> None:
         """Take note that all that had happened when this began is known."""
         self._notes.remember(self._next)
+        if self._is_taking:
+            self._notes.end_take()
+            self._is_taking = False
         if self._absence:
             self._absence.is_known(self._next)
 

@@ -230,7 +230,7 @@ class Events(Watch):
             _fail(errno.EACCES)
         return self._disk.inotify.add(inode)
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float, *, alone: bool = False) -> bool:  # noqa: ARG002  # it always is
         """Wait until there are events, or somebody wakes the service; jobs go on meanwhile."""
         inotify = self._disk.inotify
         end = self._clock.seconds + timeout
