@@ -211,7 +211,7 @@ class Judge:
         if self.mode not in {Mode.ONE_WAY_SAFE, Mode.TWO_WAY_SAFE}:
             return "a conflict, in a mode that has none"
         if seen.files.get(name) == seen.key(name) and name not in seen.types:
-            return "a conflict, and equal"
+            return f"a conflict, and equal: {seen.keys.get(name)}"
         return None
 
     def _of_replica(self, seen: Seen, name: bytes) -> str | None:
