@@ -1,8 +1,9 @@
-"""Renames that `os` lacks: renameat2(2), which replaces nothing, or has two files trade places."""
+"""What `os` lacks: renameat2(2), that replaces nothing, or has two files trade places; statx(2)."""
 
 import ctypes
 import errno
 import os
+import struct
 
 _NOREPLACE = 1  # RENAME_NOREPLACE
 _EXCHANGE = 2  # RENAME_EXCHANGE
@@ -16,6 +17,26 @@ _renameat2.argtypes = (
     *(ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p),
     ctypes.c_uint,
 )
+_statx = _libc.statx
+_statx.restype = ctypes.c_int
+_statx.argtypes = (
+    *(ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint),
+    ctypes.c_char_p,
+)
+_EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
+_BIRTH = 0x800  # STATX_BTIME
+_STATX_SIZE = 256  # bytes
+_BIRTH_AT = 80  # stx_btime: seconds, nanoseconds
+
+
+def birth(fd: int) -> int:
+    """Return when what is open was made, in ns since 1970; 0 where nobody knows."""
+    found = ctypes.create_string_buffer(_STATX_SIZE)
+    if _statx(fd, b"", _EMPTY_PATH, _BIRTH, found):
+        return 0
+    (mask,) = struct.unpack_from("=I", found)
+    seconds, nanoseconds = struct.unpack_from("=qI", found, _BIRTH_AT)
+    return int(seconds * 1_000_000_000 + nanoseconds) if mask & _BIRTH else 0
 
 
 class Renames:

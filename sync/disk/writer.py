@@ -29,7 +29,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -37,7 +37,7 @@ from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import CannotBeError, NotAsExpectedError
 from sync.core.exclude import TEMPORARY, TEMPORARY_BEGINS, is_temporary
 from sync.disk.files import Directory, keep_writers_out, let_writers_in, lock
-from sync.disk.linux import UNSUPPORTED, Renames
+from sync.disk.linux import UNSUPPORTED, Renames, birth
 from sync.disk.own import Own
 from sync.disk.places import Opened, too_long
 
@@ -171,7 +171,8 @@ class Writer:
     watch in between, before the kernel's queue is full.
 
     Attributes:
-        made: the places of the directories that it has made; whoever keeps them takes them out.
+        made: the directories that it has made, each with what tells it from others, by place;
+            whoever keeps them takes them out.
 
     """
 
@@ -200,7 +201,7 @@ class Writer:
         self._newline = newline
         self._renames = renames or Renames()
         self._first = self._number = int.from_bytes(os.urandom(8))
-        self.made: set[bytes] = set()
+        self.made: dict[bytes, bytes] = {}
 
     def put(self, name: bytes, content: bytes, expected: Signature | None) -> Signature:
         """Have the file with a path hold a content, and a newline, whole and at once.
@@ -299,23 +300,47 @@ class Writer:
         """Raise CannotBeError if no file can have a path."""
         self._base(name)
 
-    def remove_empty(self, places: Iterable[bytes]) -> set[bytes]:
-        """Remove those directories that are empty; return which places have none any more."""
+    def remove_empty(self, made: Mapping[bytes, bytes]) -> set[bytes]:
+        """Remove those directories that were made, and are empty.
+
+        Return the places at which they are no more, though there may be others.
+        """
         gone = set()
-        for place in sorted(places, key=lambda each: each.count(b"/"), reverse=True):
+        for place in sorted(made, key=lambda each: each.count(b"/"), reverse=True):
+            self._directory.forget()  # what is removed, or was moved, is still open
             try:
-                above = self._directory.open_at(place_of(place))
-                os.rmdir(place[len(place_of(place)) : -1], dir_fd=above.fd)
+                if self._lasting_identity(place) == made[place]:
+                    above = self._directory.open_at(place_of(place))
+                    os.rmdir(place[len(place_of(place)) : -1], dir_fd=above.fd)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     continue
-            self._directory.forget()  # what is removed is still open
             gone.add(place)
+        self._directory.forget()
         return gone
 
-    def take_made(self) -> set[bytes]:
+    def gone(self, made: Mapping[bytes, bytes]) -> set[bytes]:
+        """Return the places at which the directories that were made are no more."""
+        self._directory.forget()
+        gone = set()
+        for place, identity in made.items():
+            try:
+                is_there = self._lasting_identity(place) == identity
+            except FileNotFoundError:
+                is_there = False
+            except OSError:
+                continue  # nobody knows
+            if not is_there:
+                gone.add(place)
+        return gone
+
+    def _lasting_identity(self, place: bytes) -> bytes:
+        """Return what tells a directory from others, also from one that gets its inode later."""
+        return _lasting_identity(self._directory.open_at(place).fd)
+
+    def take_made(self) -> dict[bytes, bytes]:
         """Return the directories that it has made since the last call."""
-        made, self.made = self.made, set()
+        made, self.made = self.made, {}
         return made
 
     # What a path is
@@ -362,11 +387,13 @@ class Writer:
             return self._not_made(place, name, parent)
         if self._fsync:
             os.fsync(parent.fd)
-        self.made.add(place)
         opened = self._folder(place)
         status = os.fstat(opened.fd)
         # Another one may have been put in its place. To that one nothing is done.
-        if status.st_uid == os.geteuid() and not os.listdir(opened.fd):
+        if os.listdir(opened.fd):
+            return opened
+        self.made[place] = _lasting_identity(opened.fd)
+        if status.st_uid == os.geteuid():
             _give(opened.fd, status, uid, gid)
             os.fchmod(opened.fd, _FOLDER_MODE | status.st_mode & stat.S_ISGID)
         return opened
@@ -627,6 +654,11 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _identity_at(name: bytes, folder: int) -> tuple[int, int] | None:
     status = _status(name, folder)
     return _identity(status) if status else None
+
+
+def _lasting_identity(fd: int) -> bytes:
+    system, inode = os.fstatvfs(fd).f_fsid, os.fstat(fd).st_ino
+    return b"%x:%x:%x" % (system, inode, birth(fd))
 
 
 def _unlink(name: bytes, folder: int) -> None:

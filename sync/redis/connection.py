@@ -36,7 +36,7 @@ _WAYS_OUT: dict[type[Exception], str] = {
     redis.ReadOnlyError: " It is a replica: name its master in REDIS_URL",
 }
 # What a request says of a key of ours that somebody has put something else under.
-_FOREIGN = ("WRONGTYPE", "value is not an integer")
+_FOREIGN = ("WRONGTYPE", "value is not an integer", "would overflow")
 
 
 class Address:

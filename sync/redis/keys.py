@@ -19,4 +19,4 @@ ACCEPT = b"/"  # the field of REQUESTS that is about all names
 LOST = b"/mdvp-sync/lost"  # hash: number -> when, how large and which name, of each value kept
 LOST_VALUE = b"/mdvp-sync/lost/"  # and, with the number behind it, the value
 STATE = b"/mdvp-sync/state"  # hash: which directory and which server it was the last time
-MADE = b"/mdvp-sync/made"  # hash: places of directories that the service has made
+MADE = b"/mdvp-sync/made"  # hash: place -> which directory the service has made there

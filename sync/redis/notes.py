@@ -3,21 +3,24 @@
 Failure model. Conflicts that are lost are found again, and a request that is lost is made again.
 Only the values that lost have no other copy: each of them comes by `keep`, in the transaction that
 overwrites it, and goes by `trim` alone. A note that is not of the form that it should have was
-written by somebody else, and is passed over.
+written by somebody else, and is passed over. One that is may say anything: its words are made fit
+to be shown, and its numbers are of a size that all can reckon with.
 
 A request is written by a command (`mdvp-sync resolve`, `mdvp-sync accept`), and removed by the
 service when it is done.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any, NamedTuple, cast
 
+from sync.core.changes import shown
 from sync.core.decision import Side
 from sync.redis.connection import Request
-from sync.redis.keys import ACCEPT, CONFLICTS, LOST, LOST_VALUE, MADE, REQUESTS, STATE
+from sync.redis.keys import ACCEPT, CONFLICTS, LOST, LOST_VALUE, MADE, OWN, REQUESTS, STATE
 from sync.redis.target import Target
 
 LOST_MAX = 1000  # values
@@ -25,6 +28,9 @@ LOST_SIZE_MAX = 64_000_000  # bytes of values
 
 _NEXT = b"next"  # the field of LOST that is the number of the last value kept
 _PAGE = 1000  # fields that are read, or written, at once
+_DIGITS_MAX = 18  # of a number in a note
+_SAID_MAX = 2000  # bytes of a note about a conflict
+_WORDS_MAX = 100  # characters
 _TAKE, _TAKEN_FOR = b"take", b"taken for"  # fields of STATE, too
 _STATE = (b"directory", b"server", b"evicted", b"expired")
 
@@ -251,13 +257,13 @@ class Notes:
 
     # Directories.
 
-    def made(self) -> set[bytes]:
-        """Return the places of directories that the service has made."""
-        return {place for place, _ in self._fields(self._made)}
+    def made(self) -> dict[bytes, bytes]:
+        """Return the directories that the service has made: what tells each from others."""
+        return dict(self._fields(self._made))
 
-    def add_made(self, places: Iterable[bytes]) -> None:
-        """Take note that the service makes directories at these places."""
-        self._put(self._made, dict.fromkeys(places, b""))
+    def add_made(self, made: Mapping[bytes, bytes]) -> None:
+        """Take note that the service has made directories at these places, which they are."""
+        self._put(self._made, made)
 
     def forget_made(self, places: Iterable[bytes]) -> None:
         """Take note that these are gone, or somebody else's."""
@@ -289,11 +295,19 @@ def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def _conflict(said: bytes) -> Conflict | None:
+    if len(said) > _SAID_MAX:
+        return None
     try:
         found = json.loads(said)
-        return Conflict(float(found["since"]), str(found["disk"]), str(found["redis"]))
-    except (ValueError, TypeError, KeyError, OverflowError):
+        since = float(found["since"])
+        words = _words(found["disk"]), _words(found["redis"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return Conflict(since, *words) if math.isfinite(since) else None
+
+
+def _words(said: object) -> str:
+    return shown(str(said)[:_WORDS_MAX].encode("utf-8", "surrogatepass"))
 
 
 def _said(conflict: Conflict) -> bytes:
@@ -308,10 +322,14 @@ def _side(said: bytes | None) -> Side | None:
 def _lost(number: bytes, said: bytes) -> Lost | None:
     try:
         at, size, name = said.split(b" ", 2)
-        return Lost(int(number), int(at), int(size), name)
     except ValueError:
         return None
+    # A number that is written in another way would not be found again by what it is.
+    is_valid = all(b"%d" % _number(each) == each for each in (number, at, size))
+    if not is_valid or name.startswith(OWN):
+        return None
+    return Lost(_number(number), _number(at), _number(size), name)
 
 
 def _number(said: bytes | None) -> int:
-    return int(said) if said and said.isdigit() else 0
+    return int(said) if said and said.isdigit() and len(said) <= _DIGITS_MAX else 0

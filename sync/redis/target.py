@@ -327,8 +327,7 @@ class Target:
         while True:
             (answer,) = self.ask((b"HSCAN", key, cursor, b"COUNT", size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
-            names = [place + name for name in page[::2]] if place else page[::2]
-            yield dict(zip(names, page[1::2], strict=True))
+            yield {place + name: entry for name, entry in _valid(page[::2], page[1::2])}
             if int(cursor) == 0:
                 return
 
@@ -813,6 +812,18 @@ class Target:
 def _record(place: bytes) -> bytes:
     """Return what the key of a directory's record has behind that of the root's."""
     return b"/" + place if place else b""
+
+
+def _valid(names: Sequence[bytes], entries: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    """Return the names and marks that can be in a record, with their entries.
+
+    What else is there somebody has put there. A name that is empty would be one of a directory that
+    is in itself.
+    """
+    found = zip(names, entries, strict=True)
+    if b"" not in names and b"/" not in b"".join(names):
+        return found
+    return [each for each in found if each[0].strip(b"/") and b"/" not in each[0][:-1]]
 
 
 def _by_place(names: Sequence[bytes]) -> dict[bytes, Sequence[bytes]]:

@@ -13,8 +13,8 @@ def size(number: float) -> str:
     prefixes = iter("kMGTPE")
     prefix = next(prefixes)
     number /= 1000
-    while round(number, 1) >= 1000:  # noqa: PLR2004
-        prefix = next(prefixes)
+    while round(number, 1) >= 1000 and (larger := next(prefixes, "")):  # noqa: PLR2004
+        prefix = larger
         number /= 1000
     return f"{number:.1f} {prefix}B"
 

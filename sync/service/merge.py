@@ -77,7 +77,7 @@ _LATEST = 1.0  # seconds until another look at what is not as it was expected
 _AWAY = 1.0  # seconds until another try over a connection that was lost
 _WAITS_MAX = 10_000  # names remembered
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
-_TOLD_APART = "is no string in Redis: left alone on both sides"
+_UNFIT_THERE = "is no string in Redis, or may not be read: left alone on both sides"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Merge(Mirror):
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
         self._answered: set[bytes] = set()  # of these the requests are not needed any more
-        self._made: set[bytes] | None = None
+        self._made: dict[bytes, bytes] = {}  # the directories that the service has made
         self._is_doubtful: bool | None = None
         self._waits: dict[bytes, float] = {}
         self._kept = Lines(
@@ -199,6 +199,8 @@ class Merge(Mirror):
         """Begin a session; somebody has decided for a side in its first look, or not."""
         self.take = take
         self._sides.conflicts.begin()
+        self._made = self._sides.notes.made() if self.takes_keys else {}
+        self._forget_made(self._writer.gone(self._made))
 
     def is_in_step(self, deferred: Iterable[bytes]) -> None:
         """End the first look of a session, in which some names could not be read yet.
@@ -574,12 +576,14 @@ class Merge(Mirror):
 
     def _leave(self, case: _Case) -> None:
         if case.redis is UNFIT:
-            self.skipped.note(case.name, _TOLD_APART)
+            self.skipped.note(case.name, _UNFIT_THERE)
         elif case.disk.value is UNFIT:
             if case.name not in self.skipped:
                 self.skipped.note(case.name, "is no regular file: its key is left alone")
         elif case.redis is LOST or case.redis is ABSENT:
-            why = "was removed by Redis itself" if case.redis is LOST else "is not in Redis"
+            why = "is not in Redis"
+            if case.redis is LOST:
+                why += ", which may have removed it by itself"
             self.skipped.note(case.name, f"{why}: the file is left alone")
 
     def _is_settled(self, case: _Case) -> None:
@@ -869,16 +873,24 @@ class Merge(Mirror):
         """Remember the directories that were made, and remove those that are empty now."""
         if not self._directory.is_tree:
             return
-        notes = self._sides.notes
-        if self._made is None:
-            self._made = notes.made()
         if made := writer.take_made():
-            notes.add_made(made)
+            self._sides.notes.add_made(made)
             self._made |= made
         ours = {place for name in removed for place in _above(name) if place in self._made}
-        if ours and (gone := writer.remove_empty(ours)):
-            notes.forget_made(gone)
-            self._made -= gone
+        if ours:
+            gone = writer.remove_empty({place: self._made[place] for place in ours})
+            self._forget_made(gone)
+
+    def are_gone(self, places: Collection[bytes]) -> None:
+        """Take note that directories are gone, or were when that was told."""
+        made = {place: self._made[place] for place in places if place in self._made}
+        self._forget_made(self._writer.gone(made))
+
+    def _forget_made(self, places: Collection[bytes]) -> None:
+        if places:
+            self._sides.notes.forget_made(places)
+        for place in places:
+            del self._made[place]
 
 
 def _above(name: bytes) -> Iterator[bytes]:

@@ -262,6 +262,9 @@ class Mirror:
         self.heard.update(names)
         yield Outcome(others=set(names))
 
+    def are_gone(self, places: Collection[bytes]) -> None:
+        """Take note that directories are gone, or were when that was told."""
+
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
 

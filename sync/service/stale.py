@@ -55,6 +55,7 @@ class Stale:
             for place, (held, known) in zip(some, lengths, strict=True):
                 if held or known:
                     left += yield from self._examine(place, is_whole=held == known)
+        self._mirror.are_gone(all_of_them)
         # A mark may go when there is none below; what is still there has its mark put back.
         for some in self._deepest_first(all_of_them):
             self._target.unmark(some)

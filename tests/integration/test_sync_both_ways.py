@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -490,6 +491,52 @@ class TestATree:
         service.process.wait()
         client.delete("d/e")
         both(SYNC_TREE="1")
+        eventually(lambda: list(root.iterdir()), [])
+
+    @pytest.mark.parametrize("is_restarted", [False, True])
+    def test_loses_no_directory_that_somebody_has_made_where_the_service_had_one(
+        self, client: Redis, root: Path, both: Both, *, is_restarted: bool
+    ) -> None:
+        service = both(SYNC_TREE="1")
+        client.set("d/e", "one")
+        is_there(root, {"d/e": b"one"})
+        settled(service)
+        if is_restarted:
+            service.process.kill()
+            service.process.wait()
+        shutil.rmtree(root / "d")
+        (root / "d").mkdir()
+        if is_restarted:
+            service = both(SYNC_TREE="1")
+        eventually(lambda: service.get("d/e"), None)
+        client.set("d/f", "one")
+        is_there(root, {"d/f": b"one"})
+        client.delete("d/f")
+        is_there(root, {})
+        eventually(lambda: client.hkeys(MADE), [])
+        assert (root / "d").is_dir()
+
+    def test_forgets_a_directory_that_is_gone(self, client: Redis, root: Path, both: Both) -> None:
+        both(SYNC_TREE="1")
+        client.set("d/e", "one")
+        is_there(root, {"d/e": b"one"})
+        eventually(lambda: client.hkeys(MADE), [b"d/"])
+        shutil.rmtree(root / "d")
+        eventually(lambda: client.hkeys(MADE), [])
+
+    def test_keeps_a_directory_that_somebody_empties_until_redis_does(
+        self, client: Redis, root: Path, both: Both
+    ) -> None:
+        service = both(SYNC_TREE="1")
+        client.set("d/e", "one")
+        is_there(root, {"d/e": b"one"})
+        settled(service)
+        (root / "d/e").unlink()
+        eventually(lambda: service.get("d/e"), None)
+        settled(service)
+        write(root / "d/e", "two")
+        eventually(lambda: service.get("d/e"), b"two")
+        client.delete("d/e")
         eventually(lambda: list(root.iterdir()), [])
 
     def test_a_name_is_a_file_or_a_directory(self, client: Redis, root: Path, both: Both) -> None:

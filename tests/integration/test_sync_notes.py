@@ -227,12 +227,12 @@ class TestValuesThatLost:
 
 
 def test_directories_that_were_made_are_known_until_they_are_forgotten(notes: Notes) -> None:
-    assert notes.made() == set()
-    notes.add_made([b"a/", b"a/\xff/"])
-    notes.add_made([b"a/"])
-    assert notes.made() == {b"a/", b"a/\xff/"}
+    assert notes.made() == {}
+    notes.add_made({b"a/": b"1", b"a/\xff/": b"2"})
+    notes.add_made({b"a/": b"3"})
+    assert notes.made() == {b"a/": b"3", b"a/\xff/": b"2"}
     notes.forget_made([b"a/", b"none/"])
-    assert notes.made() == {b"a/\xff/"}
+    assert notes.made() == {b"a/\xff/": b"2"}
 
 
 def test_all_notes_are_under_the_prefix(
@@ -241,7 +241,7 @@ def test_all_notes_are_under_the_prefix(
     notes.note_conflicts({b"a": CONFLICT})
     notes.request(b"a", Side.DISK)
     notes.remember(State(b"1", b"2", 3, 4))
-    notes.add_made([b"a/"])
+    notes.add_made({b"a/": b"1"})
     kept(target, notes, b"a", b"value")
     keys = set(redis_server.client.scan_iter())
     assert {key for key in keys if not key.startswith(prefix + b"/mdvp-sync/")} == set()
