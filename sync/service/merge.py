@@ -63,6 +63,7 @@ from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads
 from sync.service.mirror import Batch, Mirror, Outcome, Terms
+from sync.service.misfits import Misfits
 from sync.service.news import News
 from sync.service.skipped import Skipped
 from sync.service.streams import Stream, Streams
@@ -176,6 +177,7 @@ class Merge(Mirror):
         self._sides = sides
         self._mode = sides.mode
         self._writer = sides.writer
+        self._misfits = Misfits(directory, target, skipped, sides.writer.check)
         self._format = target.format
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
@@ -215,11 +217,21 @@ class Merge(Mirror):
             self.decided.update(left)
         self.take = None
 
-    def can_be(self, name: bytes) -> bool:
-        """Say whether a key of that name is to be looked at."""
-        if name.endswith(b"/"):  # that is how directories are known
-            return self._can_be(name)
-        return self._directory.can_have(name)
+    def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
+        """Return those of some names of keys that are to be looked at, as files may have them."""
+        names = dict.fromkeys(names)
+        fit = self._misfits.without(names) if self.takes_keys else super().fit(names)
+        if self.decided or self._sides.conflicts:
+            for name in names.keys() - set(fit):
+                self._sides.conflicts.settle(name)
+                self._decided(name)
+            self._tell()
+        return fit
+
+    def examine_skipped(self) -> Iterator[Outcome]:
+        """Examine what was skipped so far: it may be gone, or fit."""
+        yield from super().examine_skipped()
+        yield from self.examine(self._misfits.look_again())
 
     def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
         """Look at names of keys that others may have changed; tell which are to be examined.
