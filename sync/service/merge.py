@@ -185,6 +185,7 @@ class Merge(Mirror):
         self._made: dict[bytes, bytes] = {}  # the directories that the service has made
         self._is_doubtful: bool | None = None
         self._waits: dict[bytes, float] = {}
+        self._accepting: dict[bytes, Side] = {}  # names for which the side is still followed
         self._kept = Lines(
             log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
         )
@@ -212,10 +213,13 @@ class Merge(Mirror):
         What was decided for all is still to be done for these.
         """
         if self.take:
-            left = dict.fromkeys((*deferred, *self.coming()), self.take)
-            self._sides.notes.request_all(left)
-            self.decided.update(left)
+            self._accepting = dict.fromkeys((*deferred, *self.coming()), self.take)
         self.take = None
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether somebody has accepted a side, and there are names that could not be read yet."""
+        return self.take is not None or bool(self._accepting)
 
     def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
         """Return those of some names of keys that are to be looked at, as files may have them."""
@@ -481,8 +485,8 @@ class Merge(Mirror):
             redis = self._absent()
         sides = (self._mode, ancestor, disk.value, redis)
         take = self.decided.get(name)
-        has_accepted = take is None and self.take
-        action = accepted(*sides, has_accepted) if has_accepted else decide(*sides, take)
+        side = None if take else self.take or self._accepting.get(name)
+        action = accepted(*sides, side) if side else decide(*sides, take)
         return _Case(name, disk, key, redis, ancestor, action)
 
     def _absent(self) -> Value:
@@ -539,6 +543,8 @@ class Merge(Mirror):
             case Action.TO_DISK:
                 if isinstance(disk.value, bytes) and disk.signature is None:
                     outcome.deferred[name] = None  # it is being written to
+                elif disk.set and not disk.set.signature.is_sure:
+                    outcome.deferred[name] = _SOON  # by now it may be another, and look the same
                 elif self._can_be(name):
                     work.pulls.append(case)
                 return
@@ -620,6 +626,7 @@ class Merge(Mirror):
         self._decided(name)
 
     def _decided(self, name: bytes) -> None:
+        self._accepting.pop(name, None)
         if self.decided.pop(name, None):
             self._answered.add(name)
 
