@@ -136,7 +136,7 @@ def run(settings: Settings) -> int:
                 trim_newline=settings.trim,
             )
             board = Board(
-                *(StatusFile(settings.status), target, str(address), skipped),
+                *(StatusFile(settings.status), target, str(address), skipped.all),
                 conflicts=conflicts,
                 mode=settings.mode.value,
             )

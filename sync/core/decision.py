@@ -30,15 +30,12 @@ class Mode(Enum):
     @property
     def writes_files(self) -> bool:
         """Say whether what is in Redis becomes a file without being asked for."""
-        return self in _WRITES_FILES
+        return not self.is_one_way
 
     @property
     def is_one_way(self) -> bool:
         """Say whether only the directory is followed."""
-        return self in {Mode.ONE_WAY_REPLICA, Mode.ONE_WAY_SAFE}
-
-
-_WRITES_FILES = {Mode.TWO_WAY_SAFE, Mode.TWO_WAY_RESOLVED, Mode.REDIS_TO_DISK}
+        return self is Mode.ONE_WAY_REPLICA or self is Mode.ONE_WAY_SAFE
 
 
 class Without(Enum):
@@ -151,9 +148,9 @@ def _two_way_resolved(ancestor: Value, disk: Value, redis: Value) -> Action:
 
 def _unless_both_changed(ancestor: Value, disk: Value, redis: Value) -> Action | None:
     """Say what is to be done, None if both sides have changed."""
-    if UNFIT in {disk, redis}:
+    if disk is UNFIT or redis is UNFIT:
         return Action.LEAVE
-    if redis in {ancestor, LOST}:
+    if redis == ancestor or redis is LOST:
         return Action.TO_REDIS
     return Action.TO_DISK if disk == ancestor else None
 

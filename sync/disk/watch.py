@@ -296,13 +296,15 @@ class _OwnNotifier(_Notifier):
     def _process(self, data: bytes) -> None:
         handler = self._default_proc_fun
         process, root = handler.by_mask, handler.root
-        at, end = 0, len(data)
+        at, end, last = 0, len(data), b" "
         while at < end:
             wd, mask, cookie, length = _HEADER.unpack_from(data, at)
             at += 16
             name = data[at : at + length].rstrip(b"\0")
             at += length
-            if name.startswith(TEMPORARY_BEGINS) and is_temporary(name):
+            # There are some for each in a row.
+            if name == last or (name.startswith(TEMPORARY_BEGINS) and is_temporary(name)):
+                last = name
                 if cookie:
                     handler.temporary(mask, cookie)
                 continue

@@ -13,7 +13,6 @@ from sync.core.decision import Mode
 from sync.disk.files import Directory
 from sync.disk.watch import Watch
 from sync.redis.listener import BY_NOTIFICATIONS, BY_RESCANS, BY_TRACKING, Heard, Listener
-from sync.redis.neighbours import without_theirs
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.service.mirror import Mirror
@@ -120,13 +119,13 @@ class Hearing:
 
     def look_at(self, names: Iterable[bytes]) -> None:
         """Have names looked at, as far as files can have them."""
-        self._names.update(dict.fromkeys(filter(self._mirror.can_be, names)))
+        self._names.update(dict.fromkeys(self._mirror.fit(names)))
 
     def _take(self, heard: Heard) -> None:
         if self._is_one_way:
             self._unsorted.update(dict.fromkeys(self._target.unknown(heard.names)))
         else:
-            self.look_at(without_theirs(dict.fromkeys(heard.names)))
+            self.look_at(heard.names)
         if len(self._names) + len(self._unsorted) > _NAMES_MAX:
             self._names.clear()
             self._unsorted.clear()

@@ -30,6 +30,7 @@ from sync.core.changes import (
     Set,
     Signature,
     Written,
+    place_of,
     shown,
 )
 from sync.core.decision import (
@@ -62,6 +63,7 @@ from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads
 from sync.service.mirror import Batch, Mirror, Outcome, Terms
+from sync.service.misfits import Misfits
 from sync.service.news import News
 from sync.service.skipped import Skipped
 from sync.service.streams import Stream, Streams
@@ -69,7 +71,8 @@ from sync.service.streams import Stream, Streams
 log = logging.getLogger(__name__)
 
 # What is done without the content of a file.
-_WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
+_WITHOUT_FILES = (Action.NOTHING, Action.RECORD, Action.TO_DISK)
+_WRITTEN = 100  # files that are written before their directories are looked up anew
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
@@ -174,6 +177,7 @@ class Merge(Mirror):
         self._sides = sides
         self._mode = sides.mode
         self._writer = sides.writer
+        self._misfits = Misfits(directory, target, skipped, sides.writer.check)
         self._format = target.format
         self.take: Side | None = None
         self.decided: dict[bytes, Side] = {}
@@ -213,11 +217,21 @@ class Merge(Mirror):
             self.decided.update(left)
         self.take = None
 
-    def can_be(self, name: bytes) -> bool:
-        """Say whether a key of that name is to be looked at."""
-        if name.endswith(b"/"):  # that is how directories are known
-            return self._can_be(name)
-        return self._directory.can_have(name)
+    def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
+        """Return those of some names of keys that are to be looked at, as files may have them."""
+        names = dict.fromkeys(names)
+        fit = self._misfits.without(names) if self.takes_keys else super().fit(names)
+        if self.decided or self._sides.conflicts:
+            for name in names.keys() - set(fit):
+                self._sides.conflicts.settle(name)
+                self._decided(name)
+            self._tell()
+        return fit
+
+    def examine_skipped(self) -> Iterator[Outcome]:
+        """Examine what was skipped so far: it may be gone, or fit."""
+        yield from super().examine_skipped()
+        yield from self.examine(self._misfits.look_again())
 
     def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
         """Look at names of keys that others may have changed; tell which are to be examined.
@@ -737,11 +751,35 @@ class Merge(Mirror):
             for case in cases:
                 self._refuse(case.name, error, outcome)
             return
+        self._directory.forget()  # what is open is perhaps where it was no more
         moved = self._move_files(writer, cases, work, outcome)
-        for case in cases:
+        homes = self._homes(cases)
+        for number, case in enumerate(cases, 1):
             if case.name not in moved:
                 self._try(case, partial(self._to_disk, case, outcome), work, outcome)
+            if number % _WRITTEN == 0:
+                self._directory.forget()
+        self._leave_out_what_has_gone(homes, work, outcome)
         self._tend_directories(writer, [case.name for case in cases if case.redis is ABSENT])
+
+    def _homes(self, cases: Sequence[_Case]) -> dict[bytes, tuple[int, int]]:
+        """Return the directories of files, by place, as far as there are any."""
+        if not self._directory.is_tree:
+            return {}
+        places = {place for case in cases if (place := place_of(case.name))}
+        found = {place: self._directory.identity(place) for place in places}
+        return {place: identity for place, identity in found.items() if identity}
+
+    def _leave_out_what_has_gone(
+        self, homes: Mapping[bytes, tuple[int, int]], work: _Work, outcome: Outcome
+    ) -> None:
+        """Have looked at again what was written in directories that have left their places."""
+        self._directory.forget()
+        gone = {place for place, home in homes.items() if self._directory.identity(place) != home}
+        if gone:
+            names = {each.name for each in work.records if place_of(each.name) in gone}
+            work.records = [each for each in work.records if each.name not in names]
+            outcome.deferred |= dict.fromkeys(names, _SOON)
 
     def _still_absent(self, work: _Work) -> list[_Case]:
         """Return what is to be done on disk, without files whose keys have come back."""

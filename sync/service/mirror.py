@@ -253,9 +253,10 @@ class Mirror:
     def is_in_step(self, deferred: Iterable[bytes]) -> None:
         """End the first look of a session, in which some names could not be read yet."""
 
-    def can_be(self, name: bytes) -> bool:
-        """Say whether a key of that name is to be looked at."""
-        return self._directory.can_have(name) and not name.endswith(b"/")
+    def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
+        """Return those of some names of keys that are to be looked at, as files may have them."""
+        can_have = self._directory.can_have
+        return [name for name in names if can_have(name) and not name.endswith(b"/")]
 
     def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
         """Look at names of keys that others may have changed; tell which are to be examined."""

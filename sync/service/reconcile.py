@@ -16,7 +16,6 @@ from sync.core.looks import Look
 from sync.core.manifest import digest_of
 from sync.disk.files import SCARCE, Directory
 from sync.disk.resolver import NotFollowedError
-from sync.redis.neighbours import without_theirs
 from sync.redis.target import LARGE, Target
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
@@ -149,11 +148,9 @@ class Reconcile:
     def _keys(self) -> Iterator[Outcome]:
         """Look at keys under whose names there is no file."""
         for names in self._target.scan(self._at_once):
-            keys = without_theirs(names)
+            keys = self._mirror.fit(names)
             new = [name for name in keys if self._directory.signature(name) is None]
-            yield from self._mirror.examine(
-                [name for name in new if self._directory.can_have(name)]
-            )
+            yield from self._mirror.examine(new)
             yield Outcome()
 
     @property

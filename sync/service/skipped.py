@@ -1,7 +1,8 @@
 """What is not mirrored, name by name, and why: for the status, and once for the log."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
 
 from sync.core.changes import shown
 from sync.report.log import Lines
@@ -10,11 +11,19 @@ _NAMES_MAX = 10_000  # names remembered; the others are not mirrored either, but
 
 
 class Skipped(dict[bytes, str]):
-    """Names that are not mirrored, each with words that complete a sentence about it."""
+    """Names that are not mirrored, each with words that complete a sentence about it.
+
+    A name that ends with a slash is a directory's.
+
+    Attributes:
+        of_keys: the same for keys that can be no files, whatever there is on disk.
+
+    """
 
     def __init__(self, log: logging.Logger) -> None:
         """Say in `log` what is new."""
         super().__init__()
+        self.of_keys: dict[bytes, str] = {}
         self._lines = Lines(
             log,
             logging.ERROR,
@@ -23,10 +32,28 @@ class Skipped(dict[bytes, str]):
 
     def note(self, name: bytes, why: str) -> None:
         """Take note that a name is not mirrored."""
-        if self.get(name) == why or len(self) >= _NAMES_MAX:
+        self._note(self, name, why)
+
+    def note_key(self, name: bytes, why: str) -> None:
+        """Take note of a key that can be no file."""
+        self._note(self.of_keys, name, why)
+
+    def _note(self, noted: dict[bytes, str], name: bytes, why: str) -> None:
+        if noted.get(name) == why or len(noted) >= _NAMES_MAX:
             return
-        self[name] = why
+        noted[name] = why
         self._lines.write(f"{shown(name)} {why}")
+
+    def clear_of_keys(self, names: Iterable[bytes]) -> None:
+        """Take note that there are no such keys, or that they can be files."""
+        if self.of_keys:
+            for name in names:
+                self.of_keys.pop(name, None)
+
+    @property
+    def all(self) -> Mapping[bytes, str]:
+        """All that is not mirrored, by its name."""
+        return ChainMap(self, self.of_keys)
 
     def clear_of(self, names: Iterable[bytes]) -> None:
         """Take note that there is nothing wrong with these."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -14,7 +16,6 @@ from sync.redis.keys import CONFLICTS, EPOCH, LOST, MANIFEST, NAMES, REQUESTS, S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from integration.conftest import RedisServer, Service, Start
 
@@ -22,6 +23,7 @@ Redis: TypeAlias = Any  # redis-py's own types are too wide to be of use
 SAFE, RESOLVED, FROM_REDIS = "two-way-safe", "two-way-resolved", "redis-to-disk"
 MODES = [SAFE, RESOLVED, FROM_REDIS]
 MANY = b"9" * 5000
+TEMPORARY = ".mdvp-sync-0123456789abcdef~"
 NOT_PATHS = (b"..", b"../x", b"/etc/passwd", b"a//f", b"", b"../", b"/", b"./", b"a\0b", b"a" * 300)
 
 
@@ -48,6 +50,12 @@ class Tree:
 
 def command(service: Service, *words: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run((*SYNC, *words), env=service.environ, capture_output=True, check=False)
+
+
+def skipped(service: Service) -> dict[str, str]:
+    """Return what is not mirrored, and why."""
+    said: dict[str, str] = json.loads(Path(service.environ["SYNC_STATUS"]).read_text())["skipped"]
+    return said
 
 
 def stop(service: Service) -> None:
@@ -125,3 +133,94 @@ class TestTheServicesOwnKeys:
         eventually(lambda: service.says("would overflow", "delete the keys"), True)
         client.delete(EPOCH)
         eventually(lambda: service.says(" equals "), True)
+
+
+class TestKeysThatLookLikeTheServicesOwn:
+    @pytest.mark.parametrize("mode", [*MODES, "one-way-safe", "one-way-replica"])
+    def test_are_files_where_files_have_their_names(
+        self, client: Redis, root: Path, tree: Tree, mode: str
+    ) -> None:
+        names = ["etc/mdvp-sync/conf", "etc/mdvp-sync/epoch", "etc/mdvp-sync/names/a"]
+        make(root, *names)
+        client.mset({name: f"content of {name}" for name in names})
+        service = tree(mode)
+        client.hset("etc/mdvp-sync/state", "a", "b")
+        client.hset("etc/mdvp-sync/manifest", "a", "b")
+        client.mset(dict.fromkeys(names, "22"))
+        if mode in MODES:
+            eventually(lambda: [(root / name).read_text() for name in names], ["22"] * 3)
+        elif mode == "one-way-safe":
+            eventually(lambda: sorted(client.hkeys(CONFLICTS)), sorted(map(str.encode, names)))
+        else:
+            eventually(
+                lambda: client.mget(names), [f"content of {name}".encode() for name in names]
+            )
+        assert service.process.poll() is None
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_become_files_unless_there_is_an_epoch(
+        self, client: Redis, root: Path, tree: Tree, mode: str
+    ) -> None:
+        service = tree(mode)
+        client.set("z/mdvp-sync/epoch", "7")
+        client.set("z/mdvp-sync/lost/1", "x")
+        client.set("etc/mdvp-sync/new", "1")
+        client.set("etc/mdvp-sync/lost/1", "1")
+        eventually((root / "etc/mdvp-sync/new").exists, True)
+        eventually((root / "etc/mdvp-sync/lost/1").exists, True)
+        theirs = {"z/mdvp-sync/epoch", "z/mdvp-sync/lost/1"}
+        eventually(lambda: set(skipped(service)), theirs)
+        assert service.says("z/mdvp-sync/epoch is called like")
+        client.delete("z/mdvp-sync/epoch")
+        eventually((root / "z/mdvp-sync/lost/1").exists, True)
+        eventually(lambda: skipped(service), {})
+        assert not (root / "z/mdvp-sync/epoch").exists()
+
+
+class TestKeysThatCanBeNoFiles:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("is_there_before", [False, True])
+    def test_are_named_as_long_as_they_are_there(
+        self, client: Redis, root: Path, tree: Tree, mode: str, *, is_there_before: bool
+    ) -> None:
+        names = ("foo~", TEMPORARY, f"q/{TEMPORARY}", "d/", "none/")
+        make(root, "d/a")
+        client.set("d/a", "content of d/a")
+        if is_there_before:
+            client.mset(dict.fromkeys(names, "x"))
+        service = tree(mode)
+        client.mset(dict.fromkeys(names, "x"))
+        eventually(lambda: set(skipped(service)), set(names))
+        assert [len(service.lines(f" {name} ")) for name in names] == [1] * len(names)
+        client.delete(*names[1:])
+        eventually(lambda: set(skipped(service)), {"foo~"})
+        stop(service)
+        client.delete("foo~")
+        service = tree(mode)
+        assert skipped(service) == {}
+        assert client.hget(MANIFEST, "d/") == b""
+        assert [path.name for path in root.rglob("*")] == ["d", "a"]
+
+    def test_are_no_directories_that_cannot_be_listed(
+        self, client: Redis, root: Path, tree: Tree
+    ) -> None:
+        service = tree()
+        client.set("d/", "x")
+        eventually(lambda: set(skipped(service)), {"d/"})
+        make(root, "d/a")  # the directory is listed
+        eventually(lambda: service.get("d/a"), b"content of d/a")
+        client.set("d/b", "x")
+        eventually((root / "d/b").exists, True)
+        (root / "d/a").unlink()
+        eventually(lambda: service.get("d/a"), None)
+        assert set(skipped(service)) == {"d/"}
+        client.delete("d/")
+        eventually(lambda: skipped(service), {})
+
+    def test_are_asked_for_in_vain(self, client: Redis, tree: Tree) -> None:
+        stop(tree())
+        client.hset(CONFLICTS, "d/", words("none"))
+        service = tree("one-way-safe")
+        client.hset(REQUESTS, "d/", "disk")
+        eventually(lambda: (client.hkeys(REQUESTS), client.hkeys(CONFLICTS)), ([], []))
+        assert service.process.poll() is None
