@@ -32,6 +32,7 @@ _OWN = b"/mdvp-sync/"
 _NAME_MAX, _PATH_MAX = 255, 3000
 _SETTLED = 50_000_000  # ns; what was changed longer ago has another ctime when it changes again
 _POLL = 0.01  # seconds
+_PATIENCE = 1.0  # seconds
 _STATUS = 6.0  # seconds; it is written every other second
 _SKIPPED_MAX = 100  # names in the status
 # All strings as name, digest, TTL and length, and of other types the name and the type.
@@ -336,10 +337,22 @@ class Judge:
             path.unlink()
             self._until(lambda: self._client.get(name), None, name, began, deadline)
         if self.mode.writes_files:
+            self._follow_key(name, path, began, deadline)
+
+    def _follow_key(self, name: str, path: Path, began: float, deadline: float) -> None:
+        while True:
             self._client.set(name, b"there")
             self._until(lambda: _content(path), b"there", name, began, deadline)
             self._client.delete(name)
-            self._until(lambda: _content(path), None, name, began, deadline)
+            # What goes while Redis is looked through, after a loss, may be lost as well: it stays.
+            patience = _PATIENCE if self.is_flushed() else deadline
+            try:
+                self._until(lambda: _content(path), None, name, time.monotonic(), patience)
+            except DriftError:
+                if time.monotonic() - began > deadline:
+                    raise
+            else:
+                return
 
     def _until(
         self,
