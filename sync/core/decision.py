@@ -19,6 +19,8 @@ from typing import Final, TypeAlias
 class Mode(Enum):
     """Which side follows which, and what becomes of what both have changed: SYNC_MODE."""
 
+    __hash__ = object.__hash__  # by its name takes longer, and of decisions there are very many
+
     ONE_WAY_REPLICA = "one-way-replica"  # Redis is the directory's copy
     ONE_WAY_SAFE = "one-way-safe"  # the same, but what somebody changed in Redis stays
     TWO_WAY_SAFE = "two-way-safe"  # what both have changed stays as it is on both
@@ -28,19 +30,18 @@ class Mode(Enum):
     @property
     def writes_files(self) -> bool:
         """Say whether what is in Redis becomes a file without being asked for."""
-        return self in _WRITES_FILES
+        return not self.is_one_way
 
     @property
     def is_one_way(self) -> bool:
         """Say whether only the directory is followed."""
-        return self in {Mode.ONE_WAY_REPLICA, Mode.ONE_WAY_SAFE}
-
-
-_WRITES_FILES = {Mode.TWO_WAY_SAFE, Mode.TWO_WAY_RESOLVED, Mode.REDIS_TO_DISK}
+        return self is Mode.ONE_WAY_REPLICA or self is Mode.ONE_WAY_SAFE
 
 
 class Without(Enum):
     """What a side has that is no value."""
+
+    __hash__ = object.__hash__  # as of a mode
 
     ABSENT = auto()  # nothing
     UNFIT = auto()  # something that is no value: on disk no regular file, in Redis no string
@@ -65,6 +66,8 @@ class Side(Enum):
 
 class Action(Enum):
     """What is to be done about a name."""
+
+    __hash__ = object.__hash__  # as of a mode
 
     NOTHING = auto()  # all is as it was
     RECORD = auto()  # both are equal: that is the ancestor from now on
@@ -145,9 +148,9 @@ def _two_way_resolved(ancestor: Value, disk: Value, redis: Value) -> Action:
 
 def _unless_both_changed(ancestor: Value, disk: Value, redis: Value) -> Action | None:
     """Say what is to be done, None if both sides have changed."""
-    if UNFIT in {disk, redis}:
+    if disk is UNFIT or redis is UNFIT:
         return Action.LEAVE
-    if redis in {ancestor, LOST}:
+    if redis == ancestor or redis is LOST:
         return Action.TO_REDIS
     return Action.TO_DISK if disk == ancestor else None
 

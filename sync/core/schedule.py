@@ -32,6 +32,7 @@ class Schedule:
         """Have both due at once."""
         self._rescan = rescan
         self._is_wanted = False  # whether there is a reason for a rescan
+        self._is_needed = False  # and one that counts even where there are none
         self.beat = 0.0
         self.step = 0.0
 
@@ -41,7 +42,7 @@ class Schedule:
 
     def begun(self, now: float) -> None:
         """Take note that a reconcile has begun: what there was a reason for is being done."""
-        self._is_wanted = False
+        self._is_wanted = self._is_needed = False
         self.step = now
 
     def stepped(self, now: float, worked: float) -> None:
@@ -53,12 +54,16 @@ class Schedule:
         self.step = now + (self._rescan.interval or math.inf)
         self._plan(now)
 
-    def want_rescan(self, now: float, *, in_reconcile: bool) -> None:
-        """Have a rescan begin soon, or after the reconcile that is going on."""
+    def want_rescan(self, now: float, *, in_reconcile: bool, is_needed: bool = False) -> None:
+        """Have a rescan begin soon, or after the reconcile that is going on.
+
+        Where there are none, that is so only if it `is_needed`: something was lost.
+        """
         self._is_wanted = True
+        self._is_needed |= is_needed
         if not in_reconcile:
             self._plan(now)
 
     def _plan(self, now: float) -> None:
-        if self._is_wanted and self._rescan.interval:
+        if self._is_wanted and (self._rescan.interval or self._is_needed):
             self.step = min(self.step, now + _SOON)

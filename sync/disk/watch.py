@@ -59,6 +59,7 @@ class Watch:
 
     Attributes:
         lost: whether the kernel has dropped events; whoever looks at the directory unsets it first.
+        has_others: whether the last wait has found something that was waited for `also`.
 
     """
 
@@ -87,6 +88,8 @@ class Watch:
         self._poll_own = select.poll()
         for poll in (self._poll, self._poll_own):
             poll.register(manager.get_fd(), select.POLLIN)
+        self._events: int = manager.get_fd()
+        self.has_others = False
         self._lock = Lock()
         try:
             self._wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -118,6 +121,7 @@ class Watch:
         if self._wakes in ready:
             os.eventfd_read(self._wakes)
             ready.remove(self._wakes)
+        self.has_others = not ready <= {self._events}
         return bool(ready)
 
     def also(self, fd: int) -> None:
@@ -292,13 +296,15 @@ class _OwnNotifier(_Notifier):
     def _process(self, data: bytes) -> None:
         handler = self._default_proc_fun
         process, root = handler.by_mask, handler.root
-        at, end = 0, len(data)
+        at, end, last = 0, len(data), b" "
         while at < end:
             wd, mask, cookie, length = _HEADER.unpack_from(data, at)
             at += 16
             name = data[at : at + length].rstrip(b"\0")
             at += length
-            if name.startswith(TEMPORARY_BEGINS) and is_temporary(name):
+            # There are some for each in a row.
+            if name == last or (name.startswith(TEMPORARY_BEGINS) and is_temporary(name)):
+                last = name
                 if cookie:
                     handler.temporary(mask, cookie)
                 continue

@@ -29,9 +29,10 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import CannotBeError, NotAsExpectedError
@@ -44,6 +45,7 @@ from sync.disk.places import Opened, too_long
 _ASIDE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NAME_MAX = 255  # bytes, limits(5)
+_LAST = 0.1  # seconds that it is remembered whose a directory is
 _TRIES = 100  # of what only somebody who does nothing else can make fail again and again
 _PRIVATE = 0o600
 _FOLDER_MODE = 0o755
@@ -72,10 +74,12 @@ class Draft:
 
     __slots__ = ("at", "fd", "folder", "identity", "is_owner", "name")
 
-    def __init__(self, name: bytes, opened: Opened, at: bytes, *, keeps: bool) -> None:
+    def __init__(
+        self, name: bytes, opened: Opened, at: bytes, *, mode: int = _PRIVATE, keeps: bool = False
+    ) -> None:
         """Make an empty file of the temporary name `at`; its directory may have to be kept open."""
         self.at = b""
-        self.fd = os.open(at, _ASIDE, _PRIVATE, dir_fd=opened.fd)
+        self.fd = os.open(at, _ASIDE, mode, dir_fd=opened.fd)
         self.name, self.at = name, at
         self.folder, self.identity, self.is_owner = opened.fd, opened.identity, False
         if keeps:
@@ -159,6 +163,15 @@ class _Looked:
         os.close(self.fd)
 
 
+class _Owner(NamedTuple):
+    """Whose a directory is, for all files that are written to it until some time (s)."""
+
+    identity: tuple[int, int]
+    until: float
+    uid: int
+    gid: int
+
+
 class Writer:
     """Writes the files of a directory, each at its path; in a tree, makes the directories.
 
@@ -200,6 +213,8 @@ class Writer:
         self._fsync = fsync
         self._newline = newline
         self._renames = renames or Renames()
+        self._user = os.geteuid(), os.getegid()
+        self._last = _Owner((-1, -1), 0.0, -1, -1)
         self._first = self._number = int.from_bytes(os.urandom(8))
         self.made: dict[bytes, bytes] = {}
 
@@ -211,7 +226,7 @@ class Writer:
         by now. As of all that has just changed, a write in the same tick may not show in it.
         """
         base = self._base(name)
-        draft, opened = self._draft(name, keeps=False)
+        draft, opened = self._draft(name, is_new=expected is None)
         try:
             draft.write(content)
             return self._place(draft, opened, base, expected)
@@ -380,7 +395,7 @@ class Writer:
         name = place[len(place_of(place)) : -1]
         if self._directory.excludes(place):
             raise CannotBeError("is in a directory that SYNC_EXCLUDE leaves out")
-        uid, gid = self._owner_in(os.fstat(parent.fd))
+        uid, gid = self._owner_in(parent)
         try:
             os.mkdir(name, 0o700, dir_fd=parent.fd)
         except FileExistsError:
@@ -407,19 +422,30 @@ class Writer:
             raise CannotBeError("leads through what is no directory")
         return self._folder(place)
 
-    def _owner_in(self, folder: os.stat_result) -> tuple[int, int]:
+    def _owner_in(self, opened: Opened) -> tuple[int, int]:
         """Return whose what is new in a directory is to be."""
         uid, gid = self._owner or (-1, -1)
-        return folder.st_uid if uid < 0 else uid, folder.st_gid if gid < 0 else gid
+        if uid >= 0 and gid >= 0:
+            return uid, gid
+        now = time.monotonic()
+        if self._last.identity != opened.identity or now >= self._last.until:
+            folder = os.fstat(opened.fd)
+            self._last = _Owner(opened.identity, now + _LAST, folder.st_uid, folder.st_gid)
+        return self._last.uid if uid < 0 else uid, self._last.gid if gid < 0 else gid
 
     # Files
 
-    def _draft(self, name: bytes, *, keeps: bool) -> tuple[Draft, Opened]:
+    def _draft(
+        self, name: bytes, *, is_new: bool = False, keeps: bool = False
+    ) -> tuple[Draft, Opened]:
         place = place_of(name)
         for _ in range(_TRIES):
             try:
                 opened = self._open_or_make(place)
-                return Draft(name, opened, self._temporary(), keeps=keeps), opened
+                # With its owner from the start it need not be kept from others until it has that.
+                is_ours = is_new and self._owner_in(opened) == self._user
+                mode = self._mode if is_ours else _PRIVATE
+                return Draft(name, opened, self._temporary(), mode=mode, keeps=keeps), opened
             except FileExistsError:
                 continue
             except FileNotFoundError:  # the directory was removed, but is still open
@@ -451,8 +477,9 @@ class Writer:
 
     def _put_new(self, draft: Draft, opened: Opened, base: bytes) -> os.stat_result:
         status = os.fstat(draft.fd)
-        _give(draft.fd, status, *self._owner_in(os.fstat(opened.fd)))
-        os.fchmod(draft.fd, self._mode)
+        _give(draft.fd, status, *self._owner_in(opened))
+        if stat.S_IMODE(status.st_mode) != self._mode:
+            os.fchmod(draft.fd, self._mode)
         draft.end(fsync=self._fsync)
         at, draft.at = draft.at, b""
         try:

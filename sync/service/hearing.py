@@ -27,7 +27,7 @@ _AT_ONCE = 700  # names that are looked at together
 # Each wake takes as long as much that is heard at once. When it was all others', what comes next
 # most likely is, too.
 _PAUSE = 0.002  # seconds
-_WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan already, and are to go first
+_WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan; if some are due, these go first
 _SAID = {
     BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",
     BY_RESCANS: (
@@ -144,7 +144,9 @@ class Hearing:
 
     def take(self) -> list[bytes]:
         """Return names that are to be looked at, as many as there is room for, and forget them."""
-        if not self._names or self._news.pending.deferred >= _WAITING_MAX:
+        pending = self._news.pending
+        is_full = pending.deferred >= _WAITING_MAX and pending.is_due(time.monotonic())
+        if not self._names or is_full:
             return []
         names = list(islice(self._names, _AT_ONCE))
         for name in names:

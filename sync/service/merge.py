@@ -30,6 +30,7 @@ from sync.core.changes import (
     Set,
     Signature,
     Written,
+    place_of,
     shown,
 )
 from sync.core.decision import (
@@ -70,7 +71,8 @@ from sync.service.streams import Stream, Streams
 log = logging.getLogger(__name__)
 
 # What is done without the content of a file.
-_WITHOUT_FILES = {Action.NOTHING, Action.RECORD, Action.TO_DISK}
+_WITHOUT_FILES = (Action.NOTHING, Action.RECORD, Action.TO_DISK)
+_WRITTEN = 100  # files that are written before their directories are looked up anew
 _WATCHED_MAX = 100  # keys: to watch one takes the longer the more are watched
 _TRIES = 3  # decisions about keys that change meanwhile, before something else has a turn
 _SOON = 0.01  # seconds
@@ -78,7 +80,7 @@ _LATEST = 1.0  # seconds until another look at what is not as it was expected
 _AWAY = 1.0  # seconds until another try over a connection that was lost
 _WAITS_MAX = 10_000  # names remembered
 _SELDOM = 30.0  # seconds until another try of what fails for a reason that may last
-_TOLD_APART = "is no string in Redis: left alone on both sides"
+_UNFIT_THERE = "is no string in Redis, or may not be read: left alone on both sides"
 
 
 @dataclass(frozen=True)
@@ -588,12 +590,14 @@ class Merge(Mirror):
 
     def _leave(self, case: _Case) -> None:
         if case.redis is UNFIT:
-            self.skipped.note(case.name, _TOLD_APART)
+            self.skipped.note(case.name, _UNFIT_THERE)
         elif case.disk.value is UNFIT:
             if case.name not in self.skipped:
                 self.skipped.note(case.name, "is no regular file: its key is left alone")
         elif case.redis is LOST or case.redis is ABSENT:
-            why = "was removed by Redis itself" if case.redis is LOST else "is not in Redis"
+            why = "is not in Redis"
+            if case.redis is LOST:
+                why += ", which may have removed it by itself"
             self.skipped.note(case.name, f"{why}: the file is left alone")
 
     def _is_settled(self, case: _Case) -> None:
@@ -747,11 +751,35 @@ class Merge(Mirror):
             for case in cases:
                 self._refuse(case.name, error, outcome)
             return
+        self._directory.forget()  # what is open is perhaps where it was no more
         moved = self._move_files(writer, cases, work, outcome)
-        for case in cases:
+        homes = self._homes(cases)
+        for number, case in enumerate(cases, 1):
             if case.name not in moved:
                 self._try(case, partial(self._to_disk, case, outcome), work, outcome)
+            if number % _WRITTEN == 0:
+                self._directory.forget()
+        self._leave_out_what_has_gone(homes, work, outcome)
         self._tend_directories(writer, [case.name for case in cases if case.redis is ABSENT])
+
+    def _homes(self, cases: Sequence[_Case]) -> dict[bytes, tuple[int, int]]:
+        """Return the directories of files, by place, as far as there are any."""
+        if not self._directory.is_tree:
+            return {}
+        places = {place for case in cases if (place := place_of(case.name))}
+        found = {place: self._directory.identity(place) for place in places}
+        return {place: identity for place, identity in found.items() if identity}
+
+    def _leave_out_what_has_gone(
+        self, homes: Mapping[bytes, tuple[int, int]], work: _Work, outcome: Outcome
+    ) -> None:
+        """Have looked at again what was written in directories that have left their places."""
+        self._directory.forget()
+        gone = {place for place, home in homes.items() if self._directory.identity(place) != home}
+        if gone:
+            names = {each.name for each in work.records if place_of(each.name) in gone}
+            work.records = [each for each in work.records if each.name not in names]
+            outcome.deferred |= dict.fromkeys(names, _SOON)
 
     def _still_absent(self, work: _Work) -> list[_Case]:
         """Return what is to be done on disk, without files whose keys have come back."""

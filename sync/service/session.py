@@ -90,6 +90,7 @@ class Session:
         self._has_compared = True  # whether what others have changed before is undone
         self._undone = board.undone  # in earlier sessions
         self._has_missed = False  # whether more was heard of than is remembered
+        self._may_hear = True  # whether the last wait does not tell that nothing was
         self.in_step = False  # whether Redis has been equal to the directory
 
     def run(self, cause: str, *, stale_first: bool) -> NoReturn:
@@ -129,6 +130,7 @@ class Session:
 
     def _wait(self) -> None:
         """Wait until something happens, or until there is something to do though nothing does."""
+        self._may_hear = True
         # What came while the last of it was followed is taken up already.
         if self._pending.is_ready or self._is_looking or self._mirror.is_due:
             return
@@ -151,6 +153,7 @@ class Session:
             self._watch.wait(min(seconds, rest), alone=True)
         else:
             self._is_idle = not self._watch.wait(seconds)
+            self._may_hear = self._watch.has_others
         self._directory.wake()
 
     def _follow(self) -> None:
@@ -171,13 +174,14 @@ class Session:
 
     def _hear(self) -> None:
         """Take up what others have changed in Redis."""
-        if self._hearing is None:
+        if self._hearing is None or not self._may_hear:
             return
         self._hearing.drain()
         if self._hearing.has_lost and not self._mirror.takes_sides:
             self._hearing.has_lost, self._has_missed = False, True
             self._has_compared = False
-            self._schedule.want_rescan(time.monotonic(), in_reconcile=self._reconcile is not None)
+            is_at_work = self._reconcile is not None
+            self._schedule.want_rescan(time.monotonic(), in_reconcile=is_at_work, is_needed=True)
         names = self._hearing.take()
         if names:
             self._settle()
@@ -356,7 +360,8 @@ class Session:
     def _can_confirm(self) -> bool:
         # Events that were lost may have been about these files: a reconcile reads them again.
         lost = self._watch.lost or self._is_reconciling() or self._is_looking
-        return self._has_unsure and not lost and not self._mirror.is_sending
+        is_busy = self._mirror.is_sending or (self._hearing and self._hearing.is_waiting)
+        return self._has_unsure and not lost and not is_busy
 
     def _confirm(self) -> None:
         """Make entries sure while nothing happens, so that a restart need not read the files."""

@@ -59,7 +59,12 @@ class Standing:
         if self._absence:
             self._absence.begin(state)
             figures = self._notes.server()
-            if figures:
+            if figures is None and self._mode.writes_files:
+                log.warning(
+                    "Redis does not tell this user what it has evicted: no key that is missing "
+                    "removes a file; allow it +info"
+                )
+            elif figures:
                 self._next = State(self._identity, figures.run_id, figures.evicted, figures.expired)
         # What was begun is gone on with: by now less is missing, and nobody would ask again.
         side = self._notes.taken(self._identity)

@@ -62,15 +62,39 @@ def test_the_health_check_says_what_the_service_does(docker: Docker, box: str) -
     assert "live: Redis equals the directory\nfiles " in docker("inspect", "-f", outputs, box)
 
 
-def test_the_comparison_runs_in_the_container(docker: Docker, box: str) -> None:
-    docker.inside(box, "echo value > /foo/compared; touch /foo/left-out~")
-    assert "equals /foo" in docker.inside(box, "mdvp-sync verify")
-    # As long as the file is: a rescan looks at lengths, and would mend it.
-    docker.inside(box, "redis-cli set compared other.")
-    differs = docker.inside(box, "mdvp-sync verify || [ $? -eq 1 ]")
-    assert "compared differs from byte 1 on" in differs
-    assert "1 mended" in docker.inside(box, "mdvp-sync verify --repair")
-    assert docker.inside(box, "redis-cli get compared") == "value\n"
+def test_the_comparison_runs_in_the_container(docker: Docker, image: str) -> None:
+    with container(docker, image, "--env", "SYNC_GUARD=0") as box:  # which would mend it at once
+        docker.inside(box, "echo value > /foo/compared; touch /foo/left-out~")
+        eventually(lambda: docker.inside(box, "redis-cli get compared"), "value\n")
+        assert "equals /foo" in docker.inside(box, "mdvp-sync verify")
+        # As long as the file is: a rescan looks at lengths, and would mend it.
+        docker.inside(box, "redis-cli set compared other.")
+        differs = docker.inside(box, "mdvp-sync verify || [ $? -eq 1 ]")
+        assert "compared differs from byte 1 on" in differs
+        assert "1 mended" in docker.inside(box, "mdvp-sync verify --repair")
+        assert docker.inside(box, "redis-cli get compared") == "value\n"
+
+
+def test_what_others_do_to_a_files_key_is_undone(docker: Docker, box: str) -> None:
+    docker.inside(box, "echo value > /foo/guarded")
+    eventually(lambda: docker.inside(box, "redis-cli get guarded"), "value\n")
+    docker.inside(box, "redis-cli set guarded other.")
+    eventually(lambda: docker.inside(box, "redis-cli get guarded"), "value\n")
+
+
+def test_keys_become_files_with_the_rights_of_their_directory(docker: Docker, image: str) -> None:
+    with container(docker, image, "--env", "SYNC_MODE=two-way-safe") as box:
+        docker.inside(box, "chown 1234:2345 /foo; redis-cli set key value")
+        eventually(lambda: docker.inside(box, "cat /foo/key || true"), "value")
+        assert docker.inside(box, "stat -c '%u %g %a' /foo/key") == "1234 2345 644"
+        docker.inside(box, "chmod 600 /foo/key; redis-cli set key other")
+        eventually(lambda: docker.inside(box, "cat /foo/key"), "other")
+        assert docker.inside(box, "stat -c '%u %g %a' /foo/key") == "1234 2345 600"
+        # CHOWN, DAC_OVERRIDE and FOWNER: capabilities(7).
+        assert f"{0b1011:016x}" in docker.inside(box, f"grep CapEff /proc/$({SYNC_PID})/status")
+        docker("restart", box)  # Redis keeps nothing; the directory does
+        docker.wait_healthy(box)
+        assert docker.inside(box, "redis-cli get key") == "other"
 
 
 def test_docker_stop_takes_less_than_3_seconds(docker: Docker, image: str) -> None:

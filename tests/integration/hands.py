@@ -26,6 +26,7 @@ from integration.witness import Witness
 from integration.workload import MIB, Operation, Workload
 
 from sync.core.decision import Side
+from sync.core.exclude import is_temporary
 
 # Few are large: both sides hold all of them, and the store of losers has room for 64 MB.
 SIZES = [*[8, 9, 30, 100] * 60, *[0, 3] * 6, *[4096, 60_000] * 20, MIB, MIB + 1, 2 * MIB, 5 * MIB]
@@ -262,7 +263,7 @@ class DiskHand(Workload):
         if path.is_dir() and not path.is_symlink():
             paths = [Path(parent, name) for parent, _, names in os.walk(path) for name in names]
         for each in paths:
-            fd = _open_regular(each)
+            fd = None if is_temporary(bytes(each)) else _open_regular(each)
             if fd is not None:
                 with suppress(OSError):
                     self._history.wrote(Side.DISK, self._name(each), _read_regular(fd))
@@ -477,7 +478,7 @@ class RedisHand:
         self._mind_losses(names)
         with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipeline.execute_command(*command)
+                pipeline.execute_command(*command, get=True)  # else SET is answered by a bool
             answers = pipeline.execute(raise_on_error=False)
         for name, before, after in zip(names, answers, values, strict=True):
             if not _is_refusal(before):

@@ -112,7 +112,7 @@ class Judge:
         self._client: Any = client
         self._history = history
         self._digests: dict[bytes, tuple[Mark, bytes]] = {}  # of files, by path
-        self.is_flushed = False  # whether Redis has ever lost all, or anything, by no one's DEL
+        self.is_flushed: Callable[[], bool] = lambda: False  # whether Redis has ever lost keys
 
     # What is there.
 
@@ -211,7 +211,7 @@ class Judge:
         if self.mode not in {Mode.ONE_WAY_SAFE, Mode.TWO_WAY_SAFE}:
             return "a conflict, in a mode that has none"
         if seen.files.get(name) == seen.key(name) and name not in seen.types:
-            return "a conflict, and equal"
+            return f"a conflict, and equal: {seen.keys.get(name)}"
         return None
 
     def _of_replica(self, seen: Seen, name: bytes) -> str | None:
@@ -239,7 +239,7 @@ class Judge:
         if name not in seen.keys:
             value = seen.files.get(name, b"")
             is_theirs = self._history.names_of(Side.DISK, value)  # it may have several
-            return None if is_theirs or self.is_flushed else "a file, and no key"
+            return None if is_theirs or self.is_flushed() else "a file, and no key"
         return _differ(seen, name)
 
     def _of_somebodys_key(self, seen: Seen, name: bytes) -> str | None:

@@ -64,6 +64,8 @@ class TwoHands:
         self.files = DiskHand(root, outside, shape, self.history)
         self.keys = RedisHand(client, self.history, root)
         self.judge = Judge(mode, self.files, client, self.history)
+        self._has_lost_keys = False
+        self.judge.is_flushed = lambda: self._has_lost_keys or self.keys.done[FLUSH.kind] > 0
         self.deadline = deadline
         self.losers = self.conflicts = 0
         self.slowest = 0.0
@@ -154,8 +156,6 @@ class TwoHands:
         keys = {each.digest for each in seen.keys.values()}
         self.history.at_rest({*seen.files.values(), *seen.elsewhere, *keys})
         self.files.links.are_known()
-        if FLUSH.kind in self.keys.done:
-            self.judge.is_flushed = True
 
     def _wait_until_expired(self) -> None:
         """Wait until no key is left that expires soon."""
@@ -194,7 +194,7 @@ class TwoHands:
 
         What is in a file must stay, and what was: `kept`; unless the mode has files follow keys.
         """
-        self.judge.is_flushed = True
+        self._has_lost_keys = True
         files = {*self.judge.look_at_files(), *kept}
         follows = self._mode in {Mode.REDIS_TO_DISK, Mode.ONE_WAY_SAFE}
         self.history.give_up(

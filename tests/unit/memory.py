@@ -210,6 +210,7 @@ class Events(Watch):
         self._turns = turns
         self._clock = clock
         self.lost = False
+        self.has_others = False  # nothing is waited for also
         self.nap: float = before.nap if before else NAP  # a wait before others have a turn
         self._tree = None
         self._handler = _Handler()
