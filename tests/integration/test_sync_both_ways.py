@@ -317,6 +317,22 @@ class TestConflicts:
         assert client.mget("a", "foreign") == [b"theirs", b"x"]
         assert contents(root) == {"a": b"ours", "b": b"content of b", "c": b"ours"}
 
+    def test_one_way_safe_brings_a_file_when_what_was_in_its_place_is_gone(
+        self, client: Redis, root: Path, both: Both
+    ) -> None:
+        client.hset("left", "a", "b")
+        client.set("conflict", "theirs")
+        service = both("one-way-safe")
+        make(root, "left", "conflict")
+        eventually(lambda: client.hkeys(CONFLICTS), [b"conflict"])
+        eventually(lambda: set(skipped(service)), {"left"})
+        client.delete("left", "conflict")
+        eventually(
+            service.redis.keys,
+            {b"left": b"content of left", b"conflict": b"content of conflict"},
+        )
+        eventually(lambda: (client.hkeys(CONFLICTS), skipped(service)), ([], {}))
+
 
 class TestWhatIsNobodysWish:
     def test_a_key_that_expires_takes_its_file_along(
