@@ -183,6 +183,7 @@ class Merge(Mirror):
         self.decided: dict[bytes, Side] = {}
         self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._made: dict[bytes, bytes] = {}  # the directories that the service has made
+        self._vacated: list[bytes] = []  # names of directories that it has removed
         self._is_doubtful: bool | None = None
         self._waits: dict[bytes, float] = {}
         self._accepting: dict[bytes, Side] = {}  # names for which the side is still followed
@@ -529,6 +530,10 @@ class Merge(Mirror):
         except RedisRefusedError as error:
             self._make_room(error, outcome)  # the next look finds the same once more
         self._tell()
+        if self.skipped:
+            outcome.free += self.skipped.below(_without_file(cases))
+            outcome.free += [name for name in self._vacated if name in self.skipped]
+        self._vacated.clear()
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
@@ -708,9 +713,11 @@ class Merge(Mirror):
             self._target.unwatch()
             return Outcome()
         try:
-            return super()._rename(_with_digests(renames, digests), sure)
+            outcome = super()._rename(_with_digests(renames, digests), sure)
         except MeanwhileError:
             return Outcome()
+        outcome.free += self.skipped.below([each.old for each in renames])
+        return outcome
 
     def _unchanged(self, names: Sequence[bytes]) -> dict[bytes, bytes] | None:
         """Return what keys hold, if all of them hold what is remembered; watch them."""
@@ -925,6 +932,7 @@ class Merge(Mirror):
         if ours:
             gone = writer.remove_empty({place: self._made[place] for place in ours})
             self._forget_made(gone)
+            self._vacated += (place[:-1] for place in gone)
 
     def are_gone(self, places: Collection[bytes]) -> None:
         """Take note that directories are gone, or were when that was told."""
@@ -936,6 +944,15 @@ class Merge(Mirror):
             self._sides.notes.forget_made(places)
         for place in places:
             del self._made[place]
+
+
+def _without_file(cases: Sequence[_Case]) -> list[bytes]:
+    """Return the names that no file has, or that one was to be taken from."""
+    return [
+        case.name
+        for case in cases
+        if case.disk.value is ABSENT or (case.action is Action.TO_DISK and case.redis is ABSENT)
+    ]
 
 
 def _above(name: bytes) -> Iterator[bytes]:
