@@ -60,13 +60,13 @@ def with_settings(words: str, **settings: str) -> Kind:
     """Return mdvp-sync with more settings, which the words are for."""
     given = [f"{name}={value}" for name, value in settings.items()]
     return Kind(
-        f"{SYNC.name}, {words}", lambda root, socket: ("env", *given, *SYNC.command(root, socket))
+        f"{SYNC.name} {words}", lambda root, socket: ("env", *given, *SYNC.command(root, socket))
     )
 
 
 def is_ours(name: str) -> bool:
     """Say whether a contender of this name is mdvp-sync, with whatever settings."""
-    return name.partition(",")[0] == SYNC.name
+    return name.partition(" ")[0] == SYNC.name
 
 
 KEYSPACE = Kind(

@@ -105,8 +105,9 @@ class Server:
                 if held is not None:
                     same = held == (root / os.fsdecode(name)).read_bytes()
                     right, wrong = right + same, wrong + (not same)
+        no_names = self._count(prefix + b"/*")  # first: a key that has expired is gone then
         everything = self._count(prefix + b"*") if prefix else self.client.dbsize()
-        extra = everything - self._count(prefix + b"/*") - right - wrong
+        extra = everything - no_names - right - wrong
         return Comparison(len(names), right, wrong, extra)
 
     def _count(self, pattern: bytes) -> int:

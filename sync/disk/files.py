@@ -26,7 +26,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import DirectoryGoneError
 from sync.core.exclude import Excluded, is_temporary
-from sync.disk.places import Ground, Opened, Places, too_long
+from sync.disk.places import NO_NAMES, Ground, Opened, Places, too_long
 from sync.disk.resolver import NotFollowedError
 
 _KINDS = {
@@ -318,9 +318,9 @@ class Directory:
     def _stat(self, path: bytes) -> tuple[os.stat_result, int]:
         """Return the status of what has a path, and its directory's salt; raises OSError."""
         try:
-            if b"/" not in path:
-                return os.stat(path, dir_fd=self._fd, follow_symlinks=False), 0
-            fd, salt, name = self._at(path)
+            fd, salt, name = self._at(path) if b"/" in path else (self._fd, 0, path)
+            if name in NO_NAMES:  # what Redis holds can be called anything
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             return os.stat(name, dir_fd=fd, follow_symlinks=False), salt
         except ValueError as error:  # a NUL byte, which a key can have
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
@@ -557,7 +557,7 @@ class Directory:
         if self._excluded(path):
             return False
         try:
-            if b"/" in path:
+            if b"/" in path or path in NO_NAMES:
                 status, _ = self._stat(path)
             else:
                 status = os.stat(path, dir_fd=self._fd, follow_symlinks=False)

@@ -14,7 +14,7 @@ _OPEN_MAX = 64  # directories that are open at a time
 _SHARE = 8  # of all descriptors that the process may have they are one in so many at most
 _PATH_MAX = 4096  # bytes, limits(5): no program could open a path that is longer
 _NONE_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-_NO_NAMES = (b"", b".", b"..")  # of what is in a directory
+NO_NAMES = (b"", b".", b"..")  # of what is in a directory
 _GOLDEN = 0x9E3779B97F4A7C15  # spreads small numbers over 64 bits
 
 
@@ -104,7 +104,7 @@ class Places:
         return self._root, 0
 
     def _enter(self, name: bytes, parent: Opened) -> Opened:
-        if name in _NO_NAMES or b"\0" in name:  # what Redis holds can be called anything
+        if name in NO_NAMES or b"\0" in name:  # what Redis holds can be called anything
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         try:
             fd = os.open(name, _FLAGS, dir_fd=parent.fd)

@@ -66,6 +66,7 @@ class Hearing:
         self._news = news
         self._requests = requests
         self._is_one_way = mode.is_one_way
+        self._is_safe = mode is Mode.ONE_WAY_SAFE
         self._unsorted: dict[bytes, None] = {}  # names of which many may be others'
         self._names: dict[bytes, None] = {}
         self._said = ""
@@ -114,7 +115,7 @@ class Hearing:
             self._take(heard)
         if self._unsorted:
             self._sort()
-        elif heard.names and self._is_one_way:
+        elif heard.names and self._is_one_way and not self._names:
             self.rests_until = time.monotonic() + _PAUSE
 
     def look_at(self, names: Iterable[bytes]) -> None:
@@ -123,13 +124,25 @@ class Hearing:
 
     def _take(self, heard: Heard) -> None:
         if self._is_one_way:
-            self._unsorted.update(dict.fromkeys(self._target.unknown(heard.names)))
+            may_have = self._is_safe or self._mirror.skipped
+            files = list(filter(self._has_file, heard.names)) if may_have else []
+            self.look_at(files)
+            unknown = self._target.unknown(heard.names).difference(files)
+            self._unsorted.update(dict.fromkeys(unknown))
         else:
             self.look_at(heard.names)
         if len(self._names) + len(self._unsorted) > _NAMES_MAX:
             self._names.clear()
             self._unsorted.clear()
             self.has_lost = True
+
+    def _has_file(self, name: bytes) -> bool:
+        """Say whether a name is to be looked at, for its file, though it may have no entry.
+
+        It has none if what others had put there was left alone, or if Redis has refused it.
+        """
+        may_have = self._is_safe or name in self._mirror.skipped
+        return may_have and self._directory.signature(name) is not None
 
     def _sort(self) -> None:
         """Find the mirror's keys among some names, which on a busy server are few.

@@ -183,8 +183,10 @@ class Merge(Mirror):
         self.decided: dict[bytes, Side] = {}
         self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._made: dict[bytes, bytes] = {}  # the directories that the service has made
+        self._vacated: list[bytes] = []  # names of directories that it has removed
         self._is_doubtful: bool | None = None
         self._waits: dict[bytes, float] = {}
+        self._accepting: dict[bytes, Side] = {}  # names for which the side is still followed
         self._kept = Lines(
             log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
         )
@@ -212,10 +214,13 @@ class Merge(Mirror):
         What was decided for all is still to be done for these.
         """
         if self.take:
-            left = dict.fromkeys((*deferred, *self.coming()), self.take)
-            self._sides.notes.request_all(left)
-            self.decided.update(left)
+            self._accepting = dict.fromkeys((*deferred, *self.coming()), self.take)
         self.take = None
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether somebody has accepted a side, and there are names that could not be read yet."""
+        return self.take is not None or bool(self._accepting)
 
     def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
         """Return those of some names of keys that are to be looked at, as files may have them."""
@@ -481,8 +486,8 @@ class Merge(Mirror):
             redis = self._absent()
         sides = (self._mode, ancestor, disk.value, redis)
         take = self.decided.get(name)
-        has_accepted = take is None and self.take
-        action = accepted(*sides, has_accepted) if has_accepted else decide(*sides, take)
+        side = None if take else self.take or self._accepting.get(name)
+        action = accepted(*sides, side) if side else decide(*sides, take)
         return _Case(name, disk, key, redis, ancestor, action)
 
     def _absent(self) -> Value:
@@ -525,6 +530,10 @@ class Merge(Mirror):
         except RedisRefusedError as error:
             self._make_room(error, outcome)  # the next look finds the same once more
         self._tell()
+        if self.skipped:
+            outcome.free += self.skipped.below(_without_file(cases))
+            outcome.free += [name for name in self._vacated if name in self.skipped]
+        self._vacated.clear()
         return work.void
 
     def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
@@ -539,6 +548,8 @@ class Merge(Mirror):
             case Action.TO_DISK:
                 if isinstance(disk.value, bytes) and disk.signature is None:
                     outcome.deferred[name] = None  # it is being written to
+                elif disk.set and not disk.set.signature.is_sure:
+                    outcome.deferred[name] = _SOON  # by now it may be another, and look the same
                 elif self._can_be(name):
                     work.pulls.append(case)
                 return
@@ -620,6 +631,7 @@ class Merge(Mirror):
         self._decided(name)
 
     def _decided(self, name: bytes) -> None:
+        self._accepting.pop(name, None)
         if self.decided.pop(name, None):
             self._answered.add(name)
 
@@ -701,9 +713,11 @@ class Merge(Mirror):
             self._target.unwatch()
             return Outcome()
         try:
-            return super()._rename(_with_digests(renames, digests), sure)
+            outcome = super()._rename(_with_digests(renames, digests), sure)
         except MeanwhileError:
             return Outcome()
+        outcome.free += self.skipped.below([each.old for each in renames])
+        return outcome
 
     def _unchanged(self, names: Sequence[bytes]) -> dict[bytes, bytes] | None:
         """Return what keys hold, if all of them hold what is remembered; watch them."""
@@ -918,6 +932,7 @@ class Merge(Mirror):
         if ours:
             gone = writer.remove_empty({place: self._made[place] for place in ours})
             self._forget_made(gone)
+            self._vacated += (place[:-1] for place in gone)
 
     def are_gone(self, places: Collection[bytes]) -> None:
         """Take note that directories are gone, or were when that was told."""
@@ -929,6 +944,15 @@ class Merge(Mirror):
             self._sides.notes.forget_made(places)
         for place in places:
             del self._made[place]
+
+
+def _without_file(cases: Sequence[_Case]) -> list[bytes]:
+    """Return the names that no file has, or that one was to be taken from."""
+    return [
+        case.name
+        for case in cases
+        if case.disk.value is ABSENT or (case.action is Action.TO_DISK and case.redis is ABSENT)
+    ]
 
 
 def _above(name: bytes) -> Iterator[bytes]:

@@ -250,6 +250,11 @@ class Mirror:
     def begin(self, take: Side | None) -> None:
         """Begin a session; somebody has decided for a side in its first look, or not."""
 
+    @property
+    def is_taking(self) -> bool:
+        """Whether somebody has accepted a side, and there are names that could not be read yet."""
+        return False
+
     def is_in_step(self, deferred: Iterable[bytes]) -> None:
         """End the first look of a session, in which some names could not be read yet."""
 

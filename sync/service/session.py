@@ -337,6 +337,7 @@ class Session:
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
         self._account(self._mirror.keep_room())
         if self._hearing:
+            self._standing.end_take(is_taking=self._mirror.is_taking)
             self._standing.beat(self._hearing.answered, is_quiet=self._is_quiet())
             self._hearing.beat()
         if now >= self._again:
@@ -461,7 +462,7 @@ class Session:
     def _is_in_step(self, reconcile: Reconcile) -> None:
         self.in_step = True
         self._mirror.is_in_step(self._pending.deferred_names())
-        self._standing.is_in_step()
+        self._standing.is_in_step(is_taking=self._mirror.is_taking)
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False
             self._schedule.want_rescan(time.monotonic(), in_reconcile=False)

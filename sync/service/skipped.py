@@ -2,7 +2,7 @@
 
 import logging
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sync.core.changes import shown
 from sync.report.log import Lines
@@ -61,12 +61,28 @@ class Skipped(dict[bytes, str]):
             for name in names:
                 self.pop(name, None)
 
+    def below(self, names: Collection[bytes]) -> list[bytes]:
+        """Return the names that are below some others, and could be no files if those were."""
+        if not self or not names:
+            return []
+        found, lengths = set(names), set(map(len, names))
+        return [
+            name
+            for name in self
+            if any(name[at : at + 1] == b"/" and name[:at] in found for at in lengths)
+            and not name.endswith(b"/")
+        ]
+
     def take_below(self, places: Sequence[bytes]) -> list[bytes]:
-        """Forget places that are gone, and what is below; return the names that are below."""
+        """Forget places that are gone, and what is below; return the names that are below.
+
+        With them come those of the places themselves, which could be no files' until now.
+        """
         if not self:
             return []
         gone = tuple(places)
         below = [name for name in self if name.startswith(gone)]
+        below += [place[:-1] for place in gone if place[:-1] in self]
         for name in below:
             del self[name]
         return [name for name in below if not name.endswith(b"/")]

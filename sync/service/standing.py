@@ -19,6 +19,7 @@ from sync.service.absence import Absence
 
 log = logging.getLogger(__name__)
 
+_TAKING = 300.0  # seconds that names which cannot be read have, once all others are in step
 _PAUSE = 0.2  # seconds between two looks whether somebody has decided
 _BEAT = 1.0  # seconds between two signs of life
 _AGAIN = 30.0  # seconds until it is looked at once more whether much would go
@@ -49,6 +50,7 @@ class Standing:
         self._identity = directory.lasting_identity()
         self._next = State(self._identity, b"-", 0, 0)  # what is known when all is
         self._is_taking = False
+        self._taking_ends = 0.0
 
     def begin(self, board: Board, alive: Callable[[], None]) -> Side | None:
         """Hold, if much would go; return the side that is to be followed if somebody says so.
@@ -139,10 +141,18 @@ class Standing:
                 again = time.monotonic() + _AGAIN
             time.sleep(_PAUSE)
 
-    def is_in_step(self) -> None:
+    def is_in_step(self, *, is_taking: bool = False) -> None:
         """Take note that all that had happened when this began is known."""
         self._notes.remember(self._next)
-        if self._is_taking:
+        self._taking_ends = time.monotonic() + _TAKING
+        self.end_take(is_taking=is_taking)
+
+    def end_take(self, *, is_taking: bool) -> None:
+        """Take note that what was accepted is done, if nobody `is_taking` a side any more.
+
+        What cannot be read for long must not have it hold for what is done much later.
+        """
+        if self._is_taking and not (is_taking and time.monotonic() < self._taking_ends):
             self._notes.end_take()
             self._is_taking = False
         if self._absence:

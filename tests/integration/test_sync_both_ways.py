@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -16,8 +18,6 @@ from support import eventually
 from sync.redis.keys import CONFLICTS, LOST, MADE, STATE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from integration.conftest import RedisServer, Service, Start
 
 Redis: TypeAlias = Any  # redis-py's own types are too wide to be of use
@@ -71,6 +71,12 @@ def is_there(root: Path, expected: dict[str, bytes]) -> None:
             return None  # one went while it was looked at
 
     eventually(found, {name: shortened(value) for name, value in expected.items()})
+
+
+def skipped(service: Service) -> dict[str, str]:
+    """Return what is not mirrored, and why."""
+    said: dict[str, str] = json.loads(Path(service.environ["SYNC_STATUS"]).read_text())["skipped"]
+    return said
 
 
 def settled(service: Service) -> None:
@@ -310,6 +316,22 @@ class TestConflicts:
         eventually(lambda: service.get("c"), b"ours")
         assert client.mget("a", "foreign") == [b"theirs", b"x"]
         assert contents(root) == {"a": b"ours", "b": b"content of b", "c": b"ours"}
+
+    def test_one_way_safe_brings_a_file_when_what_was_in_its_place_is_gone(
+        self, client: Redis, root: Path, both: Both
+    ) -> None:
+        client.hset("left", "a", "b")
+        client.set("conflict", "theirs")
+        service = both("one-way-safe")
+        make(root, "left", "conflict")
+        eventually(lambda: client.hkeys(CONFLICTS), [b"conflict"])
+        eventually(lambda: set(skipped(service)), {"left"})
+        client.delete("left", "conflict")
+        eventually(
+            service.redis.keys,
+            {b"left": b"content of left", b"conflict": b"content of conflict"},
+        )
+        eventually(lambda: (client.hkeys(CONFLICTS), skipped(service)), ([], {}))
 
 
 class TestWhatIsNobodysWish:
@@ -575,6 +597,70 @@ class TestATree:
         settled(service)
         assert contents(outside) == {"a": b"content of a"}
         assert (root / "l").is_symlink()
+
+
+class TestANameThatWasInTheWay:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("how", ["in Redis", "renamed in Redis", "on disk", "renamed on disk"])
+    def test_gives_way_when_it_was_a_file(
+        self, client: Redis, root: Path, both: Both, mode: str, how: str
+    ) -> None:
+        service = both(mode, SYNC_TREE="1")
+        client.set("a", "file")
+        is_there(root, {"a": b"file"})
+        client.mset({"a/b": "below", "a/c/d": "deep"})
+        eventually(lambda: service.says("a/b ", "stays without a file"), True)
+        settled(service)
+        left = {"a/b": b"below", "a/c/d": b"deep"}
+        if how == "in Redis":
+            client.delete("a")
+        elif how == "renamed in Redis":
+            client.rename("a", "z")
+            left["z"] = b"file"
+        elif mode == FROM_REDIS:
+            return  # there the file is written again
+        elif how == "on disk":
+            (root / "a").unlink()
+        else:
+            (root / "a").rename(root / "z")
+            left["z"] = b"file"
+        is_there(root, left)
+        eventually(lambda: skipped(service), {})
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("how", ["in Redis", "on disk", "renamed on disk"])
+    def test_gives_way_when_it_was_a_directory(
+        self, client: Redis, root: Path, both: Both, mode: str, how: str
+    ) -> None:
+        service = both(mode, SYNC_TREE="1")
+        client.set("c/d", "below")
+        is_there(root, {"c/d": b"below"})
+        client.set("c", "file")
+        eventually(lambda: service.says("c is a directory"), True)
+        settled(service)
+        left = {"c": b"file"}
+        if how == "in Redis":
+            client.delete("c/d")
+        elif mode == FROM_REDIS:
+            return
+        elif how == "on disk":
+            shutil.rmtree(root / "c")
+        else:
+            (root / "c").rename(root / "z")
+            left["z/d"] = b"below"
+        is_there(root, left)
+        eventually(lambda: skipped(service), {})
+
+    @pytest.mark.parametrize("is_tree", ["0", "1"])
+    def test_is_listed_no_longer_than_it_is_there(
+        self, client: Redis, both: Both, is_tree: str
+    ) -> None:
+        service = both(SYNC_TREE=is_tree)
+        names = {"", ".", "..", "d/.", "d/..", "./d", "n\0l"}
+        client.mset(dict.fromkeys(names, "x"))
+        eventually(lambda: len(skipped(service)), len(names))
+        client.delete(*names)
+        eventually(lambda: skipped(service), {})
 
 
 class TestAtRest:
