@@ -210,7 +210,8 @@ class DiskHand(Workload):
         after = _read_regular(fd)
         if after != before:
             self._history.destroyed_by(Side.DISK, before)
-        key = self._history.wrote(Side.DISK, self._name(path), after)
+        real = path if is_nameless else Path(f"/proc/self/fd/{fd}").readlink()  # no link
+        key = self._history.wrote(Side.DISK, self._name(real), after)
         if not is_nameless and not os.fstat(fd).st_nlink:
             self._history.holes[key] += 1
 
