@@ -83,6 +83,7 @@ class Skipped(dict[bytes, str]):
         gone = tuple(places)
         below = [name for name in self if name.startswith(gone)]
         below += [place[:-1] for place in gone if place[:-1] in self]
+        below = list(dict.fromkeys(below))
         for name in below:
             del self[name]
         return [name for name in below if not name.endswith(b"/")]
