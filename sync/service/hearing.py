@@ -124,10 +124,10 @@ class Hearing:
 
     def _take(self, heard: Heard) -> None:
         if self._is_one_way:
-            may_have = self._is_safe or self._mirror.skipped
-            files = list(filter(self._has_file, heard.names)) if may_have else []
-            self.look_at(files)
-            unknown = self._target.unknown(heard.names).difference(files)
+            may_be = self._is_safe or self._mirror.skipped
+            open_ones = list(filter(self._mirror.is_open, heard.names)) if may_be else []
+            self.look_at(open_ones)
+            unknown = self._target.unknown(heard.names).difference(open_ones)
             self._unsorted.update(dict.fromkeys(unknown))
         else:
             self.look_at(heard.names)
@@ -135,14 +135,6 @@ class Hearing:
             self._names.clear()
             self._unsorted.clear()
             self.has_lost = True
-
-    def _has_file(self, name: bytes) -> bool:
-        """Say whether a name is to be looked at, for its file, though it may have no entry.
-
-        It has none if what others had put there was left alone, or if Redis has refused it.
-        """
-        may_have = self._is_safe or name in self._mirror.skipped
-        return may_have and self._directory.signature(name) is not None
 
     def _sort(self) -> None:
         """Find the mirror's keys among some names, which on a busy server are few.

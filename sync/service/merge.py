@@ -222,6 +222,11 @@ class Merge(Mirror):
         """Whether somebody has accepted a side, and there are names that could not be read yet."""
         return self.take is not None or bool(self._accepting)
 
+    def is_open(self, name: bytes) -> bool:
+        """Say whether a name is to be looked at though nothing may be remembered of it."""
+        is_listed = name in self.skipped or name in self._sides.conflicts
+        return is_listed or self._directory.signature(name) is not None
+
     def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
         """Return those of some names of keys that are to be looked at, as files may have them."""
         names = dict.fromkeys(names)
