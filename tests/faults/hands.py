@@ -215,7 +215,7 @@ class Episode:
         return "\n".join(
             [
                 *("faults:", *self.faults),
-                f"they began at {self._began - self._world.hands.began:.2f} s of:",
+                f"they began at {self._began:.2f} s of:",
                 *("the last operations with these names:", self._world.hands.story(names)),
                 *("what the service said:", *self._world.said().splitlines()[-_SHOWN:]),
                 *("where the service was:", self._world.end_where_it_is()),

@@ -101,7 +101,13 @@ class World:
     def _allow(self, keys: str) -> None:
         """Let the service use these keys, and no others."""
         self.redis.client.acl_setuser(
-            "app", enabled=True, nopass=True, reset_keys=True, keys=[keys], categories=["+@all"]
+            "app",
+            enabled=True,
+            nopass=True,
+            reset_keys=True,
+            keys=[keys],
+            channels=["*"],
+            categories=["+@all"],
         )
 
     @contextmanager

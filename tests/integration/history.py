@@ -8,7 +8,7 @@ somewhere in the end, however many moves there were and whatever happened to the
 
 import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ from sync.core.decision import Side
 LEAST = 8  # bytes; what is shorter may be written twice
 _BEGINNING = 12  # bytes of a value, in which its serial number is
 _RECENT = 10.0  # seconds
+_TRACED = 100_000  # events
 
 
 def digest(content: bytes) -> bytes:
@@ -61,6 +62,9 @@ class History:
     holes: Counter[bytes] = field(default_factory=Counter)
     is_doubtful: bool = False
     saved: set[bytes] = field(default_factory=set)
+    _trace: deque[tuple[float, str, Side, bytes, bytes]] = field(
+        default_factory=lambda: deque(maxlen=_TRACED)
+    )
     _put: dict[Side, dict[bytes, list[tuple[float, bytes]]]] = field(
         default_factory=lambda: {side: defaultdict(list) for side in Side}
     )
@@ -74,6 +78,7 @@ class History:
         now = time.monotonic()
         self._put[side][name].append((now, key))
         self._names[side][key].add(name)
+        self._trace.append((now, "put", side, name, key))
         if len(content) >= LEAST and key not in self.known:
             self.written[key] = Written(side, name, now, content[:_BEGINNING], len(content))
         self.known.add(key)
@@ -88,6 +93,14 @@ class History:
         """Take note that a hand overwrote or deleted a value, if there was one."""
         if content is not None and len(content) >= LEAST:
             self.destroyed[side].add(digest(content))
+
+    def traces(self, key: bytes) -> list[str]:
+        """Tell where a value was put, and when."""
+        return [
+            f"{at:.4f} s  {what} on {side.value} as {name!r}"
+            for at, what, side, name, each in list(self._trace)
+            if each == key
+        ]
 
     def give_up(self, digests: Iterable[bytes]) -> None:
         """Take note of values that need not be anywhere."""

@@ -211,7 +211,9 @@ class Judge:
             return None
         if self.mode not in {Mode.ONE_WAY_SAFE, Mode.TWO_WAY_SAFE}:
             return "a conflict, in a mode that has none"
-        if seen.files.get(name) == seen.key(name) and name not in seen.types:
+        if name in seen.types or seen.is_blocked(name):
+            return None  # one side cannot have what the other has
+        if seen.files.get(name) == seen.key(name):
             return f"a conflict, and equal: {seen.keys.get(name)}"
         return None
 
@@ -263,7 +265,8 @@ class Judge:
         for value, written, where in self._required(files, keys, seen.lost):
             if value not in where:
                 hole = ", in a file that was replaced" if self._history.holes[value] else ""
-                found[written.name] = f"{written}{hole}: lost"
+                traces = "; ".join(self._history.traces(value))
+                found[written.name] = f"{written}{hole}: lost ({traces})"
         values = [*seen.files.items(), *((n, k.digest) for n, k in seen.keys.items() if k.length)]
         for name, value in values:
             if value not in self._history.known and not self._history.is_doubtful:

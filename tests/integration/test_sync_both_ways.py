@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import stat
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 from integration.files import make, write
+from integration.ways import (
+    BOTH,
+    FROM_REDIS,
+    MODES,
+    RESOLVED,
+    SAFE,
+    Both,
+    contents,
+    is_there,
+    settled,
+    skipped,
+)
 from support import eventually
 
 from sync.redis.keys import CONFLICTS, LOST, MADE, STATE
 
 if TYPE_CHECKING:
-    from integration.conftest import RedisServer, Service, Start
+    from integration.conftest import RedisServer, Start
+    from integration.ways import Redis
 
-Redis: TypeAlias = Any  # redis-py's own types are too wide to be of use
-SAFE, RESOLVED, FROM_REDIS = "two-way-safe", "two-way-resolved", "redis-to-disk"
-MODES = [SAFE, RESOLVED, FROM_REDIS]
-BOTH = [SAFE, RESOLVED]
 LARGE = os.urandom((2 << 20) + 3)
 
 
@@ -35,58 +42,6 @@ def client(redis_server: RedisServer) -> Redis:
 @pytest.fixture
 def both(redis_server: RedisServer, start: Start) -> Both:  # noqa: ARG001
     return Both(start)
-
-
-class Both:
-    """Starts services that are not helped by rescans."""
-
-    def __init__(self, start: Start) -> None:
-        self._start = start
-
-    def __call__(self, mode: str = SAFE, **environ: str) -> Service:
-        return self._start(in_step=True, SYNC_MODE=mode, **{"SYNC_RESCAN": "0", **environ})
-
-
-def shortened(value: bytes) -> bytes:
-    """Return what tells a value from others, and can be read when a test fails."""
-    return value if len(value) < 100 else hashlib.sha256(value).digest()
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Return all files below the root, temporary ones, too, with what they hold, `shortened`."""
-    return {
-        str(path.relative_to(root)): shortened(path.read_bytes())
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    }
-
-
-def is_there(root: Path, expected: dict[str, bytes]) -> None:
-    """Wait until the directory has these files, and no others."""
-
-    def found() -> object:
-        try:
-            return contents(root)
-        except FileNotFoundError:
-            return None  # one went while it was looked at
-
-    eventually(found, {name: shortened(value) for name, value in expected.items()})
-
-
-def skipped(service: Service) -> dict[str, str]:
-    """Return what is not mirrored, and why."""
-    said: dict[str, str] = json.loads(Path(service.environ["SYNC_STATUS"]).read_text())["skipped"]
-    return said
-
-
-def settled(service: Service) -> None:
-    """Wait until the service has done all that was there to do before, from both sides."""
-    client: Redis = service.redis.client
-    marker = service.root / ".marker"
-    client.set(".marker", os.urandom(4))
-    eventually(marker.exists, True)
-    client.delete(".marker")
-    eventually(marker.exists, False)
 
 
 class TestFiles:

@@ -34,7 +34,7 @@ from sync.redis.keys import REQUESTS
 
 _PAUSES = (0.0, 0.0, 0.0005, 0.003)  # seconds between two operations of a hand
 _TURN = 25  # operations of a hand in its turn, at most
-_SHOWN = 40  # operations
+_SHOWN = 400  # operations
 _NAME_SHOWN = 30  # bytes
 
 
@@ -71,7 +71,6 @@ class TwoHands:
         self.slowest = 0.0
         self._mode = mode
         self._client = client
-        self.began = time.monotonic()
         self._on_disk = disk_operations(Random(seed + 1), shape)  # noqa: S311
         self._in_redis = redis_operations(Random(seed + 2), shape)  # noqa: S311
         self._seen = Seen()
@@ -303,7 +302,7 @@ class TwoHands:
             if not names or {each[2].name, each[2].other, each[2].third} & set(names)
         ]
         lines = [
-            f"{at - self.began:9.4f} s  {side:5} {_told(what)}  {prevented}"
+            f"{at:9.4f} s  {side:5} {_told(what)}  {prevented}"
             for side, at, what, prevented in sorted(concerned, key=lambda each: each[1])
         ]
         return "\n".join(lines[-_SHOWN:])
