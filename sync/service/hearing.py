@@ -27,6 +27,7 @@ _AT_ONCE = 700  # names that are looked at together
 # Each wake takes as long as much that is heard at once. When it was all others', what comes next
 # most likely is, too.
 _PAUSE = 0.002  # seconds
+_BEATS = 4  # of so many signs of life one asks the listener: to be woken by the answer takes long
 _WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan; if some are due, these go first
 _SAID = {
     BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",
@@ -72,6 +73,7 @@ class Hearing:
         self._said = ""
         self.has_lost = False
         self.rests_until = 0.0
+        self._beats = 0
 
     @property
     def hears(self) -> bool:
@@ -160,7 +162,10 @@ class Hearing:
 
     def beat(self) -> None:
         """Make sure that it still hears, or look itself. Raises RedisAwayError."""
-        self._listener.beat()
+        # With requests there is somebody who goes by how often it has answered.
+        self._beats = (self._beats + 1) % _BEATS
+        if self._requests or not self._beats:
+            self._listener.beat()
         if self._requests and not self.hears:
             self.look_at(self._requests.take())
 
