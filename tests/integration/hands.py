@@ -75,13 +75,11 @@ DISK_TREE_WEIGHTS = {
 REDIS_WEIGHTS = {
     "set": 24,
     "set_same": 2,
-    "set_with_ttl": 2,
     "delete": 10,
     "rename": 10,
     "rename_chain": 2,
     "swap_keys": 2,
     "copy": 2,
-    "expire": 3,
     "expire_late": 2,
     "persist": 4,
     "append_to": 6,
@@ -93,6 +91,8 @@ REDIS_WEIGHTS = {
     "transaction": 4,
     "wait_a_little": 3,
 }
+# A key that expires takes with it what has been written to its file meanwhile: a TTL is kept.
+EXPIRING_WEIGHTS = {"set_with_ttl": 2, "expire": 3}
 FLUSH = Operation("flush")
 FLUSHED = 0.0015  # of the operations
 
@@ -128,11 +128,12 @@ def disk_operations(random: Random, shape: Shape) -> Iterator[Operation]:
     return _operations(random, often, [*_names(shape), *ON_ONE_SIDE[Side.DISK]])
 
 
-def redis_operations(random: Random, shape: Shape, *, flushes: bool = True) -> Iterator[Operation]:
-    """Yield random operations on keys for ever."""
+def redis_operations(random: Random, shape: Shape, *, expire: bool = False) -> Iterator[Operation]:
+    """Yield random operations on keys for ever; keys `expire` soon only if told to."""
     names = [*_names(shape), *CANNOT_BE, *ON_ONE_SIDE[Side.REDIS], b"a/b", b"d"]
-    for each in _operations(random, REDIS_WEIGHTS, names):
-        yield FLUSH if flushes and random.random() < FLUSHED else each
+    often = REDIS_WEIGHTS | EXPIRING_WEIGHTS if expire else REDIS_WEIGHTS
+    for each in _operations(random, often, names):
+        yield FLUSH if random.random() < FLUSHED else each
 
 
 def _names(shape: Shape) -> list[bytes]:

@@ -73,6 +73,7 @@ class TwoHands:
         self._client = client
         self._on_disk = disk_operations(Random(seed + 1), shape)  # noqa: S311
         self._in_redis = redis_operations(Random(seed + 2), shape)  # noqa: S311
+        self._in_turn = redis_operations(Random(seed + 3), shape, expire=True)  # noqa: S311
         self._seen = Seen()
 
     def close(self) -> None:
@@ -229,7 +230,7 @@ class TwoHands:
     def _turn_of_keys(self, operations: int) -> None:
         before = self.judge.look()
         flushes = self.keys.done[FLUSH.kind]
-        for operation in islice(self._in_redis, operations):
+        for operation in islice(self._in_turn, operations):
             self.keys.do(operation)
         self._wait_until_expired()
         if self.keys.done[FLUSH.kind] != flushes:
