@@ -84,7 +84,7 @@ class Places:
         self._open.clear()
 
     def _walk(self, place: bytes) -> Opened:
-        if not place.endswith(b"/"):
+        if place and not place.endswith(b"/"):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         found, at = self._nearest(place)
         while at < len(place):
