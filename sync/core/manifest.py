@@ -94,6 +94,13 @@ class Entries:
         """
         return self._part(entry, 1)
 
+    def other(self, entry: bytes | None) -> tuple[Signature, bytes] | None:
+        """Return signature and digest in an entry of the other setting; None if it is none."""
+        size = _ENTRY.size + (1 - len(self._mark)) * len(_TRIMMED)
+        if entry is None or len(entry) != size + _DIGEST:
+            return None
+        return Signature(*_ENTRY.unpack_from(entry)), entry[size:]
+
     def _part(self, entry: bytes | None, number: int) -> bytes | None:
         if entry is None or len(entry) not in self._lengths:
             return None

@@ -84,6 +84,8 @@ class Places:
         self._open.clear()
 
     def _walk(self, place: bytes) -> Opened:
+        if place and not place.endswith(b"/"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         found, at = self._nearest(place)
         while at < len(place):
             end = place.index(b"/", at) + 1

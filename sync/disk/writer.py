@@ -383,6 +383,8 @@ class Writer:
             return self._directory.open_at(place)
         except FileNotFoundError:
             above = [*reversed([*places_above(place)][:-1]), place]
+        if any(map(self._directory.excludes, above)):  # before one of them is made
+            raise CannotBeError("is in a directory that SYNC_EXCLUDE leaves out")
         for each in above:
             try:
                 opened = self._directory.open_at(each)
@@ -393,8 +395,6 @@ class Writer:
     def _make(self, place: bytes) -> Opened:
         parent = self._directory.open_at(place_of(place))
         name = place[len(place_of(place)) : -1]
-        if self._directory.excludes(place):
-            raise CannotBeError("is in a directory that SYNC_EXCLUDE leaves out")
         uid, gid = self._owner_in(parent)
         try:
             os.mkdir(name, 0o700, dir_fd=parent.fd)
@@ -410,7 +410,7 @@ class Writer:
         self.made[place] = _lasting_identity(opened.fd)
         if status.st_uid == os.geteuid():
             _give(opened.fd, status, uid, gid)
-            os.fchmod(opened.fd, _FOLDER_MODE | status.st_mode & stat.S_ISGID)
+            _allow(opened.fd, _FOLDER_MODE | status.st_mode & stat.S_ISGID)
         return opened
 
     def _not_made(self, place: bytes, name: bytes, parent: Opened) -> Opened:
@@ -479,7 +479,7 @@ class Writer:
         status = os.fstat(draft.fd)
         _give(draft.fd, status, *self._owner_in(opened))
         if stat.S_IMODE(status.st_mode) != self._mode:
-            os.fchmod(draft.fd, self._mode)
+            _allow(draft.fd, self._mode)
         draft.end(fsync=self._fsync)
         at, draft.at = draft.at, b""
         try:
@@ -718,7 +718,22 @@ def _dress(fd: int, its: os.stat_result, model: int, status: os.stat_result) -> 
         mode = _narrowed(mode, has_group=_give(fd, its, -1, status.st_gid))
     if not _copy_attributes(fd, model, with_acl=is_given):
         mode &= 0o700
-    os.fchmod(fd, mode)
+    _allow(fd, mode)
+
+
+def _allow(fd: int, mode: int) -> None:
+    """Give a file its mode, which was for the service alone until now; raises OSError.
+
+    Where a file system has no modes, or refuses to change them, the file has what it has: unless
+    that is more than it should.
+    """
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        has = stat.S_IMODE(os.fstat(fd).st_mode)
+        has_modes = has in {_PRIVATE, 0o700}  # as it was made
+        if error.errno not in _NO_RIGHTS or (has_modes and has & ~mode):
+            raise
 
 
 def _narrowed(mode: int, *, has_group: bool) -> int:

@@ -27,6 +27,7 @@ LOST_MAX = 1000  # values
 LOST_SIZE_MAX = 64_000_000  # bytes of values
 
 _NEXT = b"next"  # the field of LOST that is the number of the last value kept
+_NUMBER_MAX = 1 << 53
 _PAGE = 1000  # fields that are read, or written, at once
 _DIGITS_MAX = 18  # of a number in a note
 _SAID_MAX = 2000  # bytes of a note about a conflict
@@ -213,7 +214,10 @@ class Notes:
 
     def new_numbers(self, count: int = 1) -> range:
         """Return so many numbers that nobody else gets, for `keep`."""
-        (last,) = self._target.ask((b"HINCRBY", self._lost, _NEXT, count))
+        (last,) = self._target.converse((b"HINCRBY", self._lost, _NEXT, count))
+        if not isinstance(last, int) or not count <= last < _NUMBER_MAX:  # somebody has written it
+            last = max((each.number for each in self.lost()), default=0) + count
+            self._target.ask((b"HSET", self._lost, _NEXT, last))
         return range(last - count + 1, last + 1)
 
     def keep(self, name: bytes, number: int, size: int, at: float) -> list[Request]:
@@ -259,7 +263,8 @@ class Notes:
 
     def made(self) -> dict[bytes, bytes]:
         """Return the directories that the service has made: what tells each from others."""
-        return dict(self._fields(self._made))
+        made = self._fields(self._made)
+        return {place: which for place, which in made if place.endswith(b"/")}
 
     def add_made(self, made: Mapping[bytes, bytes]) -> None:
         """Take note that the service has made directories at these places, which they are."""

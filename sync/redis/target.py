@@ -403,6 +403,8 @@ class Target:
         asked += [(b"STRLEN", key) for key in keys]
         self._watches_keys |= watch
         answers = self.converse(*asked)
+        if watch and isinstance(answers[0], redis.exceptions.NoPermissionError):
+            return self._look_where_allowed(names, answers[-len(keys) :])
         self._connection.accepted(answers[: -len(keys)])
         entries = _in_order(names, groups, answers[watch:])
         lengths = [
@@ -411,6 +413,19 @@ class Target:
         some = _fetched(lengths)
         values = self._fetch(keys[:some], lengths)
         return [Key(*each) for each in zip(entries, lengths, values, strict=False)]
+
+    def _look_where_allowed(self, names: Sequence[bytes], lengths: Sequence[object]) -> list[Key]:
+        """Look under names, of which some are refused to the user: these are no strings to it."""
+        refusal = redis.exceptions.NoPermissionError
+        pairs = zip(names, lengths, strict=True)
+        allowed = [name for name, length in pairs if not isinstance(length, refusal)]
+        found = dict(zip(allowed, self.look(allowed), strict=False))
+        keys = []
+        for name, length in zip(names, lengths, strict=True):
+            if name not in found and not isinstance(length, refusal):
+                break  # there was no room for it
+            keys.append(found.get(name, Key(None, -1, None)))
+        return keys
 
     def _fetch(self, keys: Sequence[bytes], lengths: Sequence[int]) -> list[bytes | None]:
         """Return the values of keys, of lengths that are known, None for what is not fetched."""

@@ -27,6 +27,7 @@ _AT_ONCE = 700  # names that are looked at together
 # Each wake takes as long as much that is heard at once. When it was all others', what comes next
 # most likely is, too.
 _PAUSE = 0.002  # seconds
+_BEATS = 4  # of so many signs of life one asks the listener: to be woken by the answer takes long
 _WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan; if some are due, these go first
 _SAID = {
     BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",
@@ -72,6 +73,7 @@ class Hearing:
         self._said = ""
         self.has_lost = False
         self.rests_until = 0.0
+        self._beats = 0
 
     @property
     def hears(self) -> bool:
@@ -124,10 +126,10 @@ class Hearing:
 
     def _take(self, heard: Heard) -> None:
         if self._is_one_way:
-            may_have = self._is_safe or self._mirror.skipped
-            files = list(filter(self._has_file, heard.names)) if may_have else []
-            self.look_at(files)
-            unknown = self._target.unknown(heard.names).difference(files)
+            may_be = self._is_safe or self._mirror.skipped
+            open_ones = list(filter(self._mirror.is_open, heard.names)) if may_be else []
+            self.look_at(open_ones)
+            unknown = self._target.unknown(heard.names).difference(open_ones)
             self._unsorted.update(dict.fromkeys(unknown))
         else:
             self.look_at(heard.names)
@@ -135,14 +137,6 @@ class Hearing:
             self._names.clear()
             self._unsorted.clear()
             self.has_lost = True
-
-    def _has_file(self, name: bytes) -> bool:
-        """Say whether a name is to be looked at, for its file, though it may have no entry.
-
-        It has none if what others had put there was left alone, or if Redis has refused it.
-        """
-        may_have = self._is_safe or name in self._mirror.skipped
-        return may_have and self._directory.signature(name) is not None
 
     def _sort(self) -> None:
         """Find the mirror's keys among some names, which on a busy server are few.
@@ -168,7 +162,10 @@ class Hearing:
 
     def beat(self) -> None:
         """Make sure that it still hears, or look itself. Raises RedisAwayError."""
-        self._listener.beat()
+        # With requests there is somebody who goes by how often it has answered.
+        self._beats = (self._beats + 1) % _BEATS
+        if self._requests or not self._beats:
+            self._listener.beat()
         if self._requests and not self.hears:
             self.look_at(self._requests.take())
 

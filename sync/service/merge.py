@@ -222,6 +222,11 @@ class Merge(Mirror):
         """Whether somebody has accepted a side, and there are names that could not be read yet."""
         return self.take is not None or bool(self._accepting)
 
+    def is_open(self, name: bytes) -> bool:
+        """Say whether a name is to be looked at though nothing may be remembered of it."""
+        is_listed = name in self.skipped or name in self._sides.conflicts
+        return is_listed or self._directory.signature(name) is not None
+
     def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
         """Return those of some names of keys that are to be looked at, as files may have them."""
         names = dict.fromkeys(names)
@@ -481,7 +486,7 @@ class Merge(Mirror):
             redis = UNFIT
         else:
             redis = ABSENT if key.value is None else digest_of(key.value)
-        ancestor = self._ancestor(key.entry, disk)
+        ancestor = self._ancestor(key.entry, disk, redis)
         if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT:
             redis = self._absent()
         sides = (self._mode, ancestor, disk.value, redis)
@@ -495,7 +500,7 @@ class Merge(Mirror):
             self._is_doubtful = self._mode.writes_files and self._sides.absence.is_doubtful
         return LOST if self._is_doubtful else ABSENT
 
-    def _ancestor(self, entry: bytes | None, disk: _OnDisk) -> Value:
+    def _ancestor(self, entry: bytes | None, disk: _OnDisk, redis: Value = UNKNOWN) -> Value:
         """Return what both sides last held alike."""
         if entry is None:
             return ABSENT
@@ -503,11 +508,13 @@ class Merge(Mirror):
         if pending and pending == (PENDING_GONE if disk.value is ABSENT else disk.value):
             return disk.value  # it came from Redis, just before something ended
         digest = self._format.digest(entry)
+        if other := self._format.other(entry):  # of the other setting of SYNC_TRIM_NEWLINE
+            # Both were equal by that, so what differs now is the setting, and the file counts.
+            is_same = _is_of(other[0], disk.signature) and redis == other[1]
+            return redis if is_same else UNKNOWN
         if digest is None:  # from a time when only the directory was followed
             held = self._format.decode(entry)
-            has = disk.signature
-            is_same = held is not None and has is not None and held in {has, has.unsure()}
-            return disk.value if is_same else UNKNOWN
+            return disk.value if _is_of(held, disk.signature) else UNKNOWN
         return ABSENT if digest == NOTHING else digest
 
     def _carry_out(
@@ -559,6 +566,7 @@ class Merge(Mirror):
                 return
             case Action.LEAVE:
                 self._leave(case)
+                self._sides.conflicts.settle(name)
                 self._decided(name)
                 return
         if action is Action.RECORD or self._is_news(case):
@@ -953,6 +961,11 @@ def _without_file(cases: Sequence[_Case]) -> list[bytes]:
         for case in cases
         if case.disk.value is ABSENT or (case.action is Action.TO_DISK and case.redis is ABSENT)
     ]
+
+
+def _is_of(held: Signature | None, has: Signature | None) -> bool:
+    """Say whether what is held is of the file that is there, sure or not."""
+    return held is not None and has is not None and held in {has, has.unsure()}
 
 
 def _above(name: bytes) -> Iterator[bytes]:

@@ -258,6 +258,13 @@ class Mirror:
     def is_in_step(self, deferred: Iterable[bytes]) -> None:
         """End the first look of a session, in which some names could not be read yet."""
 
+    def is_open(self, name: bytes) -> bool:
+        """Say whether a name is to be looked at though nothing may be remembered of it.
+
+        That is so if Redis has refused its file, or what others had put there was left alone.
+        """
+        return name in self.skipped and self._directory.signature(name) is not None
+
     def fit(self, names: Iterable[bytes]) -> Collection[bytes]:
         """Return those of some names of keys that are to be looked at, as files may have them."""
         can_have = self._directory.can_have

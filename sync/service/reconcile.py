@@ -226,7 +226,7 @@ class Reconcile:
                 if not self._news.enter(place):
                     self._mirror.skipped.clear_of([place])
                     continue
-                if self._foreign:
+                if self._contents:
                     self._mirror.tidy(place)
                 entries = listed(place)
                 while some := list(islice(entries, self._at_once - len(part))):

@@ -81,8 +81,8 @@ class Skipped(dict[bytes, str]):
         if not self:
             return []
         gone = tuple(places)
-        below = [name for name in self if name.startswith(gone)]
-        below += [place[:-1] for place in gone if place[:-1] in self]
+        names = {place[:-1] for place in gone}
+        below = [name for name in self if name.startswith(gone) or name in names]
         for name in below:
             del self[name]
         return [name for name in below if not name.endswith(b"/")]

@@ -288,6 +288,20 @@ class TestConflicts:
         )
         eventually(lambda: (client.hkeys(CONFLICTS), skipped(service)), ([], {}))
 
+    def test_one_way_safe_has_no_conflict_about_what_is_gone(
+        self, client: Redis, root: Path, both: Both
+    ) -> None:
+        client.set("a", "theirs")
+        service = both("one-way-safe")
+        write(root / "a", "ours")
+        eventually(lambda: client.hkeys(CONFLICTS), [b"a"])
+        with service.paused():
+            (root / "a").unlink()
+        make(root, "b")
+        eventually(lambda: service.get("b"), b"content of b")
+        client.delete("a")
+        eventually(lambda: client.hkeys(CONFLICTS), [])
+
 
 class TestWhatIsNobodysWish:
     def test_a_key_that_expires_takes_its_file_along(

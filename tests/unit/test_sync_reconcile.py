@@ -362,3 +362,11 @@ def test_a_large_file_whose_directory_leaves_the_root_while_it_comes_does_not_co
     assert tree.server.values() == ({b"d/a": LARGE} if stays else {})
     assert [*outcome.deferred] == ([] if stays else [b"d/a"])
     assert UPLOAD not in tree.server.keys
+
+
+def test_what_is_skipped_below_and_in_the_place_of_a_directory_that_is_gone_is_told_once() -> None:
+    skipped = Skipped(NO_LOG)
+    for name in (b"d", b"d/e", b"d/e/", b"d/f", b"other"):
+        skipped.note(name, "is skipped")
+    assert skipped.take_below([b"d/", b"d/e/"]) == [b"d", b"d/e", b"d/f"]
+    assert [*skipped] == [b"other"]
