@@ -6,6 +6,9 @@
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree
+#   scripts/test.sh faults --mode MODE [--minutes N | --operations N] [--seed N] [--shape flat|tree]
+#                                                      the same of a mode of SYNC_MODE, with two
+#                                                      hands at work, on the directory and in Redis
 #
 # scripts/bench.sh has its own description.
 #
@@ -111,7 +114,10 @@ case $part in
     ;;
   faults)
     need_for_integration
-    MDVP_GIT_SECONDS=${MDVP_GIT_SECONDS:-60} .venv/bin/pytest tests/integration/test_sync_git.py
+    case " $* " in
+      *" --mode "*) ;; # it is about both sides
+      *) MDVP_GIT_SECONDS=${MDVP_GIT_SECONDS:-60} .venv/bin/pytest tests/integration/test_sync_git.py ;;
+    esac
     PYTHONPATH=tests .venv/bin/python -m faults "$@"
     ;;
   e2e)

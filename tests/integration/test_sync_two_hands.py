@@ -16,9 +16,9 @@ from integration.two_hands import TwoHands
 
 from sync.core.decision import Mode
 
-SECONDS = float(os.environ.get("MDVP_HANDS_SECONDS", "5"))
+SECONDS = float(os.environ.get("MDVP_HANDS_SECONDS", "4"))
 SEED = int(os.environ.get("MDVP_HANDS_SEED", "0")) or secrets.randbelow(10**9)
-DEADLINE = 15.0  # seconds
+DEADLINE = float(os.environ.get("MDVP_HANDS_DEADLINE", "15"))  # seconds
 OPERATIONS = 150  # of each hand, until all comes to rest
 TURNS = 5
 
