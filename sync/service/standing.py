@@ -16,7 +16,7 @@ from sync.redis.notes import Notes, State
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.report.status import HELD
-from sync.service.absence import Absence
+from sync.service.absence import Absence, known_by
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Standing:
                     "removes a file; allow it +info"
                 )
             elif figures:
-                self._next = State(self._identity, figures.run_id, figures.evicted, figures.expired)
+                self._next = known_by(figures)._replace(directory=self._identity)
         # What was begun is gone on with: by now less is missing, and nobody would ask again.
         side = self._notes.taken(self._identity)
         if side is None and (why := self._why(state)):
