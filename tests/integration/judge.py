@@ -32,10 +32,11 @@ _OWN = b"/mdvp-sync/"
 _NAME_MAX, _PATH_MAX = 255, 3000
 _SETTLED = 50_000_000  # ns; what was changed longer ago has another ctime when it changes again
 _POLL = 0.01  # seconds
+_SOON = 1000  # milliseconds
 _PATIENCE = 1.0  # seconds
 _STATUS = 6.0  # seconds; it is written every other second
 _SKIPPED_MAX = 100  # names in the status
-# All strings as name, digest, TTL and length, and of other types the name and the type.
+# All keys with their TTLs: of strings the digest and the length, of others the type.
 _LOOK = """
 local found = {}
 for _, name in ipairs(redis.call("KEYS", "*")) do
@@ -44,7 +45,7 @@ for _, name in ipairs(redis.call("KEYS", "*")) do
     local value = redis.call("GET", name)
     table.insert(found, {name, redis.sha1hex(value), redis.call("PTTL", name), #value})
   else
-    table.insert(found, {name, type})
+    table.insert(found, {name, type, redis.call("PTTL", name)})
   end
 end
 return found
@@ -72,6 +73,7 @@ class Seen:
     left        temporary files
     keys        strings that are not the service's own
     types       keys of other types
+    expiring    keys of all types that will soon be gone
     conflicts   the names on the list
     lost        digests of the values that lost
     """
@@ -83,6 +85,7 @@ class Seen:
     left: list[bytes] = field(default_factory=list)
     keys: dict[bytes, Key] = field(default_factory=dict)
     types: set[bytes] = field(default_factory=set)
+    expiring: set[bytes] = field(default_factory=set)
     conflicts: set[bytes] = field(default_factory=set)
     lost: set[bytes] = field(default_factory=set)
 
@@ -166,13 +169,15 @@ class Judge:
 
     def _look_at_keys(self, seen: Seen) -> None:
         found = self._client.eval(_LOOK, 0)
-        for name, what, *more in found:
+        for name, what, left, *length in found:
+            if 0 <= left < _SOON:
+                seen.expiring.add(name)
             if name.startswith(LOST_VALUE):
                 seen.lost.add(what)
             elif name.startswith(_OWN):
                 continue
-            elif more:
-                seen.keys[name] = Key(what, *more)
+            elif length:
+                seen.keys[name] = Key(what, left, *length)
             else:
                 seen.types.add(name)
         seen.conflicts = set(self._client.hkeys(CONFLICTS))

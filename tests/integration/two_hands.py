@@ -24,7 +24,7 @@ from integration.hands import (
     redis_operations,
 )
 from integration.history import History
-from integration.judge import Judge, Key, Seen, marks
+from integration.judge import Judge, Seen, marks
 from integration.shape import Shape
 from integration.workload import Operation
 from support import eventually
@@ -159,10 +159,7 @@ class TwoHands:
 
     def _wait_until_expired(self) -> None:
         """Wait until no key is left that expires soon."""
-        eventually(lambda: any(0 <= key.left < 1000 for key in self._keys()), False)
-
-    def _keys(self) -> list[Key]:
-        return list(self.judge.look().keys.values())
+        eventually(lambda: self.judge.look().expiring, set())
 
     def _frozen(self) -> Mapping[object, object]:
         """Return what the service must not change: what is outside, and a side of some modes."""
