@@ -144,9 +144,11 @@ class Listener:
         try:
             other.open()
             other.send([(b"SET", self._prefix + PROBE, b"", b"PX", b"1")])
-            other.receive(1)
+            (answer,) = other.receive(1)
         finally:
             other.close()
+        if isinstance(answer, Exception):
+            return True  # it cannot be tried out: the server has no memory, say
         end = time.monotonic() + _TRIED
         while not self._has_probe and (left := end - time.monotonic()) > 0:
             if self._connection.can_read(left):

@@ -33,7 +33,7 @@ _DIGITS_MAX = 18  # of a number in a note
 _SAID_MAX = 2000  # bytes of a note about a conflict
 _WORDS_MAX = 100  # characters
 _TAKE, _TAKEN_FOR = b"take", b"taken for"  # fields of STATE, too
-_STATE = (b"directory", b"server", b"evicted", b"expired")
+_STATE = (b"directory", b"server", b"evicted", b"expired", b"commands")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,17 @@ class Lost(NamedTuple):
 
 
 class State(NamedTuple):
-    """What was there when all was known the last time: the directory, the server, its counters."""
+    """What was there when all was known the last time: the directory, the server, its counters.
+
+    The commands that it has had are of no interest but for this: if they are fewer the next
+    time, somebody has had it count anew (CONFIG RESETSTAT).
+    """
 
     directory: bytes
     server: bytes
     evicted: int
     expired: int
+    commands: int = 0
 
 
 class ServerFigures(NamedTuple):
@@ -77,6 +82,7 @@ class ServerFigures(NamedTuple):
     evicted: int
     expired: int
     policy: str  # maxmemory_policy
+    commands: int = 0
 
     @property
     def may_evict(self) -> bool:
@@ -172,10 +178,10 @@ class Notes:
     def state(self) -> State | None:
         """Return what was there when all was known the last time; None if that was never."""
         (found,) = self._target.ask((b"HMGET", self._state, *_STATE))
-        directory, server, evicted, expired = cast("list[bytes | None]", found)
+        directory, server, *counters = cast("list[bytes | None]", found)
         if directory is None or server is None:
             return None
-        return State(directory, server, _number(evicted), _number(expired))
+        return State(directory, server, *map(_number, counters))
 
     def remember(self, state: State) -> None:
         """Take note that all is known, and what is there now."""
@@ -198,6 +204,7 @@ class Notes:
             _number(told.get(b"evicted_keys")),
             _number(told.get(b"expired_keys")),
             told.get(b"maxmemory_policy", b"").decode(),
+            _number(told.get(b"total_commands_processed")),
         )
 
     # Values that lost.

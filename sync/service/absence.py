@@ -36,7 +36,7 @@ class Absence:
         now, known = self._notes.server(), self._known
         if now is None or known is None or now.run_id != known.server:
             return True
-        if now.evicted != known.evicted:
+        if now.evicted != known.evicted or now.commands < known.commands:
             return True
         return self._keeps_expired and now.expired != known.expired
 
@@ -53,12 +53,13 @@ class Absence:
             return None
         before, self._next = self._next, None
         if now := self._notes.server():
-            self._next = _state(now), answered
-        if not (before and is_quiet) or self._known == before[0]:
+            self._next = known_by(now), answered
+        if not (before and is_quiet) or (self._known and self._known[1:4] == before[0][1:4]):
             return None
         self._known = before[0]
         return self._known
 
 
-def _state(figures: ServerFigures) -> State:
-    return State(b"", figures.run_id, figures.evicted, figures.expired)
+def known_by(figures: ServerFigures) -> State:
+    """Return what is known when all is known that figures tell of; of no directory yet."""
+    return State(b"", *figures[:3], figures.commands)

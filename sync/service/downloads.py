@@ -29,6 +29,7 @@ class Value:
         draft: where it is written aside; None when it can be no file, or is not to be one.
         refusal: what the disk said when it was to be written aside.
         began: when that was (s).
+        took: how long it took to come (s).
         digest: of the value; None while it is on its way, and when it could not be read.
         size: how many bytes have come.
         has_ended: whether no more will come.
@@ -43,6 +44,7 @@ class Value:
     draft: Draft | None = None
     refusal: OSError | None = None
     began: float = field(default_factory=time.monotonic)
+    took: float = 0.0
     digest: bytes | None = None
     size: int = 0
     has_ended: bool = False
@@ -94,18 +96,21 @@ class Downloads:
             return self._first() is not None
         return self.current.has_ended and not (self.is_told and self._first() is None)
 
-    def want(self, name: bytes, *, as_file: bool) -> None:
-        """Have a value brought, `as_file` if it may become one; `next` tells when it has come.
+    @property
+    def due(self) -> float | None:
+        """When the first of those that rest may begin; None if none waits for that."""
+        if self.current or not self._rests:
+            return None
+        return min(
+            (self._rests[name] for name in self.waiting if name in self._rests), default=None
+        )
 
-        One that has changed while it came rests for some times as long as that took.
-        """
+    def want(self, name: bytes, *, as_file: bool) -> None:
+        """Have a value brought, `as_file` if it may become one; `next` tells when it has come."""
         current = self.current
         if current and current.name == name:
             if not current.has_ended:
                 return
-            now = time.monotonic()
-            if current.is_used:
-                self._rests[name] = now + min(_REST * (now - current.began), _REST_MAX)
             self.drop()
         self.waiting[name] = as_file or self.waiting.get(name, False)
 
@@ -135,7 +140,8 @@ class Downloads:
     def use(self, name: bytes, *, as_file: bool) -> bytes | None:
         """Return the digest of what a key holds; None, and have it brought, if it has not come.
 
-        It is what the key holds by now, for whoever watches it already. It can be used once.
+        It is what the key holds by now, for whoever watches it already. It can be used once. One
+        that has changed meanwhile rests for some times as long as it took to come.
         """
         value = self.found(name)
         if value is None or value.is_used or value.digest is None:
@@ -143,6 +149,7 @@ class Downloads:
             return None
         value.is_used = True
         if not value.source.is_still():
+            self._rests[name] = time.monotonic() + min(_REST * value.took, _REST_MAX)
             self.want(name, as_file=as_file)
             return None
         return value.digest
@@ -168,6 +175,7 @@ class Downloads:
         except (OSError, RedisAwayError) as error:
             value.error = error
         finally:
+            value.took = time.monotonic() - value.began
             value.has_ended = True
             if value.is_void:
                 with suppress(OSError):

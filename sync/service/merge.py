@@ -311,6 +311,11 @@ class Merge(Mirror):
         return bool(current and downloads.is_told and current.name in self.streams.names())
 
     @property
+    def due(self) -> float | None:
+        """When a large value that rests may begin; None if none does."""
+        return self._sides.downloads.due
+
+    @property
     def began(self) -> float:
         """When the large value began that is on its way, or has come (s)."""
         current = self._sides.downloads.current

@@ -287,6 +287,11 @@ class Mirror:
         return self.streams.is_due
 
     @property
+    def due(self) -> float | None:
+        """When a large value that rests may begin; None if none does."""
+        return None
+
+    @property
     def began(self) -> float:
         """When the large value began that is on its way, or has come (s)."""
         return self.streams.began

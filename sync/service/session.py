@@ -139,6 +139,7 @@ class Session:
         if self._hearing and self._hearing.is_waiting:
             return
         times = [self._schedule.beat, self._pending.due, self._report.due, self._due_together]
+        times.append(self._mirror.due)
         if not self._waits_for_large_files():
             times.append(self._schedule.step)
         seconds = min(each for each in times if each is not None) - time.monotonic()

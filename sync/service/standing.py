@@ -5,6 +5,7 @@ be removed for it either. While the service holds it changes nothing on either s
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,7 +16,7 @@ from sync.redis.notes import Notes, State
 from sync.redis.target import Target
 from sync.report.board import Board
 from sync.report.status import HELD
-from sync.service.absence import Absence
+from sync.service.absence import Absence, known_by
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Standing:
         self._identity = directory.lasting_identity()
         self._next = State(self._identity, b"-", 0, 0)  # what is known when all is
         self._is_taking = False
-        self._taking_ends = 0.0
+        self._taking_ends = math.inf
 
     def begin(self, board: Board, alive: Callable[[], None]) -> Side | None:
         """Hold, if much would go; return the side that is to be followed if somebody says so.
@@ -67,7 +68,7 @@ class Standing:
                     "removes a file; allow it +info"
                 )
             elif figures:
-                self._next = State(self._identity, figures.run_id, figures.evicted, figures.expired)
+                self._next = known_by(figures)._replace(directory=self._identity)
         # What was begun is gone on with: by now less is missing, and nobody would ask again.
         side = self._notes.taken(self._identity)
         if side is None and (why := self._why(state)):
@@ -144,6 +145,8 @@ class Standing:
     def is_in_step(self, *, is_taking: bool = False) -> None:
         """Take note that all that had happened when this began is known."""
         self._notes.remember(self._next)
+        if self._absence:
+            self._absence.is_known(self._next)
         self._taking_ends = time.monotonic() + _TAKING
         self.end_take(is_taking=is_taking)
 
@@ -155,8 +158,6 @@ class Standing:
         if self._is_taking and not (is_taking and time.monotonic() < self._taking_ends):
             self._notes.end_take()
             self._is_taking = False
-        if self._absence:
-            self._absence.is_known(self._next)
 
     def beat(self, answered: int, *, is_quiet: bool) -> None:
         """Take note of what the server has done by itself, once all of it is known.

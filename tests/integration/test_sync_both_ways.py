@@ -678,4 +678,4 @@ class TestAtRest:
 class TestTheState:
     def test_is_remembered(self, client: Redis, both: Both) -> None:
         both()
-        assert set(client.hkeys(STATE)) == {b"directory", b"server", b"evicted", b"expired"}
+        assert {b"directory", b"server", b"evicted", b"expired"} < set(client.hkeys(STATE))

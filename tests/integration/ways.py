@@ -6,13 +6,16 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from support import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from integration.conftest import Service, Start
 
+T = TypeVar("T")
 Redis: TypeAlias = Any  # redis-py's own types are too wide to be of use
 REPLICA, ONE_WAY = "one-way-replica", "one-way-safe"
 SAFE, RESOLVED, FROM_REDIS = "two-way-safe", "two-way-resolved", "redis-to-disk"
@@ -45,16 +48,36 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def is_there(root: Path, expected: dict[str, bytes]) -> None:
+def is_there(root: Path, expected: Mapping[str, bytes]) -> None:
     """Wait until the directory has these files, and no others."""
+    wanted = {name: shortened(value) for name, value in expected.items()}
 
     def found() -> object:
         try:
-            return contents(root)
+            return _differences(contents(root), wanted)
         except FileNotFoundError:
             return None  # one went while it was looked at
 
-    eventually(found, {name: shortened(value) for name, value in expected.items()})
+    eventually(found, {})
+
+
+def is_equal(service: Service, expected: Mapping[str, bytes]) -> None:
+    """Wait until both sides have these values, and no others."""
+    wanted = {os.fsencode(name): shortened(value) for name, value in expected.items()}
+
+    def found() -> object:
+        keys = service.redis.keys()
+        return _differences({name: shortened(value) for name, value in keys.items()}, wanted)
+
+    eventually(found, {})
+    is_there(service.root, expected)
+
+
+def _differences(has: Mapping[T, bytes], wanted: Mapping[T, bytes]) -> dict[T, object]:
+    """Return what there is, and what there should be, where the two differ."""
+    names = dict.fromkeys((*has, *wanted))
+    pairs = {name: (has.get(name), wanted.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def has(root: Path, name: str, value: bytes) -> None:
