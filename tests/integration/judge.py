@@ -408,7 +408,7 @@ class Judge:
             return ()
         excluded = self.shape.is_excluded
         unfit = {n for n in seen.keys if not self.is_fit(n) or seen.is_blocked(n)}
-        return {name for name in unfit | seen.types if not excluded(name)}
+        return {name for name in unfit | seen.types if not excluded(name)} - seen.conflicts
 
 
 def _differ(seen: Seen, name: bytes) -> str | None:

@@ -284,10 +284,12 @@ class TwoHands:
             loser = seen.key(name) if side is Side.DISK else seen.files.get(name)
             self.history.give_up([loser] if loser else [])
             self._client.hset(REQUESTS, name, side.value)
-        self.comes_to_rest(
-            lambda seen: dict.fromkeys(seen.conflicts & set(conflicts), "is not decided"),
-            is_frozen=False,
-        )
+
+        def undecided(seen: Seen) -> dict[bytes, str]:
+            left = seen.conflicts & set(conflicts)
+            return {name: "is not decided" for name in left if not self._is_unfit(name, seen)}
+
+        self.comes_to_rest(undecided, is_frozen=False)
         return len(conflicts)
 
     def story(self, names: Mapping[bytes, str]) -> str:
