@@ -196,6 +196,7 @@ class Merge(Mirror):
     def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
         yield from super().examine_skipped()
+        yield from self.examine([*self._sides.conflicts])  # it may be in no record
         yield from self.examine(self._misfits.look_again())
 
     def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
