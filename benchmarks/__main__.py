@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         choices=list(_BENCHMARKS),
-        help="volumes: mdvp, local and rclone; mirror: mdvp-sync, watchdog and inotifywait; "
-        "trees: mdvp-sync, watchdog, inotifywait, watchman and lsyncd",
+        help="volumes: mdvp, local and rclone; mirror: mdvp-sync, watchdog, inotifywait and, both "
+        "ways, keyspace notifications; trees: mdvp-sync, watchdog, inotifywait, watchman, lsyncd",
     )
     parser.add_argument(
         "--quick",

@@ -26,9 +26,9 @@ class Absence:
         now = self._notes.server()
         if now and (state is None or state.server != now.run_id):  # it has begun to count anew
             self._known = State(b"", now.run_id, _NEVER, _NEVER)
-        elif now and now.may_evict:
-            # What it has counted since may have been set back (CONFIG RESETSTAT).
-            self._known = state and state._replace(evicted=_NEVER)
+        elif now and state and (now.may_evict or now.commands < state.commands):
+            # What it has counted since was, or may have been, set back (CONFIG RESETSTAT).
+            self._known = state._replace(evicted=_NEVER, expired=_NEVER)
 
     @property
     def is_doubtful(self) -> bool:
@@ -36,7 +36,7 @@ class Absence:
         now, known = self._notes.server(), self._known
         if now is None or known is None or now.run_id != known.server:
             return True
-        if now.evicted != known.evicted or now.commands < known.commands:
+        if now.evicted != known.evicted:
             return True
         return self._keeps_expired and now.expired != known.expired
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from sync.core.changes import (
     NONE,
@@ -37,13 +36,9 @@ from sync.core.decision import (
     ABSENT,
     LOST,
     UNFIT,
-    UNKNOWN,
     Action,
     Mode,
     Side,
-    Value,
-    accepted,
-    decide,
 )
 from sync.core.errors import (
     CannotBeError,
@@ -62,6 +57,8 @@ from sync.report.log import Lines
 from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads
+from sync.service.judge import Case, Judge, OnDisk
+from sync.service.made import Made
 from sync.service.mirror import Batch, Mirror, Outcome, Terms
 from sync.service.misfits import Misfits
 from sync.service.news import News
@@ -103,54 +100,18 @@ class Sides:
     downloads: Downloads
 
 
-class _OnDisk(NamedTuple):
-    """What was found on disk under a name.
-
-    value      its digest, ABSENT or UNFIT
-    signature  of the file; None if there is none, or if it was changing
-    set        what brings it to Redis; None if that is not at hand
-    """
-
-    value: Value
-    signature: Signature | None = None
-    set: Set | None = None
-
-
-class _Case(NamedTuple):
-    """What was found under a name on all sides, and what is to be done."""
-
-    name: bytes
-    disk: _OnDisk
-    key: Key
-    redis: Value
-    ancestor: Value
-    action: Action
-
-    @property
-    def known(self) -> tuple[Signature, bytes]:
-        """The signature and the digest that are remembered; those of nothing if there are none."""
-        digest = self.ancestor if isinstance(self.ancestor, bytes) else NOTHING
-        return self.disk.signature or NONE, digest
-
-
 @dataclass(slots=True)
 class _Work:
     """What follows from the cases of one look, by kind."""
 
-    pushes: list[_Case] = field(default_factory=list)
-    pulls: list[_Case] = field(default_factory=list)
+    pushes: list[Case] = field(default_factory=list)
+    pulls: list[Case] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     void: list[bytes] = field(default_factory=list)
 
 
 class Merge(Mirror):
-    """The files of one directory and the keys of one Redis server, kept equal.
-
-    Attributes:
-        take: the side that somebody has accepted, for what would be removed; None if for none.
-        decided: the same for single names.
-
-    """
+    """The files of one directory and the keys of one Redis server, kept equal."""
 
     def __init__(  # noqa: PLR0913, PLR0917  # each is a part that it puts to use
         self,
@@ -179,14 +140,10 @@ class Merge(Mirror):
         self._writer = sides.writer
         self._misfits = Misfits(directory, target, skipped, sides.writer.check)
         self._format = target.format
-        self.take: Side | None = None
-        self.decided: dict[bytes, Side] = {}
+        self._judge = Judge(target.format, sides.mode, sides.absence, sides.downloads)
+        self._directories = Made(sides.writer, sides.notes)
         self._answered: set[bytes] = set()  # of these the requests are not needed any more
-        self._made: dict[bytes, bytes] = {}  # the directories that the service has made
-        self._vacated: list[bytes] = []  # names of directories that it has removed
-        self._is_doubtful: bool | None = None
         self._waits: dict[bytes, float] = {}
-        self._accepting: dict[bytes, Side] = {}  # names for which the side is still followed
         self._kept = Lines(
             log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
         )
@@ -203,24 +160,22 @@ class Merge(Mirror):
 
     def begin(self, take: Side | None) -> None:
         """Begin a session; somebody has decided for a side in its first look, or not."""
-        self.take = take
+        self._judge.accepted = take
         self._sides.conflicts.begin()
-        self._made = self._sides.notes.made() if self.takes_keys else {}
-        self._forget_made(self._writer.gone(self._made))
+        if self.takes_keys:
+            self._directories.begin()
 
     def is_in_step(self, deferred: Iterable[bytes]) -> None:
         """End the first look of a session, in which some names could not be read yet.
 
         What was decided for all is still to be done for these.
         """
-        if self.take:
-            self._accepting = dict.fromkeys((*deferred, *self.coming()), self.take)
-        self.take = None
+        self._judge.end((*deferred, *self.coming()))
 
     @property
     def is_taking(self) -> bool:
         """Whether somebody has accepted a side, and there are names that could not be read yet."""
-        return self.take is not None or bool(self._accepting)
+        return self._judge.is_taking
 
     def is_open(self, name: bytes) -> bool:
         """Say whether a name is to be looked at though nothing may be remembered of it."""
@@ -231,7 +186,7 @@ class Merge(Mirror):
         """Return those of some names of keys that are to be looked at, as files may have them."""
         names = dict.fromkeys(names)
         fit = self._misfits.without(names) if self.takes_keys else super().fit(names)
-        if self.decided or self._sides.conflicts:
+        if self._judge.decided or self._sides.conflicts:
             for name in names.keys() - set(fit):
                 self._sides.conflicts.settle(name)
                 self._decided(name)
@@ -241,6 +196,7 @@ class Merge(Mirror):
     def examine_skipped(self) -> Iterator[Outcome]:
         """Examine what was skipped so far: it may be gone, or fit."""
         yield from super().examine_skipped()
+        yield from self.examine([*self._sides.conflicts])  # it may be in no record
         yield from self.examine(self._misfits.look_again())
 
     def hear(self, names: Collection[bytes]) -> Iterator[Outcome]:
@@ -254,7 +210,7 @@ class Merge(Mirror):
         while left:
             keys = self._target.look(left, watch=False)
             some, left = left[: len(keys)], left[len(keys) :]
-            found: dict[bytes, _OnDisk] = {}
+            found: dict[bytes, OnDisk] = {}
             for name, key in zip(some, keys, strict=True):
                 disk = self._unread(name, key)
                 if disk is None:
@@ -262,7 +218,7 @@ class Merge(Mirror):
                 else:
                     found[name] = disk
             known = [key for name, key in zip(some, keys, strict=True) if name in found]
-            cases = self._cases(found, known)
+            cases = self._judge.cases(found, known)
             # What is new may be what has left a name whose file is to be read: a rename.
             has_left = any(
                 key.entry is not None and key.value is None
@@ -278,7 +234,7 @@ class Merge(Mirror):
             outcome.others.update(self._carry_out(simple, outcome))
         yield outcome
 
-    def _unread(self, name: bytes, key: Key) -> _OnDisk | None:
+    def _unread(self, name: bytes, key: Key) -> OnDisk | None:
         """Return what is on disk, if that is known without reading it."""
         if self._news.has(name) or key.length > LARGE:
             return None
@@ -287,14 +243,23 @@ class Merge(Mirror):
         except OSError:
             return None
         if status is False:
-            return _OnDisk(ABSENT)
+            return OnDisk(ABSENT)
         if status is True or not self._format.is_same(key.entry, status):
             return None
-        return _OnDisk(self._format.digest(key.entry) or ABSENT, status)
+        return OnDisk(self._format.digest(key.entry) or ABSENT, status)
 
     def tidy(self, place: bytes) -> None:
         """Remove what an earlier session has left in a directory."""
         self._writer.take_leftovers(place)
+
+    @property
+    def decided(self) -> dict[bytes, Side]:
+        """The sides that somebody has decided for, by name."""
+        return self._judge.decided
+
+    def are_gone(self, places: Collection[bytes]) -> None:
+        """Take note that directories are gone, or were when that was told."""
+        self._directories.are_gone(places)
 
     # Large values, from both sides.
 
@@ -365,7 +330,7 @@ class Merge(Mirror):
         if self._format.is_same(key.entry, file.signature) and not file.racy:
             digest = self._format.digest(key.entry)
             with closing(file):
-                found = _OnDisk(digest or ABSENT, file.signature)
+                found = OnDisk(digest or ABSENT, file.signature)
                 self._settle({name: found}, outcome)
             if name not in outcome.free:
                 return
@@ -384,9 +349,9 @@ class Merge(Mirror):
     def _take_effect(self, stream: Stream, outcome: Outcome) -> None:
         signature = stream.signature
         is_sure = stream.steady and not stream.racy
-        found = _OnDisk(stream.digest, signature if stream.steady else None)
+        found = OnDisk(stream.digest, signature if stream.steady else None)
         for _ in range(_TRIES):
-            cases = self._cases({stream.name: found}, self._target.look([stream.name]))
+            cases = self._judge.cases({stream.name: found}, self._target.look([stream.name]))
             ttl = self._target.ttl(stream.name)
             if not cases:
                 stream.upload.void()
@@ -432,7 +397,7 @@ class Merge(Mirror):
         found = {each.name: self._file(each, batch) for each in batch.sets}
         for name in batch.absent:
             is_gone = name in batch.gone or not self._directory.has(name)
-            found[name] = _OnDisk(ABSENT if is_gone else UNFIT)
+            found[name] = OnDisk(ABSENT if is_gone else UNFIT)
         self.heard.difference_update(found)  # all are compared, whether it was heard of them or not
         self._settle(found, outcome)
         for name in batch.unsteady:
@@ -448,16 +413,16 @@ class Merge(Mirror):
             unknown = (name in terms.written or not is_ours) and not self._directory.has(name)
             batch.outcome.is_doubtful |= unknown and name not in terms.vacated
 
-    def _file(self, found: Set, batch: Batch) -> _OnDisk:
+    def _file(self, found: Set, batch: Batch) -> OnDisk:
         digest = digest_of(found.content)
         signature: Signature | None = found.signature
         if found.name in batch.unsteady:
             signature = None
         elif found.name in batch.racy:
             signature = batch.racy[found.name]
-        return _OnDisk(digest, signature, found._replace(digest=digest))
+        return OnDisk(digest, signature, found._replace(digest=digest))
 
-    def _settle(self, found: dict[bytes, _OnDisk], outcome: Outcome) -> None:
+    def _settle(self, found: dict[bytes, OnDisk], outcome: Outcome) -> None:
         """Decide about names and carry it out, again for those of which keys change meanwhile."""
         left, tries = list(found), _TRIES
         while left:
@@ -465,7 +430,7 @@ class Merge(Mirror):
             is_watched = len(left) <= _WATCHED_MAX
             keys = self._target.look(left, watch=is_watched)
             some, left = left[: len(keys)], left[len(keys) :]
-            cases = self._cases({name: found[name] for name in some}, keys)
+            cases = self._judge.cases({name: found[name] for name in some}, keys)
             void = self._carry_out(cases, outcome, is_watched=is_watched)
             if void and tries:
                 tries -= 1
@@ -473,57 +438,8 @@ class Merge(Mirror):
             else:
                 outcome.deferred |= dict.fromkeys(void, _SOON)
 
-    def _cases(self, found: Mapping[bytes, _OnDisk], keys: Sequence[Key]) -> list[_Case]:
-        """Say what is to be done about names, but for those whose values are to be read first."""
-        self._is_doubtful = None
-        pairs = zip(found.items(), keys, strict=False)
-        cases = (self._case(name, disk, key) for (name, disk), key in pairs)
-        return [case for case in cases if case]
-
-    def _case(self, name: bytes, disk: _OnDisk, key: Key) -> _Case | None:
-        """Say what is to be done about a name; None when its value is to be read first."""
-        if key.length > LARGE:
-            digest = self._sides.downloads.use(name, as_file=self._may_be_file(disk, key))
-            if digest is None:
-                return None
-            redis: Value = digest
-        elif key.length < 0:
-            redis = UNFIT
-        else:
-            redis = ABSENT if key.value is None else digest_of(key.value)
-        ancestor = self._ancestor(key.entry, disk, redis)
-        if redis is ABSENT and ancestor is not ABSENT and disk.value is not ABSENT:
-            redis = self._absent()
-        sides = (self._mode, ancestor, disk.value, redis)
-        take = self.decided.get(name)
-        side = None if take else self.take or self._accepting.get(name)
-        action = accepted(*sides, side) if side else decide(*sides, take)
-        return _Case(name, disk, key, redis, ancestor, action)
-
-    def _absent(self) -> Value:
-        if self._is_doubtful is None:  # asked after the keys were looked at, once for all
-            self._is_doubtful = self._mode.writes_files and self._sides.absence.is_doubtful
-        return LOST if self._is_doubtful else ABSENT
-
-    def _ancestor(self, entry: bytes | None, disk: _OnDisk, redis: Value = UNKNOWN) -> Value:
-        """Return what both sides last held alike."""
-        if entry is None:
-            return ABSENT
-        pending = self._format.pending(entry)
-        if pending and pending == (PENDING_GONE if disk.value is ABSENT else disk.value):
-            return disk.value  # it came from Redis, just before something ended
-        digest = self._format.digest(entry)
-        if other := self._format.other(entry):  # of the other setting of SYNC_TRIM_NEWLINE
-            # Both were equal by that, so what differs now is the setting, and the file counts.
-            is_same = _is_of(other[0], disk.signature) and redis == other[1]
-            return redis if is_same else UNKNOWN
-        if digest is None:  # from a time when only the directory was followed
-            held = self._format.decode(entry)
-            return disk.value if _is_of(held, disk.signature) else UNKNOWN
-        return ABSENT if digest == NOTHING else digest
-
     def _carry_out(
-        self, cases: Sequence[_Case], outcome: Outcome, *, is_watched: bool = True
+        self, cases: Sequence[Case], outcome: Outcome, *, is_watched: bool = True
     ) -> list[bytes]:
         """Do what is to be done; return the names whose keys have changed meanwhile."""
         work = _Work()
@@ -544,11 +460,11 @@ class Merge(Mirror):
         self._tell()
         if self.skipped:
             outcome.free += self.skipped.below(_without_file(cases))
-            outcome.free += [name for name in self._vacated if name in self.skipped]
-        self._vacated.clear()
+            outcome.free += [name for name in self._directories.vacated if name in self.skipped]
+        self._directories.vacated.clear()
         return work.void
 
-    def _sort(self, case: _Case, work: _Work, outcome: Outcome) -> None:
+    def _sort(self, case: Case, work: _Work, outcome: Outcome) -> None:
         name, disk, action = case.name, case.disk, case.action
         match action:
             case Action.TO_REDIS | Action.KEEP_TO_REDIS:
@@ -591,7 +507,7 @@ class Merge(Mirror):
         self.skipped.note(name, f"{error}: the key stays without a file")
         self._decided(name)
 
-    def _is_news(self, case: _Case) -> bool:
+    def _is_news(self, case: Case) -> bool:
         """Say whether the entry does not tell yet what there is."""
         entry, disk = case.key.entry, case.disk
         if disk.signature is None:
@@ -604,7 +520,7 @@ class Merge(Mirror):
             and self._format.is_same(entry, disk.signature.unsure())
         )
 
-    def _as_it_is(self, case: _Case) -> Record:
+    def _as_it_is(self, case: Case) -> Record:
         """Return what both sides hold, as it is to be remembered."""
         name, disk = case.name, case.disk
         if not isinstance(disk.value, bytes):
@@ -612,7 +528,7 @@ class Merge(Mirror):
         signature = disk.set.signature if disk.set else disk.signature
         return Record(name, signature or NONE, disk.value)
 
-    def _leave(self, case: _Case) -> None:
+    def _leave(self, case: Case) -> None:
         if case.redis is UNFIT:
             self.skipped.note(case.name, _UNFIT_THERE)
         elif case.disk.value is UNFIT:
@@ -624,7 +540,7 @@ class Merge(Mirror):
                 why += ", which may have removed it by itself"
             self.skipped.note(case.name, f"{why}: the file is left alone")
 
-    def _is_settled(self, case: _Case) -> None:
+    def _is_settled(self, case: Case) -> None:
         """Take note that both sides are equal under a name, or that it is nobody's business."""
         name, disk = case.name, case.disk
         if disk.value is UNFIT:
@@ -644,8 +560,7 @@ class Merge(Mirror):
         self._decided(name)
 
     def _decided(self, name: bytes) -> None:
-        self._accepting.pop(name, None)
-        if self.decided.pop(name, None):
+        if self._judge.has_ended(name):
             self._answered.add(name)
 
     def _tell(self) -> None:
@@ -657,11 +572,11 @@ class Merge(Mirror):
 
     # To Redis.
 
-    def _watched(self, cases: Sequence[_Case], work: _Work) -> list[_Case]:
+    def _watched(self, cases: Sequence[Case], work: _Work) -> list[Case]:
         """Watch keys; return the cases that are still as they were."""
         disk = {case.name: case.disk for case in cases}
         keys = self._target.look(list(disk))
-        found = {case.name: case for case in self._cases(disk, keys)}
+        found = {case.name: case for case in self._judge.cases(disk, keys)}
         still = [
             found[case.name]
             for case in cases
@@ -670,7 +585,7 @@ class Merge(Mirror):
         work.void += disk.keys() - {case.name for case in still}
         return still
 
-    def _push(self, cases: Sequence[_Case], work: _Work, outcome: Outcome) -> None:
+    def _push(self, cases: Sequence[Case], work: _Work, outcome: Outcome) -> None:
         if not cases:
             return
         commands = self._keep(cases)
@@ -690,7 +605,7 @@ class Merge(Mirror):
             self._sides.notes.trim()
 
     def _push_in_parts(
-        self, cases: Sequence[_Case], error: RedisRefusedError, outcome: Outcome
+        self, cases: Sequence[Case], error: RedisRefusedError, outcome: Outcome
     ) -> None:
         if len(cases) == 1:
             self._make_room(error, outcome)
@@ -701,7 +616,7 @@ class Merge(Mirror):
         for part in (cases[:middle], cases[middle:]):
             self._settle({case.name: case.disk for case in part}, outcome)
 
-    def _keep(self, cases: Sequence[_Case]) -> list[Command]:
+    def _keep(self, cases: Sequence[Case]) -> list[Command]:
         """Return what puts aside the values that lose."""
         losing = [case for case in cases if case.action is Action.KEEP_TO_REDIS]
         if not losing:
@@ -787,9 +702,10 @@ class Merge(Mirror):
             if number % _WRITTEN == 0:
                 self._directory.forget()
         self._leave_out_what_has_gone(homes, work, outcome)
-        self._tend_directories(writer, [case.name for case in cases if case.redis is ABSENT])
+        if self._directory.is_tree:
+            self._directories.tend([case.name for case in cases if case.redis is ABSENT])
 
-    def _homes(self, cases: Sequence[_Case]) -> dict[bytes, tuple[int, int]]:
+    def _homes(self, cases: Sequence[Case]) -> dict[bytes, tuple[int, int]]:
         """Return the directories of files, by place, as far as there are any."""
         if not self._directory.is_tree:
             return {}
@@ -808,7 +724,7 @@ class Merge(Mirror):
             work.records = [each for each in work.records if each.name not in names]
             outcome.deferred |= dict.fromkeys(names, _SOON)
 
-    def _still_absent(self, work: _Work) -> list[_Case]:
+    def _still_absent(self, work: _Work) -> list[Case]:
         """Return what is to be done on disk, without files whose keys have come back."""
         gone = [case.name for case in work.pulls if case.redis is ABSENT]
         there = dict(zip(gone, self._target.are_there(gone), strict=True)) if gone else {}
@@ -816,13 +732,13 @@ class Merge(Mirror):
         work.void += back
         return [case for case in work.pulls if case.name not in back]
 
-    def _intent(self, case: _Case) -> Record:
+    def _intent(self, case: Case) -> Record:
         signature, digest = case.known
         pending = case.redis if isinstance(case.redis, bytes) else PENDING_GONE
         return Record(case.name, signature, digest, pending)
 
     def _move_files(
-        self, writer: Writer, cases: Sequence[_Case], work: _Work, outcome: Outcome
+        self, writer: Writer, cases: Sequence[Case], work: _Work, outcome: Outcome
     ) -> set[bytes]:
         """Rename files whose keys were renamed; return the names of which that is done."""
         gone = {
@@ -838,7 +754,7 @@ class Merge(Mirror):
             del gone[new.redis]
             signature = old.disk.signature
 
-            def move(old: bytes = old.name, new: _Case = new, has: Signature = signature) -> None:
+            def move(old: bytes = old.name, new: Case = new, has: Signature = signature) -> None:
                 now = writer.rename(old, new.name, has)
                 self._wrote(new, now, work)
                 work.records.append(Record(old, None))
@@ -850,7 +766,7 @@ class Merge(Mirror):
                 done |= {old.name, new.name}
         return done
 
-    def _to_disk(self, case: _Case, outcome: Outcome) -> Record:
+    def _to_disk(self, case: Case, outcome: Outcome) -> Record:
         writer, name, expected = self._writer, case.name, case.disk.signature
         if case.redis is ABSENT:
             if expected:
@@ -879,14 +795,14 @@ class Merge(Mirror):
         draft, value.draft = value.draft, None
         return self._writer.finish(draft, expected), value.size
 
-    def _wrote(self, case: _Case, now: Signature, work: _Work) -> None:
+    def _wrote(self, case: Case, now: Signature, work: _Work) -> None:
         """Take note of a file that holds what Redis does."""
         digest = case.redis if isinstance(case.redis, bytes) else b""
         work.records.append(Record(case.name, now.unsure(), digest))
         self._remember(case.name, now)
 
     def _try(
-        self, case: _Case, do: Callable[[], Record | None], work: _Work, outcome: Outcome
+        self, case: Case, do: Callable[[], Record | None], work: _Work, outcome: Outcome
     ) -> bool:
         """Do something on disk; say whether it could be done."""
         name = case.name
@@ -921,62 +837,21 @@ class Merge(Mirror):
         self._waits[name] = wait = min(2 * self._waits.get(name, _SOON / 2), _LATEST)
         return wait
 
-    def _may_be_file(self, disk: _OnDisk, key: Key) -> bool:
-        """Say whether a value that is to be read first may become a file."""
-        if self._mode is Mode.REDIS_TO_DISK:
-            return True
-        return self._mode.writes_files and self._ancestor(key.entry, disk) == disk.value
-
-    def _forgotten(self, case: _Case) -> Record:
+    def _forgotten(self, case: Case) -> Record:
         """Return what is to be remembered when nothing was written after all."""
         signature, digest = case.known
         if digest == NOTHING:
             return Record(case.name, None)
         return Record(case.name, signature.unsure(), digest)
 
-    def _tend_directories(self, writer: Writer, removed: Sequence[bytes]) -> None:
-        """Remember the directories that were made, and remove those that are empty now."""
-        if not self._directory.is_tree:
-            return
-        if made := writer.take_made():
-            self._sides.notes.add_made(made)
-            self._made |= made
-        ours = {place for name in removed for place in _above(name) if place in self._made}
-        if ours:
-            gone = writer.remove_empty({place: self._made[place] for place in ours})
-            self._forget_made(gone)
-            self._vacated += (place[:-1] for place in gone)
 
-    def are_gone(self, places: Collection[bytes]) -> None:
-        """Take note that directories are gone, or were when that was told."""
-        made = {place: self._made[place] for place in places if place in self._made}
-        self._forget_made(self._writer.gone(made))
-
-    def _forget_made(self, places: Collection[bytes]) -> None:
-        if places:
-            self._sides.notes.forget_made(places)
-        for place in places:
-            del self._made[place]
-
-
-def _without_file(cases: Sequence[_Case]) -> list[bytes]:
+def _without_file(cases: Sequence[Case]) -> list[bytes]:
     """Return the names that no file has, or that one was to be taken from."""
     return [
         case.name
         for case in cases
         if case.disk.value is ABSENT or (case.action is Action.TO_DISK and case.redis is ABSENT)
     ]
-
-
-def _is_of(held: Signature | None, has: Signature | None) -> bool:
-    """Say whether what is held is of the file that is there, sure or not."""
-    return held is not None and has is not None and held in {has, has.unsure()}
-
-
-def _above(name: bytes) -> Iterator[bytes]:
-    at = len(name)
-    while (at := name.rfind(b"/", 0, at)) >= 0:
-        yield name[: at + 1]
 
 
 def _with_digests(renames: Sequence[Rename], digests: dict[bytes, bytes]) -> list[Rename]:
@@ -996,7 +871,7 @@ def _by_kind(commands: Sequence[Command]) -> list[Command]:
     return sorted(commands, key=lambda each: order[type(each)])
 
 
-def _on_disk(case: _Case) -> str:
+def _on_disk(case: Case) -> str:
     has = case.disk.signature
     if case.disk.value is ABSENT:
         return "no file"
@@ -1005,5 +880,5 @@ def _on_disk(case: _Case) -> str:
     return counted(has.size, "byte", "bytes") if has else "a file that changes"
 
 
-def _in_redis(case: _Case) -> str:
+def _in_redis(case: Case) -> str:
     return "no key" if case.redis is ABSENT else counted(case.key.length, "byte", "bytes")

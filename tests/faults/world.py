@@ -222,6 +222,7 @@ class World:
             **os.environ,
             "SYNC_ROOT": str(self.root),
             "SYNC_RESCAN": "0",  # what it finds has been missed before
+            "SYNC_DELETE_MAX": "100%",  # directories are replaced, and it is to follow
             "REDIS_URL": f"unix://app:any@{self.redis.socket}?socket_timeout={SOCKET_TIMEOUT}",
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted

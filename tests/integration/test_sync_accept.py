@@ -29,7 +29,7 @@ def says(service: Service, *command: str) -> str:
 
 def has_stopped(service: Service) -> None:
     """Stop it as soon as it remembers what there is."""
-    eventually(lambda: service.redis.client.hlen("/mdvp-sync/state"), 4)
+    eventually(lambda: service.redis.client.hexists("/mdvp-sync/state", "directory"), True)
     service.process.kill()
     service.process.wait()
 

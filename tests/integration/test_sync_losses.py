@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,8 +37,6 @@ from support import eventually
 from sync.redis.keys import ACCEPT, CONFLICTS, REQUESTS, STATE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from integration.conftest import RedisServer, Service, Start
     from integration.ways import Redis
 
@@ -68,7 +67,7 @@ def put(root: Path, files: dict[str, bytes]) -> None:
 def ends_in_step(service: Service) -> None:
     """Stop it as soon as it remembers what there is."""
     client: Redis = service.redis.client
-    eventually(lambda: client.hlen(STATE), 4)
+    eventually(lambda: client.hexists(STATE, "directory"), True)
     stop(service)
 
 
@@ -178,6 +177,18 @@ class TestLargeValues:
         for number in range(120):
             client.set(f"f{number}", LARGE)
         eventually(lambda: len(contents(root)), 120)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_come_at_once_however_often_they_change(
+        self, client: Redis, root: Path, both: Both, mode: str
+    ) -> None:
+        service = both(mode)
+        began = status(service)["at"]
+        for number in range(20):
+            value = b"%d" % number + LARGE
+            client.set("a", value)
+            has(root, "a", value)
+        assert status(service)["at"] - began < 20  # it says something every other second
 
     def test_come_while_a_large_file_is_on_its_way(
         self, client: Redis, root: Path, both: Both
@@ -517,6 +528,30 @@ def test_nothing_is_forgotten_of_more_names_than_are_remembered(
             client.pipeline(transaction=False).mset(names).delete(*names).execute()
     eventually(lambda: service.says("others change more keys than can be followed"), True)
     is_there(root, {f"left-{number}": b"x" for number in range(100)})
+
+
+def test_little_is_written_in_a_directory_that_has_left(
+    client: Redis, root: Path, outside: Path, both: Both
+) -> None:
+    service = both(FROM_REDIS, SYNC_TREE="1")
+    (root / "d").mkdir()
+    settled(service)
+    files = {f"d/{number}": b"one" for number in range(700)}
+    client.mset(files)
+    while len(os.listdir(root / "d")) < 100:
+        pass
+    with service.paused():
+        eventually(lambda: is_stopped(service), True)
+        (root / "d").rename(outside / "d")
+        before = set(os.listdir(outside / "d"))
+    is_there(root, files)
+    late = set(os.listdir(outside / "d")) - before
+    assert len(late) <= 100
+
+
+def is_stopped(service: Service) -> bool:
+    stat = Path(f"/proc/{service.process.pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 def test_what_was_written_in_a_directory_that_has_left_is_written_at_its_place(

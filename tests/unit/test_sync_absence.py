@@ -12,8 +12,8 @@ from sync.service.absence import Absence
 if TYPE_CHECKING:
     from sync.redis.notes import Notes
 
-FIGURES = ServerFigures(b"run 1", 3, 5, "noeviction")
-STATE = State(b"root", b"run 1", 3, 5)
+FIGURES = ServerFigures(b"run 1", 3, 5, "noeviction", 200)
+STATE = State(b"root", b"run 1", 3, 5, 100)
 
 
 class Server:
@@ -50,6 +50,7 @@ class TestAtTheStart:
             pytest.param({"policy": "allkeys-lru"}, True, id="it may evict"),
             pytest.param({"policy": "allkeys-lru", "evicted": 0}, True, id="its count was reset"),
             pytest.param({"evicted": 0}, True, id="its count was reset, and it evicts no more"),
+            pytest.param({"commands": 7}, True, id="its counts were reset, and none was evicted"),
         ],
     )
     def test_what_is_missing_is_lost_unless_nothing_can_have_been_evicted(
@@ -95,7 +96,7 @@ class TestLater:
         assert it.beat(1, is_quiet=True) is None  # asked now: what was heard by then is not known
         assert it.beat(1, is_quiet=True) is None  # nothing was made sure of since
         assert it.is_doubtful
-        assert it.beat(2, is_quiet=True) == State(b"", b"run 1", 4, 5)
+        assert it.beat(2, is_quiet=True) == State(b"", b"run 1", 4, 5, 200)
         assert not it.is_doubtful
 
     def test_but_not_while_something_waits(self, server: Server) -> None:
