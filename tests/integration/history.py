@@ -92,7 +92,9 @@ class History:
     def destroyed_by(self, side: Side, content: bytes | None) -> None:
         """Take note that a hand overwrote or deleted a value, if there was one."""
         if content is not None and len(content) >= LEAST:
-            self.destroyed[side].add(digest(content))
+            key = digest(content)
+            self.destroyed[side].add(key)
+            self._trace.append((time.monotonic(), "destroyed", side, b"", key))
 
     def traces(self, key: bytes) -> list[str]:
         """Tell where a value was put, and when."""
