@@ -33,7 +33,8 @@ DEADLINE = 20.0  # seconds until all is at rest
 MEMORY_MAX = 150 * MIB
 _RATES: Mapping[float, int] = {inf: 1}  # the hands have their own
 _NO_LOAD = 0.1  # of the episodes
-_EVICTED = (0.5, 0.9, 0.99)  # of the memory in use, that is left
+_WORKS_ON = 0.5  # of the times that keys are evicted, the hands work on
+_EVICTED = (1, 5_000, 20_000, 100_000, 10_000_000)  # bytes that are to go
 _SHOWN = 30  # lines
 
 
@@ -89,16 +90,21 @@ class TwoHandedWorld(World):
     def redis_evicting(self, random: Random) -> Iterator[None]:
         """Have it be short of memory, and remove any keys."""
         client, hands = self.redis.client, self.hands
+        hands.keys.is_lossy = random.random() < _WORKS_ON
+        if not hands.keys.is_lossy:
+            hands.may_work.clear()
         files = hands.judge.look_at_files()
-        hands.keys.is_lossy = True
         used = int(client.info("memory")["used_memory"])
         client.config_set("maxmemory-policy", "allkeys-random")
-        client.config_set("maxmemory", int(used * random.choice(_EVICTED)))
-        yield
-        client.config_set("maxmemory", 0)
-        client.config_set("maxmemory-policy", "noeviction")
-        hands.keys_are_lost(files)
-        hands.keys.is_lossy = False
+        client.config_set("maxmemory", max(1, used - random.choice(_EVICTED)))
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+            hands.keys_are_lost(files)
+            hands.keys.is_lossy = False
+            hands.may_work.set()
 
     @contextmanager
     def redis_connection_killed(self, random: Random) -> Iterator[None]:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from integration.conftest import RedisServer, Start
+from integration.conftest import RedisServer, Service, Start
 from integration.drift import DriftError
 from integration.shape import SHAPES, Shape
 from integration.two_hands import TwoHands
+from support import eventually
 
 from sync.core.decision import Mode
 
@@ -51,3 +52,34 @@ def test_two_hands_lose_nothing(  # noqa: PLR0913, PLR0917  # what there is
         f"\n{mode.value}, {shape}: {hands.done} operations, {hands.conflicts} conflicts, "
         f"{hands.losers} losers, at rest after {hands.slowest:.2f} s at most"
     )
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [Mode.TWO_WAY_SAFE, Mode.TWO_WAY_RESOLVED, Mode.REDIS_TO_DISK],
+    ids=lambda mode: mode.value,
+)
+def test_no_file_goes_with_a_key_that_is_evicted(
+    redis_server: RedisServer, start: Start, mode: Mode
+) -> None:
+    client = redis_server.client
+    service = start(in_step=True, SYNC_MODE=mode.value, SYNC_DELETE_MAX="100%", SYNC_RESCAN="0")
+    values = {f"file-{number}": b"%d" % number * 500 for number in range(300)}
+    client.mset(values)
+    eventually(lambda: len(service.files()), 300)
+    _follows(service)
+    client.config_set("maxmemory-policy", "allkeys-random")
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 60_000)
+    eventually(lambda: int(client.info("stats")["evicted_keys"]) > 0, True)
+    client.config_set("maxmemory", 0)
+    _follows(service)
+    files = service.files()
+    assert [name for name in values if files.get(name.encode()) != values[name]] == []
+
+
+def _follows(service: Service) -> None:
+    """Wait until what is SET becomes a file: what was heard before has been followed by then."""
+    name = f"marker-{secrets.token_hex(4)}"
+    service.redis.client.set(name, b"there")
+    eventually(lambda: service.files().get(name.encode()), b"there")
+    (service.root / name).unlink()

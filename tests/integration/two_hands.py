@@ -42,6 +42,7 @@ class TwoHands:
     """The hands, what they have done, and who judges.
 
     Attributes:
+        may_work: whether the hands at work may go on; they wait until it is set.
         losers, conflicts: how many there have been at rest, altogether.
         slowest: how many seconds it took at most until all was at rest.
 
@@ -64,6 +65,8 @@ class TwoHands:
         self.files = DiskHand(root, outside, shape, self.history)
         self.keys = RedisHand(client, self.history, root)
         self.judge = Judge(mode, self.files, client, self.history)
+        self.may_work = Event()
+        self.may_work.set()
         self._has_lost_keys = False
         self.judge.is_flushed = lambda: self._has_lost_keys or self.keys.done[FLUSH.kind] > 0
         self.deadline = deadline
@@ -110,8 +113,8 @@ class TwoHands:
         yield self.files.do, self._on_disk, self.random.choice(_PAUSES)
         yield self.keys.do, self._in_redis, self.random.choice(_PAUSES)
 
-    @staticmethod
     def _work(
+        self,
         do: Callable[[Operation], None],
         drawn: Iterator[Operation],
         pause: float,
@@ -119,6 +122,7 @@ class TwoHands:
         operations: int | None,
     ) -> None:
         for operation in islice(drawn, operations):
+            self.may_work.wait()
             do(operation)
             if over.wait(pause) if pause else over.is_set():
                 return
