@@ -171,3 +171,15 @@ def test_a_flush_is_noticed_at_once(redis_server: RedisServer, guarded: Service)
     with guarded.paused():
         redis_server.client.flushall()
     eventually(lambda: state(redis_server), RIGHT, 1.5)  # the next sign of life would be later
+
+
+def test_the_count_of_what_was_undone_outlives_a_session(
+    redis_server: RedisServer, guarded: Service
+) -> None:
+    redis_server.client.set("a", "another's")
+    eventually(lambda: undone(guarded), 1)
+    redis_server.client.flushall()
+    eventually(lambda: len(guarded.lines(" equals ")), 2)
+    guarded.catches_up()
+    redis_server.client.set("b", "another's")
+    eventually(lambda: undone(guarded), 2)
