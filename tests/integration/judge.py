@@ -383,7 +383,8 @@ class Judge:
         assert len(entries) <= LOST_MAX, f"{len(entries)} losers"
         assert sum(sizes) <= LOST_BYTES_MAX, f"{sum(sizes)} bytes of losers"
         stored = set(self._client.scan_iter(match=LOST_VALUE + b"*", count=10_000))
-        assert stored == set(values), "losers and their list differ"
+        if not self._client.info("stats")["evicted_keys"]:  # or the server has taken some itself
+            assert stored == set(values), "losers and their list differ"
 
     def check_status(self, path: Path, seen: Seen) -> None:
         """Raise AssertionError unless the status says that all is well, and what is skipped."""
