@@ -81,5 +81,5 @@ def _follows(service: Service) -> None:
     """Wait until what is SET becomes a file: what was heard before has been followed by then."""
     name = f"marker-{secrets.token_hex(4)}"
     service.redis.client.set(name, b"there")
-    eventually(lambda: (service.root / name).exists(), True)
+    eventually((service.root / name).exists, True)
     (service.root / name).unlink()
