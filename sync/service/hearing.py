@@ -147,7 +147,7 @@ class Hearing:
         names = list(islice(self._unsorted, _ASKED_MAX))
         for name in names:
             del self._unsorted[name]
-        self._names.update(dict.fromkeys(self._target.ours(names)))
+        self._names.update(dict.fromkeys(self._target.ours(self._mirror.followed(names))))
 
     def take(self) -> list[bytes]:
         """Return names that are to be looked at, as many as there is room for, and forget them."""
@@ -158,7 +158,7 @@ class Hearing:
         names = list(islice(self._names, _AT_ONCE))
         for name in names:
             del self._names[name]
-        return names
+        return self._mirror.followed(names)
 
     def beat(self) -> None:
         """Make sure that it still hears, or look itself. Raises RedisAwayError."""

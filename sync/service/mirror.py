@@ -225,6 +225,8 @@ class Mirror:
         self.skipped = skipped
         self.heard: set[bytes] = set()
         self.undone = 0
+        # New names by old ones, of what was renamed of late: in two parts, the older goes first.
+        self._moved: tuple[dict[bytes, bytes], dict[bytes, bytes]] = {}, {}
         self.hears_itself = False  # whether what it writes is heard of, too
         self._arrivals: dict[bytes, float] = {}  # when large values took effect of late (s)
         self._lines = Lines(log, logging.INFO, "other changes by others are undone, too")
@@ -570,6 +572,7 @@ class Mirror:
             self._make_room(error, outcome)
             return outcome
         confirmed = self._confirm_renamed([each for each in renames if each.new in sure])
+        self._moved[1].update((each.old, each.new) for each in renames)
         for old, new, signature, _ in renames:
             self._unsure.pop(old, None)
             self._unsure.pop(new, None)
@@ -580,6 +583,24 @@ class Mirror:
             self.streams.void(new)
         self.skipped.clear_of(each.old for each in renames)
         return Outcome(done=list(renames))
+
+    def followed(self, names: Iterable[bytes]) -> list[bytes]:
+        """Return names of keys, and those that such values have got of late.
+
+        What others have put under a name just before it was renamed is under the new one.
+        """
+        earlier, later = self._moved
+        found = dict.fromkeys(names)
+        if earlier or later:
+            for name in [*found]:
+                while (new := later.get(name) or earlier.get(name)) and new not in found:
+                    found[new] = None
+                    name = new  # noqa: PLW2901  # it may have moved on
+        return list(found)
+
+    def forget_moved(self) -> None:
+        """Forget what was renamed before the last call of this."""
+        self._moved = self._moved[1], {}
 
     def _confirm_renamed(self, renames: Sequence[Rename]) -> bool:
         """Make sure entries that were so before a rename, which is done; say whether they are."""

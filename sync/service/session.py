@@ -337,6 +337,7 @@ class Session:
         self._directory.wake()  # tells whether it is still the same
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
         self._account(self._mirror.keep_room())
+        self._mirror.forget_moved()
         if self._hearing:
             self._standing.end_take(is_taking=self._mirror.is_taking)
             self._standing.beat(self._hearing.answered, is_quiet=self._is_quiet())

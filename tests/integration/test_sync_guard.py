@@ -183,3 +183,24 @@ def test_the_count_of_what_was_undone_outlives_a_session(
     guarded.catches_up()
     redis_server.client.set("b", "another's")
     eventually(lambda: undone(guarded), 2)
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_what_others_put_under_a_key_just_before_its_file_is_renamed_is_undone_too(
+    redis_server: RedisServer, root: Path, start: Start, what: str
+) -> None:
+    make(root, "d/a", "d/b")
+    service = start(in_step=True, SYNC_TREE="1", **NEVER)
+    service.catches_up()
+    client: Any = redis_server.client
+    for number in range(20):
+        old, new = ("d", "e") if number % 2 == 0 else ("e", "d")
+        with service.paused():
+            client.set(f"{old}/a", "another's")
+            if what == "directory":
+                (root / old).rename(root / new)
+            else:
+                (root / new).mkdir(exist_ok=True)
+                (root / old / "a").rename(root / new / "a")
+        eventually(lambda name=new: client.get(f"{name}/a"), b"content of d/a")  # type: ignore[misc]
+    service.catches_up()
