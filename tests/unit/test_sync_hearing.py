@@ -69,9 +69,14 @@ class Disk:
         self.pending = Pending(0.5, 0.1)
         self.open: set[bytes] = set()
         self.skipped: dict[bytes, str] = {}
+        self.moved: dict[bytes, bytes] = {}
 
     def fit(self, names: Iterable[bytes]) -> list[bytes]:
         return [name for name in names if name != b"misfit"]
+
+    def followed(self, names: Iterable[bytes]) -> list[bytes]:
+        found = list(names)
+        return found + [self.moved[name] for name in found if name in self.moved]
 
     def is_open(self, name: bytes) -> bool:
         return name in self.open or name in self.skipped
@@ -188,6 +193,14 @@ class TestOneWay:
         hear(it, redis, [b"a", b"b", b"theirs"])
         assert it.take() == [b"a"]
         assert redis.foreign == {b"b", b"theirs"}
+
+    def test_what_was_under_a_name_is_looked_at_where_it_was_renamed_to(
+        self, redis: Redis, disk: Disk
+    ) -> None:
+        it = hearing(redis, disk, Mode.ONE_WAY_REPLICA)
+        redis.manifest, disk.moved = {b"new"}, {b"old": b"new"}
+        hear(it, redis, [b"old"])
+        assert it.take() == [b"new"]
 
     def test_others_keys_are_not_asked_for_again(self, redis: Redis, disk: Disk) -> None:
         it = hearing(redis, disk, Mode.ONE_WAY_REPLICA)
