@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any, NamedTuple, cast
 
-from sync.core.changes import shown
+from sync.core.changes import Keep, shown
 from sync.core.decision import Side
 from sync.redis.connection import Request
 from sync.redis.keys import ACCEPT, CONFLICTS, LOST, LOST_VALUE, MADE, OWN, REQUESTS, STATE
-from sync.redis.target import Target
+from sync.redis.target import Target, keeping
 
 LOST_MAX = 1000  # values
 LOST_SIZE_MAX = 64_000_000  # bytes of values
@@ -232,12 +232,7 @@ class Notes:
 
         They are to be in the transaction that gives the name another value, before that.
         """
-        value = self._value_key(number)
-        return [
-            (b"RENAME", self._target.prefix + name, value),
-            (b"PERSIST", value),  # it lost, whenever it was to expire
-            (b"HSET", self._lost, number, b"%d %d %b" % (at, size, name)),
-        ]
+        return keeping(self._target.prefix, Keep(name, number, size, int(at)))
 
     def bring_back(self, number: int, name: bytes) -> list[Request]:
         """Return what gives a name a value that lost, and is there, for a transaction."""

@@ -664,11 +664,8 @@ class Target:
         yield from self._put_entries([each.name for each in commands], entries)
 
     def _kept(self, commands: Sequence[Keep]) -> Iterator[Request]:
-        for name, which, size, at in commands:
-            aside = self.prefix + LOST_VALUE + b"%d" % which
-            yield b"RENAME", self.prefix + name, aside
-            yield b"PERSIST", aside  # it lost, whenever it was to expire
-            yield b"HSET", self.prefix + LOST, b"%d" % which, b"%d %d %b" % (at, size, name)
+        for each in commands:
+            yield from keeping(self.prefix, each)
 
     def _record_all(self, commands: Sequence[Record]) -> Iterator[Request]:
         encode, there = self.format.encode_with, [each for each in commands if each.signature]
@@ -866,6 +863,17 @@ def _in_order(
         for name, entry in zip(some, entries, strict=True)
     }
     return [found[name] for name in names]
+
+
+def keeping(prefix: bytes, keep: Keep) -> list[Request]:
+    """Return what puts the value of a key that is there aside, under a prefix."""
+    name, which, size, at = keep
+    aside = prefix + LOST_VALUE + b"%d" % which
+    return [
+        (b"RENAME", prefix + name, aside),
+        (b"PERSIST", aside),  # it lost, whenever it was to expire
+        (b"HSET", prefix + LOST, b"%d" % which, b"%d %d %b" % (at, size, name)),
+    ]
 
 
 def _fetched(lengths: Sequence[int]) -> int:
