@@ -148,6 +148,7 @@ class Hearing:
         for name in names:
             del self._unsorted[name]
         self._names.update(dict.fromkeys(self._target.ours(self._mirror.followed(names))))
+        self.has_lost |= self._mirror.has_moved_more
 
     def take(self) -> list[bytes]:
         """Return names that are to be looked at, as many as there is room for, and forget them."""

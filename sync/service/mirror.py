@@ -80,6 +80,7 @@ _SELDOM = 30.0  # seconds until another try of what fails for a reason that may 
 _REST = 3.0  # times as long as it took, before a large file that changes is brought again
 _REST_MIN = 0.1  # seconds
 _CHANGING_MAX = 1000  # names remembered
+_MOVED_MAX = 20_000  # renames remembered, some 5 MB
 _ECHO = 2.0  # seconds in which one's own change is heard of
 _ROOM = 1.0  # seconds that the server has to give memory back
 
@@ -572,7 +573,8 @@ class Mirror:
             self._make_room(error, outcome)
             return outcome
         confirmed = self._confirm_renamed([each for each in renames if each.new in sure])
-        self._moved[1].update((each.old, each.new) for each in renames)
+        if len(self._moved[1]) < _MOVED_MAX:
+            self._moved[1].update((each.old, each.new) for each in renames)
         for old, new, signature, _ in renames:
             self._unsure.pop(old, None)
             self._unsure.pop(new, None)
@@ -597,6 +599,11 @@ class Mirror:
                     found[new] = None
                     name = new  # noqa: PLW2901  # it may have moved on
         return list(found)
+
+    @property
+    def has_moved_more(self) -> bool:
+        """Whether more was renamed of late than `followed` knows of."""
+        return max(map(len, self._moved)) >= _MOVED_MAX
 
     def forget_moved(self) -> None:
         """Forget what was renamed before the last call of this."""

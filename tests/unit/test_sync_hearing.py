@@ -70,6 +70,7 @@ class Disk:
         self.open: set[bytes] = set()
         self.skipped: dict[bytes, str] = {}
         self.moved: dict[bytes, bytes] = {}
+        self.has_moved_more = False
 
     def fit(self, names: Iterable[bytes]) -> list[bytes]:
         return [name for name in names if name != b"misfit"]
@@ -201,6 +202,14 @@ class TestOneWay:
         redis.manifest, disk.moved = {b"new"}, {b"old": b"new"}
         hear(it, redis, [b"old"])
         assert it.take() == [b"new"]
+
+    def test_when_too_much_was_renamed_all_is_to_be_compared(
+        self, redis: Redis, disk: Disk
+    ) -> None:
+        it = hearing(redis, disk, Mode.ONE_WAY_REPLICA)
+        disk.has_moved_more = True
+        hear(it, redis, [b"old"])
+        assert it.has_lost
 
     def test_others_keys_are_not_asked_for_again(self, redis: Redis, disk: Disk) -> None:
         it = hearing(redis, disk, Mode.ONE_WAY_REPLICA)
