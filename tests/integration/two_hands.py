@@ -322,9 +322,12 @@ def _digests(seen: Seen) -> dict[bytes, bytes]:
 
 
 def _beside(root: Path) -> list[str]:
-    """Return what is in the directory that the root is in, and at the top of the file system."""
-    top = Path("/")
-    return [*(each.name for each in root.parent.iterdir()), *(each.name for each in top.iterdir())]
+    """Return what is in the directory that the root is in, and at the top of the file system.
+
+    But for the status of the service, which is written aside there again and again.
+    """
+    names = [each.name for top in (root.parent, Path("/")) for each in top.iterdir()]
+    return [name for name in names if not name.startswith("status-")]
 
 
 def _changed(before: Mapping[object, object], after: Mapping[object, object]) -> dict[bytes, str]:
