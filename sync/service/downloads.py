@@ -81,8 +81,9 @@ class Downloads:
     is_told: bool = False
 
     def names(self) -> set[bytes]:
-        """Return the names of those that are on their way, have come, or wait."""
-        return {*self.waiting, *([self.current.name] if self.current else [])}
+        """Return the names of those that are on their way, or wait, or have come untold."""
+        current = self.current if not self.is_told else None
+        return {*self.waiting, *([current.name] if current else [])}
 
     @property
     def error(self) -> Exception | None:
@@ -159,6 +160,7 @@ class Downloads:
         if self.current:
             self.current.close()
             self.current = None
+        self.is_told = False
 
     def _job(self, value: Value) -> Job:
         try:

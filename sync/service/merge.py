@@ -266,7 +266,9 @@ class Merge(Mirror):
     @property
     def is_due(self) -> bool:
         """Say whether there is something to do for a large value."""
-        return super().is_due or (self._sides.downloads.is_due and not self._is_in_use)
+        downloads = self._sides.downloads
+        has_come = downloads.current is not None and downloads.is_told  # and may be let go of
+        return super().is_due or ((has_come or downloads.is_due) and not self._is_in_use)
 
     @property
     def _is_in_use(self) -> bool:

@@ -204,3 +204,12 @@ def test_one_that_nobody_wants_any_more_is_closed_when_its_thread_ends(
     assert list(job) == []
     assert world.sources[b"a"].is_closed
     assert world.drafts[b"a"].is_closed
+
+
+def test_nobody_waits_for_what_has_come_and_was_told(world: World) -> None:
+    """Whoever was told may need nothing of it any more, and does not say so."""
+    world.downloads.want(b"a", as_file=True)
+    assert world.downloads.names() == {b"a"}
+    assert world.comes() == b"a"
+    assert world.downloads.names() == set()
+    assert world.downloads.found(b"a") is not None
