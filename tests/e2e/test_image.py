@@ -59,7 +59,7 @@ def test_the_health_check_is_red_while_a_process_hangs(docker: Docker, box: str,
 def test_the_health_check_says_what_the_service_does(docker: Docker, box: str) -> None:
     docker.wait_healthy(box, 20)
     outputs = "{{range .State.Health.Log}}{{.Output}}{{end}}"
-    assert "live: Redis equals the directory\nfiles " in docker("inspect", "-f", outputs, box)
+    assert "live: Redis equals the directory\nmode " in docker("inspect", "-f", outputs, box)
 
 
 def test_the_comparison_runs_in_the_container(docker: Docker, image: str) -> None:
