@@ -123,11 +123,7 @@ class Notes:
 
     def request(self, name: bytes, side: Side) -> None:
         """Ask the service to take this side's value of a name."""
-        self.request_all({name: side})
-
-    def request_all(self, sides: Mapping[bytes, Side]) -> None:
-        """Ask the same for several names."""
-        self._put(self._requests, {name: side.value.encode() for name, side in sides.items()})
+        self._put(self._requests, {name: side.value.encode()})
 
     def requests(self) -> dict[bytes, Side]:
         """Return the names about which somebody has decided, and for which side."""

@@ -20,8 +20,11 @@ class Absence:
         self._known: State | None = None  # when all was known
         self._next: tuple[State, int] | None = None
 
-    def begin(self, state: State | None) -> None:
-        """Take up what was known the last time, if that is of the same life of the server."""
+    def begin(self, state: State | None) -> ServerFigures | None:
+        """Take up what was known the last time, if that is of the same life of the server.
+
+        Return what the server tells by now.
+        """
         self._next, self._known = None, state
         now = self._notes.server()
         if now and (state is None or state.server != now.run_id):  # it has begun to count anew
@@ -29,6 +32,7 @@ class Absence:
         elif now and state and (now.may_evict or now.commands < state.commands):
             # What it has counted since was, or may have been, set back (CONFIG RESETSTAT).
             self._known = state._replace(evicted=_NEVER, expired=_NEVER)
+        return now
 
     @property
     def is_doubtful(self) -> bool:

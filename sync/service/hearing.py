@@ -70,7 +70,6 @@ class Hearing:
         self._is_safe = mode is Mode.ONE_WAY_SAFE
         self._unsorted: dict[bytes, None] = {}  # names of which many may be others'
         self._names: dict[bytes, None] = {}
-        self._said = ""
         self.has_lost = False
         self.rests_until = 0.0
         self._beats = 0
@@ -98,13 +97,10 @@ class Hearing:
         if (fd := self._listener.fd) is not None:
             watch.also(fd)
         if by != BY_TRACKING:
-            log.warning("Redis does not tell what others change (%s): %s", self._why, _SAID[by])
+            why = self._listener.why
+            log.warning("Redis does not tell what others change (%s): %s", why, _SAID[by])
         if self._requests:
             self.look_at(self._requests.take())
-
-    @property
-    def _why(self) -> str:
-        return self._listener.why
 
     def drain(self) -> None:
         """Take up what was heard. Raises RedisAwayError."""

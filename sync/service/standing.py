@@ -60,8 +60,7 @@ class Standing:
         """
         state = self._notes.state()
         if self._absence:
-            self._absence.begin(state)
-            figures = self._notes.server()
+            figures = self._absence.begin(state)
             if figures is None and self._mode.writes_files:
                 log.warning(
                     "Redis does not tell this user what it has evicted: no key that is missing "
