@@ -83,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
         "accept", help="end a hold: say which side is right though much is deleted by it"
     )
     ended.add_argument("side", choices=_SIDES)
+    awaited = commands.add_parser(
+        "wait", help="return when every write that is finished by now is in Redis"
+    )
+    awaited.add_argument(
+        "paths", nargs="*", metavar="PATH", help="a file below SYNC_ROOT (whatever is there)"
+    )
+    awaited.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="give up after S seconds (10)"
+    )
+    allowed = commands.add_parser(
+        "acl", help="print the ACL SETUSER line for a user with just the rights that it takes"
+    )
+    allowed.add_argument("--user", default="mdvp-sync", help="the user's name (mdvp-sync)")
     return parser
 
 
@@ -90,7 +103,7 @@ def run(settings: Settings) -> int:
     """Mirror until SIGTERM or SIGINT."""
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
-    from sync.redis.connection import Address  # noqa: PLC0415
+    from sync.redis.address import Address  # noqa: PLC0415
     from sync.redis.listener import Listener  # noqa: PLC0415
     from sync.redis.notes import Notes  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
@@ -113,7 +126,7 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         set_up(settings.log_level, settings.log_file)
-        address = Address(settings.redis_url, settings.password)
+        address = Address(settings.access)
         entries = Entries(trimmed=settings.trim, digests=settings.digests)
         target = Target(address.dial, entries, settings.prefix)
         excluded, skipped = Excluded(settings.exclude), Skipped(log)

@@ -16,7 +16,7 @@ from sync.core.manifest import Entries
 from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
-from sync.redis.connection import Address
+from sync.redis.address import Address
 from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.report.figures import counted
@@ -180,7 +180,7 @@ def _beside(settings: Settings, act: Callable[[Target, str], int], ends: str) ->
     """
     entries = Entries(trimmed=settings.trim, digests=settings.digests)
     try:
-        address = Address(settings.redis_url, settings.password)
+        address = Address(settings.access)
         redis = f"Redis at {address}"
         with closing(Target(address.dial, entries, settings.prefix)) as target:
             return act(target, redis)

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sync.core.access import Access
 from sync.core.decision import Mode
 from sync.core.errors import SettingsError
 from sync.core.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _IDS = re.compile("[0-9]+(:[0-9]+)?")
+_DIGITS_MAX = 15
 _ID_MAX = (1 << 32) - 2  # chown(2) takes one more for "leave it"
 
 
@@ -33,8 +35,12 @@ class Settings:
     file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file; with None for
                 one of them it is that of the directory that the file is in (none)
     fsync       SYNC_FSYNC: 1 has what is written to files survive a power cut (0)
-    redis_url   REDIS_URL: where Redis is (the server beside it)
-    password    REDIS_PASSWORD: used when the URL has none (none)
+    access      how to get at Redis (the server beside it, without a password):
+                REDIS_URL: where it is; REDIS_USERNAME, REDIS_PASSWORD: used when the URL has none;
+                REDIS_SENTINEL_USERNAME, REDIS_SENTINEL_PASSWORD: the same for Sentinels;
+                REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE, REDIS_TLS_KEY_FILE: for rediss://.
+                Each of REDIS_URL, REDIS_PASSWORD and REDIS_SENTINEL_PASSWORD can be in a file,
+                which the variable with _FILE behind its name names
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
     exclude     SYNC_EXCLUDE: patterns of what to leave out, with white space between them; none
                 when it is empty (what editors drop: `exclude.DEFAULT`); `Excluded` checks them
@@ -43,6 +49,10 @@ class Settings:
     prefix      SYNC_PREFIX: what all keys begin with (nothing)
     rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
     rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take (1)
+    stream      SYNC_STREAM: the stream, after SYNC_PREFIX, that gets an entry for each change
+                (none)
+    stream_max  SYNC_STREAM_MAXLEN: about how many entries that keeps, 0 for all (100000)
+    on_change   SYNC_ON_CHANGE: a command that is told the names of what has changed (none)
     status      SYNC_STATUS: file of the status, for `mdvp-sync status` (none)
     log_file    SYNC_LOG_FILE: file that gets the log too (none)
     log_level   LOG_LEVEL: the least important lines to log (INFO)
@@ -56,8 +66,7 @@ class Settings:
     file_mode: int
     file_owner: tuple[int | None, int | None]
     fsync: bool
-    redis_url: str
-    password: str | None
+    access: Access
     trim: bool
     exclude: tuple[str, ...]
     tree: bool
@@ -65,6 +74,9 @@ class Settings:
     prefix: bytes
     rescan: float
     rescan_share: float
+    stream: bytes | None
+    stream_max: int
+    on_change: str | None
     status: Path | None
     log_file: Path | None
     log_level: int
@@ -89,8 +101,7 @@ class Settings:
             file_mode=_file_mode(given.get("SYNC_FILE_MODE", "0644")),
             file_owner=_file_owner(given.get("SYNC_FILE_OWNER")),
             fsync=_switch(given, "SYNC_FSYNC", "to have what is written survive a power cut"),
-            redis_url=given.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
-            password=given.get("REDIS_PASSWORD"),
+            access=_access(given),
             trim=_switch(given, "SYNC_TRIM_NEWLINE", "to drop a final newline"),
             exclude=_exclude(environ.get("SYNC_EXCLUDE")),
             tree=_switch(given, "SYNC_TREE", "to mirror all directories below"),
@@ -107,6 +118,9 @@ class Settings:
                 *(0.01, 100, "percent of one core, up to 100"),
             )
             / 100,
+            stream=_stream(given.get("SYNC_STREAM")),
+            stream_max=_count("SYNC_STREAM_MAXLEN", given.get("SYNC_STREAM_MAXLEN", "100000")),
+            on_change=given.get("SYNC_ON_CHANGE"),
             status=_path(given, "SYNC_STATUS"),
             log_file=_path(given, "SYNC_LOG_FILE"),
             log_level=logging.getLevelNamesMapping()[level],
@@ -130,6 +144,45 @@ class Settings:
         if ".." in parts:
             raise SettingsError(f"{path} has .. in it: name it by its path below {self.root}")
         return os.fsencode("/".join(parts))
+
+
+def _access(given: Mapping[str, str]) -> Access:
+    return Access(
+        _secret(given, "REDIS_URL") or "redis://127.0.0.1:6379/0",
+        given.get("REDIS_USERNAME"),
+        _secret(given, "REDIS_PASSWORD"),
+        given.get("REDIS_SENTINEL_USERNAME"),
+        _secret(given, "REDIS_SENTINEL_PASSWORD"),
+        *(_path(given, f"REDIS_TLS_{each}_FILE") for each in ("CA", "CERT", "KEY")),
+    )
+
+
+def _secret(given: Mapping[str, str], name: str) -> str | None:
+    """Return a setting that may be in a file, without the newline that editors end it with."""
+    at = f"{name}_FILE"
+    if at not in given:
+        return given.get(name)
+    if name in given:
+        raise SettingsError(f"{name} and {at} are both set: leave one of the two out")
+    try:
+        return Path(given[at]).read_text(errors="surrogateescape").removesuffix("\n") or None
+    except OSError as error:
+        raise SettingsError(f"{at} cannot be read: {error}") from error
+
+
+def _stream(given: str | None) -> bytes | None:
+    if given is None:
+        return None
+    stream = os.fsencode(given)
+    if stream.startswith(b"/") or stream.endswith(b"/"):
+        raise SettingsError(f"SYNC_STREAM is {given!r}: use a name without a slash at its ends")
+    return stream
+
+
+def _count(name: str, given: str) -> int:
+    if not (given.isascii() and given.isdigit() and len(given) <= _DIGITS_MAX):
+        raise SettingsError(f"{name} is {given!r}: use a whole number, or 0 for no limit")
+    return int(given)
 
 
 def _exclude(given: str | None) -> tuple[str, ...]:

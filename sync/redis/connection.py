@@ -10,20 +10,10 @@ from typing import Any, TypeAlias
 
 import redis
 from hiredis import pack_command
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from sync.core.errors import (
-    OUT_OF_MEMORY,
-    RedisAwayError,
-    RedisRefusedError,
-    SettingsError,
-)
+from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisRefusedError
 
 Request: TypeAlias = tuple[Any, ...]  # of bytes and int
-
-_UNLIMITED = 1 << 30  # redis-py counts those that were made, and not those that are open
-_TIMEOUT = 10.0  # seconds; no command is so large that it takes one
 
 # What a reconcile after a refusal is for, and the way out of it.
 _CAUSES: dict[type[Exception], str] = {
@@ -39,39 +29,6 @@ _WAYS_OUT: dict[type[Exception], str] = {
 _FOREIGN = ("WRONGTYPE", "value is not an integer", "would overflow")
 
 
-class Address:
-    """Where a Redis server is, and how one connects to it."""
-
-    def __init__(self, url: str, password: str | None) -> None:
-        """Take the server at `url`, with `password` if the URL has none; connect nowhere yet.
-
-        Raises SettingsError.
-        """
-        try:
-            self._pool = redis.ConnectionPool.from_url(
-                url,
-                password=password,
-                socket_timeout=_TIMEOUT,
-                socket_connect_timeout=_TIMEOUT,
-                retry=Retry(NoBackoff(), 0),
-                max_connections=_UNLIMITED,
-            )
-            self.dial()
-        except (ValueError, TypeError) as error:
-            raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
-        if self._pool.connection_kwargs.get("decode_responses"):
-            raise SettingsError("REDIS_URL cannot be used: take decode_responses out of it")
-
-    def __str__(self) -> str:
-        """Say where the server is, without a password."""
-        at = self._pool.connection_kwargs
-        return str(at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}")
-
-    def dial(self) -> Any:  # noqa: ANN401  # redis-py's connections have no types
-        """Return a new connection of redis-py's, which is not connected yet."""
-        return self._pool.make_connection()
-
-
 class Connection:
     """One connection.
 
@@ -81,14 +38,13 @@ class Connection:
     """
 
     def __init__(self, dial: Callable[[], Any], *, hears: bool = False) -> None:
-        """Talk over what `dial` returns; it is opened when told to.
+        """Talk over what `dial` returns; it is opened when told to, and each time anew.
 
         If it `hears`, what the server pushes is received as answers are.
         """
-        self._connection: Any = dial()
+        self._dial = dial
+        self._connection: Any = None
         self._hears = hears
-        if hears:  # by itself redis-py would keep what is pushed for its own cache
-            self._connection._parser.set_invalidation_push_handler(lambda pushed: pushed)
         self._is_open = False
         self.sent = 0
 
@@ -115,6 +71,7 @@ class Connection:
     def open(self) -> None:
         """Connect anew. Raises RedisAwayError, as all that follows."""
         self.close()
+        self._connection = self._dial()  # the server may be elsewhere by now
         with self._away():
             self._connection.connect()
             self._is_open = True
@@ -151,7 +108,8 @@ class Connection:
     def close(self) -> None:
         """End the connection."""
         self._is_open = False
-        self._connection.disconnect()
+        if self._connection:
+            self._connection.disconnect()
 
     def _answer(self) -> object:
         try:

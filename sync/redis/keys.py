@@ -11,6 +11,11 @@ EPOCH = b"/mdvp-sync/epoch"
 PROBE = b"/mdvp-sync/probe"
 UPLOAD = b"/mdvp-sync/upload"  # a large value that has come, and takes effect next
 UPLOADS = b"/mdvp-sync/upload/"  # and, with what nobody else has behind it, that of a repair
+LEASE = b"/mdvp-sync/lease"  # which service mirrors; it expires when that does not renew it
+FEED = b"/mdvp-sync/feed"  # hash: what the stream of changes goes on from
+WAITS = (
+    b"/mdvp-sync/waits/"  # and, with a token behind it: a list that tells who waits that it is so
+)
 
 # What the modes other than one-way-replica need:
 CONFLICTS = b"/mdvp-sync/conflicts"  # hash: name -> what differs, as JSON (`notes.Conflict`)

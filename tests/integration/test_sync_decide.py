@@ -13,11 +13,12 @@ from support import eventually
 
 from sync import commands
 from sync.cli import main
+from sync.core.access import Access
 from sync.core.decision import Mode, Side
 from sync.core.manifest import Entries
 from sync.decide.errors import CannotDecideError
 from sync.decide.resolution import DONE, NOT_DONE, NOT_YET, Answer, Resolution
-from sync.redis.connection import Address
+from sync.redis.address import Address
 from sync.redis.notes import Conflict, Notes
 from sync.redis.target import Target
 from sync.report.status import HELD, LIVE, Status, StatusFile
@@ -34,7 +35,7 @@ CONFLICT = Conflict(1_795_942_800.0, "3 bytes", "no key")
 
 def connected(server: RedisServer, prefix: bytes = b"") -> Target:
     entries = Entries(trimmed=False, digests=True)
-    target = Target(Address(server.url, None).dial, entries, prefix)
+    target = Target(Address(Access(server.url)).dial, entries, prefix)
     target.join()
     return target
 

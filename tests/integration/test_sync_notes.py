@@ -9,11 +9,12 @@ import pytest
 import redis
 from support import eventually
 
+from sync.core.access import Access
 from sync.core.decision import Side
 from sync.core.errors import RedisAwayError
 from sync.core.manifest import Entries
 from sync.redis import notes as module
-from sync.redis.connection import Address
+from sync.redis.address import Address
 from sync.redis.notes import Conflict, Lost, Notes, State
 from sync.redis.target import Target
 
@@ -28,7 +29,7 @@ CONFLICT = Conflict(1_795_364_078.5, "a file of 3 bytes", "no key \N{SNOWMAN}")
 
 def connected(server: RedisServer, prefix: bytes = b"", user: str = "") -> Target:
     url = server.url.replace("unix://", f"unix://{user}:none@" if user else "unix://")
-    target = Target(Address(url, None).dial, Entries(trimmed=False, digests=True), prefix)
+    target = Target(Address(Access(url)).dial, Entries(trimmed=False, digests=True), prefix)
     target.connect()
     return target
 

@@ -12,12 +12,13 @@ import pytest
 from redis import Redis
 from support import eventually
 
+from sync.core.access import Access
 from sync.core.changes import Arrive, Confirm, Delete, Rename, Set, Signature
 from sync.core.errors import RedisAwayError, RedisChangedError, RedisRefusedError
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis import upload as upload_module
-from sync.redis.connection import Address
+from sync.redis.address import Address
 from sync.redis.keys import EPOCH, MANIFEST, NAMES, UPLOAD
 from sync.redis.target import Records, Target
 
@@ -37,7 +38,7 @@ ENTRIES = Entries(trimmed=False)
 def make_target(redis_server: RedisServer, user: str = "", prefix: bytes = b"") -> Target:
     """Return a target that has not connected yet; as a `user` whom the server lets in."""
     url = redis_server.url.replace("unix://", f"unix://{user}:none@" if user else "unix://")
-    return Target(Address(url, None).dial, ENTRIES, prefix)
+    return Target(Address(Access(url)).dial, ENTRIES, prefix)
 
 
 def of_size(size: int, inode: int = 1) -> Signature:
@@ -317,7 +318,7 @@ class TestUploads:
         """Who asks to be told of what others change is not told."""
         client = redis_server.client
         dialled: list[Any] = []
-        address = Address(redis_server.url, None)
+        address = Address(Access(redis_server.url))
 
         def dial() -> object:
             dialled.append(address.dial())

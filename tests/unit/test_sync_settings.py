@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from sync.core.access import Access
 from sync.core.decision import Mode
 from sync.core.errors import SettingsError
 from sync.settings import Settings
@@ -16,8 +17,7 @@ DEFAULTS = Settings(
     file_mode=0o644,
     file_owner=(None, None),
     fsync=False,
-    redis_url="redis://127.0.0.1:6379/0",
-    password=None,
+    access=Access("redis://127.0.0.1:6379/0"),
     trim=False,
     exclude=(".*.sw?", "*~", "4913", ".#*", "#*#"),
     tree=False,
@@ -25,6 +25,9 @@ DEFAULTS = Settings(
     prefix=b"",
     rescan=60.0,
     rescan_share=0.01,
+    stream=None,
+    stream_max=100_000,
+    on_change=None,
     status=None,
     log_file=None,
     log_level=logging.INFO,
@@ -39,7 +42,13 @@ GIVEN = {
     "SYNC_FILE_OWNER": "1000:0",
     "SYNC_FSYNC": "1",
     "REDIS_URL": "unix:///run/redis.sock",
+    "REDIS_USERNAME": "app",
     "REDIS_PASSWORD": "secret",
+    "REDIS_SENTINEL_USERNAME": "watcher",
+    "REDIS_SENTINEL_PASSWORD": "hidden",
+    "REDIS_TLS_CA_FILE": "/etc/tls/ca.pem",
+    "REDIS_TLS_CERT_FILE": "/etc/tls/cert.pem",
+    "REDIS_TLS_KEY_FILE": "/etc/tls/key.pem",
     "SYNC_TRIM_NEWLINE": "1",
     "SYNC_EXCLUDE": " *.tmp\n.git*  /a/**/b/ !x ",
     "SYNC_TREE": "1",
@@ -47,6 +56,9 @@ GIVEN = {
     "SYNC_PREFIX": "app1:",
     "SYNC_RESCAN": "0.5",
     "SYNC_RESCAN_CPU": "5",
+    "SYNC_STREAM": "changes",
+    "SYNC_STREAM_MAXLEN": "0",
+    "SYNC_ON_CHANGE": "xargs -0 echo",
     "SYNC_STATUS": "/run/status.json",
     "SYNC_LOG_FILE": "/var/log/sync.report.log",
     "LOG_LEVEL": "warning",
@@ -67,8 +79,14 @@ def test_every_variable_sets_its_setting() -> None:
         file_mode=0o600,
         file_owner=(1000, 0),
         fsync=True,
-        redis_url="unix:///run/redis.sock",
-        password="secret",  # noqa: S106  # not one
+        access=Access(
+            "unix:///run/redis.sock",
+            "app",
+            "secret",
+            "watcher",
+            "hidden",
+            *(Path(f"/etc/tls/{each}.pem") for each in ("ca", "cert", "key")),
+        ),
         trim=True,
         exclude=("*.tmp", ".git*", "/a/**/b/", "!x"),
         tree=True,
@@ -76,6 +94,9 @@ def test_every_variable_sets_its_setting() -> None:
         prefix=b"app1:",
         rescan=0.5,
         rescan_share=0.05,
+        stream=b"changes",
+        stream_max=0,
+        on_change="xargs -0 echo",
         status=Path("/run/status.json"),
         log_file=Path("/var/log/sync.report.log"),
         log_level=logging.WARNING,
@@ -84,6 +105,26 @@ def test_every_variable_sets_its_setting() -> None:
 
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.read(dict.fromkeys(GIVEN.keys() - {"SYNC_EXCLUDE"}, "")) == DEFAULTS
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD"])
+def test_what_is_secret_may_be_in_a_file(name: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b" s\xff \n")
+    access = Settings.read({f"{name}_FILE": str(secret)}).access
+    assert " s\udcff " in access
+    assert access == Settings.read({name: " s\udcff "}).access
+
+
+def test_a_secret_is_in_one_place(tmp_path: Path) -> None:
+    given = {"REDIS_PASSWORD": "a", "REDIS_PASSWORD_FILE": str(tmp_path / "none")}
+    with pytest.raises(SettingsError, match="REDIS_PASSWORD and REDIS_PASSWORD_FILE are both set"):
+        Settings.read(given)
+
+
+def test_a_file_of_a_secret_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"REDIS_PASSWORD_FILE cannot be read: .*No such file"):
+        Settings.read({"REDIS_PASSWORD_FILE": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])
@@ -105,6 +146,9 @@ def test_patterns_may_be_any_bytes() -> None:
             "critical",
             "LOG_LEVEL is 'CRITICAL': use one of DEBUG",
         ),
+        ("SYNC_STREAM", "/changes", "SYNC_STREAM is '/changes': use a name without a slash at its"),
+        ("SYNC_STREAM_MAXLEN", "-1", "SYNC_STREAM_MAXLEN is '-1': use a whole number"),
+        ("SYNC_STREAM_MAXLEN", "9" * 16, "use a whole number, or 0 for no limit"),
         ("SYNC_RESCAN", "often", "SYNC_RESCAN is 'often': use a number of seconds, or 0 for never"),
         ("SYNC_RESCAN", "-1", "SYNC_RESCAN is '-1'"),
         ("SYNC_RESCAN", "inf", "SYNC_RESCAN is 'inf'"),
