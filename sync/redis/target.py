@@ -25,7 +25,7 @@ deletes.
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import redis
 
@@ -106,6 +106,16 @@ class Records(NamedTuple):
     lengths: Sequence[tuple[int, int]]
 
 
+class Place(Protocol):
+    """Where the server is, as far as that changes."""
+
+    def locate(self) -> None:
+        """Find where it is by now, for all that is dialled from now on."""
+
+    def check(self) -> None:
+        """Raise RedisAwayError when it is known to be elsewhere by now; wait for nobody."""
+
+
 class Target:
     """The Redis server that mirrors the directory.
 
@@ -118,12 +128,19 @@ class Target:
 
     """
 
-    def __init__(self, dial: Callable[[], Any], entries: Entries, prefix: bytes = b"") -> None:
+    def __init__(
+        self,
+        dial: Callable[[], Any],
+        entries: Entries,
+        prefix: bytes = b"",
+        place: Place | None = None,
+    ) -> None:
         """Talk to the server to which `dial` makes connections of redis-py's; to none yet.
 
-        All keys begin with `prefix`.
+        All keys begin with `prefix`. The server may be at another `place` each time.
         """
         self._dial = dial
+        self._place = place
         self._connection = Connection(dial)
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
@@ -206,6 +223,8 @@ class Target:
         self._marked.clear()
         self._foreign.clear()
         self._forget_large()
+        if self._place:
+            self._place.locate()
         self._connection.open()
         self.learn_value_max()
 
@@ -228,6 +247,8 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
+        if self._place:
+            self._place.check()
         epoch, *counts = self.ask(*self._learning)
         self._check_epoch(epoch)
         if self._begun:
