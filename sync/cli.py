@@ -126,9 +126,9 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         set_up(settings.log_level, settings.log_file)
-        address = Address(settings.access)
+        address = Address(settings.access, settings.prefix)
         entries = Entries(trimmed=settings.trim, digests=settings.digests)
-        target = Target(address.dial, entries, settings.prefix)
+        target = Target(address.dial, entries, settings.prefix, address)
         excluded, skipped = Excluded(settings.exclude), Skipped(log)
         listens = settings.digests or settings.guard
         with closing(target):
@@ -149,7 +149,7 @@ def run(settings: Settings) -> int:
                 trim_newline=settings.trim,
             )
             board = Board(
-                *(StatusFile(settings.status), target, str(address), skipped.all),
+                *(StatusFile(settings.status), target, address, skipped.all),
                 conflicts=conflicts,
                 mode=settings.mode.value,
             )

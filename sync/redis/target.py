@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing, suppress
 from itertools import chain, groupby
 from threading import Thread
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import redis
 
@@ -119,6 +119,16 @@ class Records(NamedTuple):
     lengths: Sequence[tuple[int, int]]
 
 
+class Place(Protocol):
+    """Where the server is, as far as that changes."""
+
+    def locate(self) -> None:
+        """Find where it is by now, for all that is dialled from now on."""
+
+    def check(self) -> None:
+        """Raise RedisAwayError when it is known to be elsewhere by now; wait for nobody."""
+
+
 class Target:
     """The Redis server that mirrors the directory.
 
@@ -136,13 +146,16 @@ class Target:
         dial: Callable[[], Any],
         entries: Entries,
         prefix: bytes = b"",
+        place: Place | None = None,
         lease: Lease | None = None,
     ) -> None:
         """Talk to the server to which `dial` makes connections of redis-py's; to none yet.
 
-        All keys begin with `prefix`, and who connects has the `lease` for them.
+        All keys begin with `prefix`, and who connects has the `lease` for them. The server may be
+        at another `place` each time.
         """
         self._dial = dial
+        self._place = place
         self._connection = Connection(dial)
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
@@ -236,6 +249,8 @@ class Target:
 
         Raises RedisAwayError.
         """
+        if self._place:
+            self._place.check()
         return self._lease.is_free(self.converse(*self._lease.questions))
 
     def give_back(self) -> None:
@@ -282,6 +297,8 @@ class Target:
         self._marked.clear()
         self._foreign.clear()
         self._forget_large()
+        if self._place:
+            self._place.locate()
         self._connection.open()
         self.learn_value_max()
 
@@ -304,6 +321,8 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
+        if self._place:
+            self._place.check()
         _, *counts = self._ask_with_lease()
         if self._begun:
             return  # what it does to the counts is not taken note of yet
