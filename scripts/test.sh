@@ -31,7 +31,7 @@ need() { # need COMMAND=PACKAGE...: install the Debian packages of those command
 
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
-    git=git
+    git=git openssl=openssl
 }
 
 need_for_e2e() {
