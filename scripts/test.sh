@@ -94,7 +94,7 @@ lint() {
   .venv/bin/ruff format --check --quiet
   .venv/bin/mypy
   shellcheck --external-sources scripts/*.sh tests/e2e/*.sh benchmarks/mirror/*.sh \
-    sync/image/entrypoint sync/image/redis-cli
+    sync/image/entrypoint sync/image/entrypoint-sync sync/image/redis-cli
 }
 
 part=${1:-all}
