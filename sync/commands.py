@@ -17,6 +17,7 @@ from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
 from sync.redis.address import Address
+from sync.redis.feed import Feed
 from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.report.figures import counted
@@ -182,7 +183,8 @@ def _beside(settings: Settings, act: Callable[[Target, str], int], ends: str) ->
     try:
         address = Address(settings.access)
         redis = f"Redis at {address}"
-        with closing(Target(address.dial, entries, settings.prefix)) as target:
+        feed = Feed.of(settings.stream, settings.stream_max, settings.prefix)
+        with closing(Target(address.dial, entries, settings.prefix, feed)) as target:
             return act(target, redis)
     except RedisAwayError as error:
         return cannot(f"{redis}: {error}; see REDIS_URL and REDIS_PASSWORD")
