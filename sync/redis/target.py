@@ -57,6 +57,7 @@ from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
 from sync.redis.download import Download
+from sync.redis.feed import Feed, untold
 from sync.redis.keys import (
     EPOCH,
     LOST,
@@ -88,13 +89,15 @@ _FOREIGN_MAX = 100_000  # names remembered, some 10 MB
 class _Begun(NamedTuple):
     """A transaction that was sent: its commands, their names by place, the requests in it.
 
-    The first requests are for the entries of the names, and the last may be marks of `places`.
+    The first requests are for the entries of the names, and the last may be marks of `places`, and
+    so many that have the stream `told`.
     """
 
     commands: Sequence[Command]
     names: Mapping[bytes, Sequence[bytes]]
     requests: Sequence[Request]
     places: Collection[bytes] = ()
+    told: int = 0
 
 
 class Key(NamedTuple):
@@ -139,6 +142,7 @@ class Target:
     """The Redis server that mirrors the directory.
 
     Attributes:
+        feed: the stream that is told what is done; None if there is none.
         below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
         overlap: the other services whose keys are in the way.
@@ -148,18 +152,20 @@ class Target:
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part that it puts to use
         self,
         dial: Callable[[], Any],
         entries: Entries,
         prefix: bytes = b"",
+        *,
         place: Place | None = None,
         lease: Lease | None = None,
+        feed: Feed | None = None,
     ) -> None:
         """Talk to the server to which `dial` makes connections of redis-py's; to none yet.
 
         All keys begin with `prefix`, and who connects has the `lease` for them. The server may be
-        at another `place` each time.
+        at another `place` each time. What is done is told to `feed`.
         """
         self._dial = dial
         self._place = place
@@ -168,6 +174,9 @@ class Target:
         self._sent = 0  # over connections that have ended
         self.format = entries
         self.prefix = prefix
+        self.feed = feed
+        self._untold = untold(prefix)
+        self._is_beside = False
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
         self._upload_key = prefix + UPLOAD
@@ -290,6 +299,7 @@ class Target:
         A transaction is void then when the service changes anything between two of them, at the
         root or where it was last told to `watch`.
         """
+        self._is_beside = True
         self._watched = (self._epoch_key, self._manifest)
         self._upload_key = self.prefix + UPLOADS + secrets.token_hex(8).encode()
         self._open()
@@ -615,8 +625,8 @@ class Target:
         while True:
             (answer,) = self.ask((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", page_size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
-            own = prefix + OWN
-            yield [key[len(prefix) :] for key in page if not key.startswith(own)]
+            own, stream = prefix + OWN, self.feed and self.feed.key
+            yield [key[len(prefix) :] for key in page if not (key.startswith(own) or key == stream)]
             if int(cursor) == 0:
                 return
 
@@ -669,12 +679,39 @@ class Target:
         self.begin(commands)
         self.finish()
 
+    @property
+    def is_begun(self) -> bool:
+        """Say whether something was begun, and is not finished."""
+        return self._begun is not None
+
+    def transact(self, requests: Sequence[Request]) -> list[Any]:
+        """Have requests done in one transaction; return the answers, of which some are refusals.
+
+        Nothing may be begun. Raises RedisAwayError, or RedisRefusedError when nothing was done.
+        """
+        answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+        if error := refused(answers):
+            raise error
+        if answers[-2] is None:
+            self.check()
+            raise MeanwhileError(_MEANWHILE)
+        return cast("list[Any]", answers[-2])
+
+    def is_stream(self, name: bytes) -> bool:
+        """Say whether a name is that of the stream of changes."""
+        return self.feed is not None and self.feed.name == name
+
+    def forget_feed(self) -> None:
+        """Have the stream of changes begin anew, by whatever service there is with one next."""
+        self.ask(self._untold)
+
     def remove(self, names: Sequence[bytes]) -> dict[bytes, Exception]:
         """Delete keys where the server has no memory: then it takes no transaction, but takes this.
 
         Return those that it refuses to delete, with the reasons. The second record goes last: if
         this ends half-way, what is left to be done is known by it. Raises RedisAwayError.
         """
+        self.forget_feed()  # it is not told
         held = self._remove_from(self._manifest, names)
         self._connection.accepted(held)
         answers = self.converse(*((b"DEL", key) for key in self._keys(names)))
@@ -712,11 +749,17 @@ class Target:
             requests += self._requests(kind, run)
         places = self._unmarked(names)
         requests += self._marks(places)
+        told: list[Request] = []
+        if self._is_beside:
+            requests.append(self._untold)  # only the service adds to the stream
+        elif self.feed:
+            told = self.feed.told(commands, self.count)
+        requests += told
         self._connection.send(
             [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
         )
         self._watches_keys = False
-        self._begun = _Begun(commands, names, requests, places)
+        self._begun = _Begun(commands, names, requests, places, len(told))
         if len(self._watched) > 1:
             # What is read next must be read when the server watches again: others change it too.
             self._collect()
@@ -741,9 +784,12 @@ class Target:
         if done is None:
             self.check()
             raise MeanwhileError(_MEANWHILE)
-        told = cast("list[Any]", done)
-        entries, answers = told[: len(begun.names)], told[len(begun.names) :]
-        for request, answer in zip(begun.requests[len(begun.names) :], answers, strict=True):
+        said = cast("list[Any]", done)
+        first, last = len(begun.names), len(said) - begun.told
+        entries, answers = said[:first], said[first:last]
+        if self.feed and begun.told:
+            self.feed.take(said[last:])
+        for request, answer in zip(begun.requests[first:last], answers, strict=True):
             if isinstance(answer, Exception):
                 # What a rename could not do, its entry in the manifest says nothing sure of.
                 raise RedisChangedError(f"it no longer holds what it was given: {answer}")

@@ -142,7 +142,8 @@ class Service:
         hearing = parts.hearing(directory, mirror, news)
         standing = parts.standing(directory)
         made = (directory, watch, news, target, mirror, self._report, self._board)
-        return Session(*made, self._rescan, standing, hearing, together)
+        feeding = parts.feeding(directory)
+        return Session(*made, self._rescan, standing, hearing, together, feeding)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

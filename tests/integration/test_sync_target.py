@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from sync.redis.upload import Upload
 
+pytestmark = pytest.mark.servers
+
 OWN = b"/mdvp-sync/"
 SIGNATURE = Signature(1, 6, 2, 3)
 ENTRIES = Entries(trimmed=False)
@@ -378,9 +380,10 @@ class TestRefusals:
     ) -> None:
         target.apply([Set(name, b"one", SIGNATURE) for name in (b"a", b"b")])
         redis_server.client.config_set("maxmemory", 1)
-        with pytest.raises(RedisRefusedError):  # as anything in a transaction
+        try:
             target.apply([Delete(b"a")])
-        target.remove([b"a"])
+        except RedisRefusedError:  # before Redis 7.2 anything in a transaction is
+            target.remove([b"a"])
         target.check()
         assert redis_server.keys() == {b"b": b"one"}
 
@@ -700,7 +703,7 @@ class TestAPrefix:
         self, redis_server: RedisServer, user: str
     ) -> None:
         target = make_target(redis_server, user)
-        with closing(target), pytest.raises(RedisAwayError, match="no permissions"):
+        with closing(target), pytest.raises(RedisAwayError, match="o permissions"):
             target.connect()
 
     def test_lets_all_be_written_by_who_may_use_no_other_keys(self, prefixed: Target) -> None:
