@@ -816,6 +816,14 @@ class Target:
         self._collect()
         return self._connection.receive(len(requests))
 
+    def transact(self, *requests: Request) -> list[object]:
+        """Send requests as a transaction of no names; return all answers, refusals too.
+
+        Nothing of it is done when somebody else has begun to mirror. Raises RedisAwayError.
+        """
+        self._watches_keys = False
+        return self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

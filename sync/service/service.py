@@ -104,8 +104,9 @@ class Service:
         together = Together(groups, target, mirror) if groups else None
         hearing = parts.hearing(directory, mirror, news)
         standing = parts.standing(directory)
+        waiters = parts.waiters(directory, watch, news, mirror)
         made = (directory, watch, news, target, mirror, self._report, self._board)
-        return Session(*made, self._rescan, standing, hearing, together)
+        return Session(*made, self._rescan, standing, waiters, hearing, together)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

@@ -23,15 +23,18 @@ from sync.core.schedule import Rescan
 from sync.disk.files import Directory
 from sync.redis.notes import Notes
 from sync.redis.target import Target
+from sync.redis.waits import Waits
 from sync.report.board import Board
 from sync.report.lines import Report
 from sync.report.status import StatusFile
+from sync.service.lacking import Lacking
 from sync.service.mirror import Mirror
 from sync.service.news import News
 from sync.service.session import Session
 from sync.service.skipped import Skipped
 from sync.service.standing import Standing
 from sync.service.streams import Streams
+from sync.service.waiters import Waiters
 
 PAUSE = 0.05  # seconds before the service connects again
 REST = 8.0  # seconds in which nothing happens, and after which the service has nothing to do
@@ -258,6 +261,10 @@ class World:
                 Rescan(self._rescan, 1),
                 Standing(
                     directory, self._target, Notes(self._target), None, Mode.ONE_WAY_REPLICA, 1.0
+                ),
+                Waiters(
+                    *(self.events, news, mirror, Waits(self._target)),
+                    Lacking(directory, self.events, news.tells_of, self._skipped, ()),
                 ),
             )
             session.run("test", stale_first=self._out_of_memory)
