@@ -84,7 +84,8 @@ def _answer(
             _come_back(target, token, names, deadline)
             continue
         if answer:
-            target.ask((b"DEL", key, paths_key(target.prefix, token)))
+            with suppress(RedisAwayError):  # they expire, too
+                target.ask((b"DEL", key, paths_key(target.prefix, token)))
             return decode_answer(answer[1])
         if time.monotonic() >= deadline:
             return None
