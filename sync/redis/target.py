@@ -654,8 +654,10 @@ class Target:
     def transact(self, requests: Sequence[Request]) -> list[Any]:
         """Have requests done in one transaction; return the answers, of which some are refusals.
 
-        Nothing may be begun. Raises RedisAwayError, or RedisRefusedError when nothing was done.
+        Nothing may be begun. Raises RedisAwayError, also when another service has begun to mirror
+        to the server, or RedisRefusedError when nothing was done.
         """
+        self.unwatch()
         answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
         if error := refused(answers):
             raise error
