@@ -127,11 +127,11 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         set_up(settings.log_level, settings.log_file)
-        address = Address(settings.access)
+        address = Address(settings.access, settings.prefix)
         entries = Entries(trimmed=settings.trim, digests=settings.digests)
         prefix, stream = settings.prefix, settings.stream
         feed = Feed.of(stream, settings.stream_max, prefix)
-        target = Target(address.dial, entries, prefix, feed)
+        target = Target(address.dial, entries, prefix, address, feed)
         excluded, skipped = _excluded(settings), Skipped(log)
         listens = settings.digests or settings.guard
         with closing(target):
@@ -152,7 +152,7 @@ def run(settings: Settings) -> int:
                 trim_newline=settings.trim,
             )
             board = Board(
-                *(StatusFile(settings.status), target, str(address), skipped.all),
+                *(StatusFile(settings.status), target, address, skipped.all),
                 conflicts=conflicts,
                 mode=settings.mode.value,
             )

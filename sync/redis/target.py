@@ -25,7 +25,7 @@ deletes.
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import redis
 
@@ -109,6 +109,16 @@ class Records(NamedTuple):
     lengths: Sequence[tuple[int, int]]
 
 
+class Place(Protocol):
+    """Where the server is, as far as that changes."""
+
+    def locate(self) -> None:
+        """Find where it is by now, for all that is dialled from now on."""
+
+    def check(self) -> None:
+        """Raise RedisAwayError when it is known to be elsewhere by now; wait for nobody."""
+
+
 class Target:
     """The Redis server that mirrors the directory.
 
@@ -127,13 +137,16 @@ class Target:
         dial: Callable[[], Any],
         entries: Entries,
         prefix: bytes = b"",
+        place: Place | None = None,
         feed: Feed | None = None,
     ) -> None:
         """Talk to the server to which `dial` makes connections of redis-py's; to none yet.
 
-        All keys begin with `prefix`. What is done is told to `feed`.
+        All keys begin with `prefix`. The server may be at another `place` each time. What is done
+        is told to `feed`.
         """
         self._dial = dial
+        self._place = place
         self._connection = Connection(dial)
         self._large: Connection | None = None
         self._sent = 0  # over connections that have ended
@@ -220,6 +233,8 @@ class Target:
         self._marked.clear()
         self._foreign.clear()
         self._forget_large()
+        if self._place:
+            self._place.locate()
         self._connection.open()
         self.learn_value_max()
 
@@ -242,6 +257,8 @@ class Target:
 
         Raises RedisAwayError, or RedisChangedError.
         """
+        if self._place:
+            self._place.check()
         epoch, *counts = self.ask(*self._learning)
         self._check_epoch(epoch)
         if self._begun:
