@@ -131,7 +131,7 @@ def run(settings: Settings) -> int:
         entries = Entries(trimmed=settings.trim, digests=settings.digests)
         prefix, stream = settings.prefix, settings.stream
         feed = Feed.of(stream, settings.stream_max, prefix)
-        target = Target(address.dial, entries, prefix, address, feed)
+        target = Target(address.dial, entries, prefix, place=address, feed=feed)
         excluded, skipped = _excluded(settings), Skipped(log)
         listens = settings.digests or settings.guard
         with closing(target):

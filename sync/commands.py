@@ -183,9 +183,10 @@ def _beside(settings: Settings, act: Callable[[Target, Address], int], ends: str
     """
     entries = Entries(trimmed=settings.trim, digests=settings.digests)
     try:
-        address = Address(settings.access, settings.prefix)
-        feed = Feed.of(settings.stream, settings.stream_max, settings.prefix)
-        with closing(Target(address.dial, entries, settings.prefix, address, feed)) as target:
+        prefix = settings.prefix
+        address = Address(settings.access, prefix)
+        feed = Feed.of(settings.stream, settings.stream_max, prefix)
+        with closing(Target(address.dial, entries, prefix, place=address, feed=feed)) as target:
             return act(target, address)
     except RedisAwayError as error:
         return cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")

@@ -49,6 +49,7 @@ from sync.core.errors import (
 from sync.core.manifest import NOTHING, PENDING_GONE, digest_of
 from sync.core.plan import SPARE
 from sync.disk.files import Directory, LargeFile
+from sync.disk.linux import reason
 from sync.disk.writer import Writer
 from sync.redis.notes import Notes
 from sync.redis.target import LARGE, Key, Target
@@ -322,7 +323,7 @@ class Merge(Mirror):
 
     def _unwritable(self, name: bytes, error: OSError) -> Outcome:
         self.skipped.note(
-            name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
+            name, f"cannot be written ({reason(error)}): the file stays as it is; tried again"
         )
         return Outcome(deferred={name: _SELDOM})
 

@@ -35,6 +35,7 @@ from sync.service.together import Together
 log = logging.getLogger(__name__)
 
 RESCAN = "rescan"
+TAKEOVER = "takeover"
 _LOST = "events were lost"
 _UNHEARD = "messages were lost"
 
@@ -103,6 +104,8 @@ class Session:
         """
         try:
             self._target.connect()
+            if cause == TAKEOVER:
+                log.warning("taking over: no other service works any more")
             self._mirror.begin(self._standing.begin(self._board, self._still))
             if self._feeding:
                 self._feeding.begin(cause)
