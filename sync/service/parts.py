@@ -19,6 +19,7 @@ from sync.redis.waits import Waits
 from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads, Value
+from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
 from sync.service.lacking import Lacking
 from sync.service.merge import Merge, Sides
@@ -149,6 +150,11 @@ class Parts:
         """Return what answers those who wait."""
         lacking = Lacking(directory, watch, news.tells_of, self.skipped, self.conflicts)
         return Waiters(watch, news, mirror, Waits(self.target), lacking)
+
+    def feeding(self, directory: Directory) -> Feeding | None:
+        """Return what keeps the stream of changes whole; None if there is none."""
+        feed = self.target.feed
+        return None if feed is None else Feeding(feed, self.target, directory, self.skipped)
 
     def hearing(self, directory: Directory, mirror: Mirror, news: News) -> Hearing | None:
         """Return what takes up what others change in Redis; None if nobody listens."""
