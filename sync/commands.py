@@ -17,6 +17,7 @@ from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
 from sync.redis.address import Address
+from sync.redis.feed import Feed
 from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.report.figures import counted
@@ -65,7 +66,7 @@ def verify(
     logging.getLogger("sync").addHandler(logging.NullHandler())  # what there is to say is printed
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # as in `run`
 
-    def verified(target: Target, redis: str) -> int:
+    def verified(target: Target, address: Address) -> int:
         with (
             closing(Screen(sys.stdout, sys.stderr)) as screen,
             closing(open_directory()) as directory,
@@ -78,7 +79,9 @@ def verify(
                 f"there is nothing to compare: {path} is no file or directory that is mirrored "
                 f"from {settings.root}, and no key"
             )
-        return _tell(found, redis, settings.root / path, _way_out(settings, repair=repair))
+        return _tell(
+            found, f"Redis at {address}", settings.root / path, _way_out(settings, repair=repair)
+        )
 
     return _beside(settings, verified, "all was compared")
 
@@ -121,7 +124,7 @@ def conflicts(settings: Settings, *, everything: bool, for_programs: bool) -> in
     Return 0 when no name is in conflict, 1 when some are.
     """
 
-    def listed(target: Target, _: str) -> int:
+    def listed(target: Target, _: Address) -> int:
         target.join()
         notes = Notes(target)
         found = {} if settings.mode in NEVER else notes.conflicts()
@@ -164,7 +167,7 @@ def accept(settings: Settings, side: Side) -> int:
 
 
 def _decide(settings: Settings, decide: Callable[[Resolution], Answer]) -> int:
-    def decided(target: Target, _: str) -> int:
+    def decided(target: Target, _: Address) -> int:
         target.join()
         answer = decide(Resolution(target, Notes(target), settings.mode, _PATIENCE))
         print(answer.words)
@@ -173,19 +176,20 @@ def _decide(settings: Settings, decide: Callable[[Resolution], Answer]) -> int:
     return _beside(settings, decided, "it was done")
 
 
-def _beside(settings: Settings, act: Callable[[Target, str], int], ends: str) -> int:
-    """Have `act` do its work with a target, and words for where that is; return what it does.
+def _beside(settings: Settings, act: Callable[[Target, Address], int], ends: str) -> int:
+    """Have `act` do its work with a target, and where that is; return what it does.
 
     When it could not, say so: that it was stopped before `ends`, or why.
     """
     entries = Entries(trimmed=settings.trim, digests=settings.digests)
     try:
-        address = Address(settings.access)
-        redis = f"Redis at {address}"
-        with closing(Target(address.dial, entries, settings.prefix)) as target:
-            return act(target, redis)
+        prefix = settings.prefix
+        address = Address(settings.access, prefix)
+        feed = Feed.of(settings.stream, settings.stream_max, prefix)
+        with closing(Target(address.dial, entries, prefix, place=address, feed=feed)) as target:
+            return act(target, address)
     except RedisAwayError as error:
-        return cannot(f"{redis}: {error}; see REDIS_URL and REDIS_PASSWORD")
+        return cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")
     except SyncError as error:
         return cannot(str(error))
     except KeyboardInterrupt:

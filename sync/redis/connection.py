@@ -1,7 +1,9 @@
 """A connection to a Redis server: requests out, answers in, and what a refusal means in words.
 
 Failure model. A connection that was lost is not opened again by itself: a server that was away may
-have come back empty. An answer that is an error is an answer; whoever asked decides.
+have come back empty. An answer that is an error is an answer; whoever asked decides. But that it is
+not the one to ask now (it is no master any more, its slot has moved, it is busy) is no answer of a
+server's: it says nothing about what was asked for, and the connection ends.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +12,10 @@ from typing import Any, TypeAlias
 
 import redis
 from hiredis import pack_command
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisRefusedError
+from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisRefusedError, SyncError
+from sync.redis import tls
 
 Request: TypeAlias = tuple[Any, ...]  # of bytes and int
 
@@ -25,6 +29,14 @@ _WAYS_OUT: dict[type[Exception], str] = {
     redis.OutOfMemoryError: " Raise its maxmemory, or remove files",
     redis.ReadOnlyError: " It is a replica: name its master in REDIS_URL",
 }
+# What says nothing about what was asked for, but about the server.
+_STATES = (
+    AskError,  # and MovedError
+    TryAgainError,
+    ClusterDownError,  # and MasterDownError
+    redis.ReadOnlyError,
+)
+_STATES_IN_WORDS = ("NOREPLICAS ", "BUSY ")  # for which redis-py has no types
 # What a request says of a key of ours that somebody has put something else under.
 _FOREIGN = ("WRONGTYPE", "value is not an integer", "would overflow")
 
@@ -72,9 +84,13 @@ class Connection:
         """Connect anew. Raises RedisAwayError, as all that follows."""
         self.close()
         self._connection = self._dial()  # the server may be elsewhere by now
-        with self._away():
-            self._connection.connect()
-            self._is_open = True
+        try:
+            with self._away():
+                self._connection.connect()
+        except SyncError:
+            self.close()  # it is not the server that was meant
+            raise
+        self._is_open = True
         if self._hears:
             # By itself redis-py drops these messages, even when it is asked for what is pushed.
             self._connection._parser.set_invalidation_push_handler(lambda message: message)
@@ -116,6 +132,8 @@ class Connection:
             # Where something is pushed, whoever waits for it has asked for it.
             return self._connection.read_response(push_request=self._hears)
         except redis.ResponseError as error:
+            if isinstance(error, _STATES) or str(error).startswith(_STATES_IN_WORDS):
+                raise
             return error
 
     @contextmanager
@@ -129,12 +147,26 @@ class Connection:
 
 def away(error: Exception) -> RedisAwayError:
     """Say what an error of the server, or of the connection, means for all that is to be done."""
-    words = str(error) or type(error).__name__
+    words = _state(error) or tls.words(error) or str(error) or type(error).__name__
     if any(each in words for each in _FOREIGN):
         words += "; delete the keys that begin with /mdvp-sync/ (after SYNC_PREFIX)"
     found = RedisAwayError(words + _WAYS_OUT.get(type(error), ""))
     found.cause = _CAUSES.get(type(error), found.cause)
     return found
+
+
+def _state(error: Exception) -> str:
+    """Say what is going on in a cluster if that is the error; "" if it is not."""
+    if isinstance(error, MovedError):
+        return f"the slot of its keys is at {error.host}:{error.port} by now"
+    if isinstance(error, AskError | TryAgainError):
+        return (
+            "the slot of its keys is being moved to another node, and mdvp-sync goes on there when "
+            "that is done; if it was broken off, end it by redis-cli --cluster fix HOST:PORT"
+        )
+    if isinstance(error, ClusterDownError):
+        return f"{error.status_code or 'CLUSTERDOWN'} {error}"
+    return ""
 
 
 def refused(answers: Sequence[object]) -> RedisRefusedError | None:

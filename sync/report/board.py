@@ -16,7 +16,7 @@ class Board:
     """The figures, from one session to the next.
 
     Attributes:
-        where: the server, in words.
+        where: the server; `str` says where it is by now.
         lag: seconds from the arrival of the oldest change of the last batch to its being in Redis.
         arriving: how many large files are on their way, or wait.
         directories: how many directories there are, with the root.
@@ -30,7 +30,7 @@ class Board:
 
     file: StatusFile
     target: Target
-    where: str
+    where: object
     skipped: Mapping[bytes, str]
     reconciles: Counter[str] = field(default_factory=Counter)
     lag: float | None = None
