@@ -20,6 +20,7 @@ from threading import Event
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
+from faults.consumer import Consumer
 from integration.conftest import POWERLESS, SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
 from integration.shape import SHAPES, Shape
@@ -30,6 +31,7 @@ from sync.redis.keys import EPOCH, MANIFEST, NAMES
 
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
+STREAM = b"changes"
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
@@ -86,7 +88,9 @@ class World:
         self._start_redis()
         self._saved: dict[bytes, bytes] = {}  # the foreign keys in the RDB file
         self._rdb = directory / "dump.rdb"
-        self.sides = Sides(self.root, self.redis.client, shape)
+        self.sides = Sides(self.root, self.redis.client, shape, stream=STREAM)
+        self.consumer = Consumer(self.redis.socket, STREAM.decode(), place / "index.json")
+        running_all.callback(self.consumer.close)
         self.process: subprocess.Popen[str] | None = None
         self.output = place
         self.start_service()
@@ -223,6 +227,8 @@ class World:
             "SYNC_ROOT": str(self.root),
             "SYNC_RESCAN": "0",  # what it finds has been missed before
             "SYNC_DELETE_MAX": "100%",  # directories are replaced, and it is to follow
+            "SYNC_STREAM": STREAM.decode(),
+            "SYNC_STREAM_MAXLEN": "100",  # so that consumers miss some
             "REDIS_URL": f"unix://app:any@{self.redis.socket}?socket_timeout={SOCKET_TIMEOUT}",
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted
