@@ -84,11 +84,17 @@ def _line(user: str, where: list[bytes], commands: Iterator[str] | tuple[str, ..
 def _pattern(prefix: bytes) -> bytes:
     """Return a pattern for a prefix: but for white space, which it cannot have, nothing else's."""
     each = (prefix[at : at + 1] for at in range(len(prefix)))
-    return b"".join(b"?" if c.isspace() or c == b"\0" else b"\\" + c if c in _GLOB else c for c in each)
+    return b"".join(
+        b"?" if c.isspace() or c == b"\0" else b"\\" + c if c in _GLOB else c for c in each
+    )
 
 
 def _quoted(word: bytes) -> str:
     """Write a word as redis-cli takes it."""
     if _PLAIN.fullmatch(word):
         return word.decode()
-    return '"' + "".join(f"\\x{c:02x}" if not 32 <= c < 127 or c in b'"\\' else chr(c) for c in word) + '"'
+    return (
+        '"'
+        + "".join(f"\\x{c:02x}" if not 32 <= c < 127 or c in b'"\\' else chr(c) for c in word)
+        + '"'
+    )
