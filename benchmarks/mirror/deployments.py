@@ -38,6 +38,7 @@ class Deployment:
     told     the ports of those that have them, in the words of those who are asked for it
     mend     start those that have ended, and wait until all are well
     password that they want
+    fails_over whether another one takes the place of the owner when that dies
     """
 
     name: str
@@ -47,6 +48,7 @@ class Deployment:
     told: Callable[[], set[int]]
     mend: Callable[[], None]
     password: str | None = None
+    fails_over: bool = False
 
     def server(self) -> Server:
         """Return the server that has the keys by now, to be asked and closed."""
@@ -87,6 +89,7 @@ def watched(place: Path) -> Iterator[Deployment]:
             lambda: {int(state["port"]) for state in servers.states()},
             lambda: _well(servers.is_whole),
             PASSWORD,
+            fails_over=True,
         )
 
 
@@ -102,6 +105,7 @@ def clustered(place: Path) -> Iterator[Deployment]:
             lambda: cluster.owner(TAG),
             lambda: {cluster.owner(TAG).port},
             lambda: _well(cluster.is_whole),
+            fails_over=True,
         )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import REPOSITORY, BenchmarkError
 from benchmarks.mirror import measures
 from benchmarks.mirror.contenders import Contender, Kind, contending, elsewhere
-from benchmarks.mirror.deployments import ALL, TAG, Deployment, alone, clustered, watched
+from benchmarks.mirror.deployments import ALL, TAG, Deployment, alone
 from benchmarks.mirror.failover import fail_over
 from benchmarks.mirror.load import name, value
 from benchmarks.mirror.place import directory
@@ -74,16 +74,16 @@ class Existing:
     def run(self) -> None:
         """Measure all there is."""
         began = os.getloadavg()[0]
+        with self._running(alone) as deployment:
+            self.waits(deployment)
         with ExitStack() as stack:
             self._say("starting a cluster, Sentinels, and servers beside them")
             present = [stack.enter_context(self._running(each)) for each in ALL]
             self.one_by_one(present)
             self.bursts(present)
-        with self._running(alone) as deployment:
-            self.waits(deployment)
-        for each in (watched, clustered):
-            with self._running(each) as deployment:
-                self.failovers(deployment)
+            for deployment in present:
+                if deployment.fails_over:
+                    self.failovers(deployment)
         self._results.load = (began, os.getloadavg()[0])
 
     def one_by_one(self, present: Sequence[Deployment]) -> None:
@@ -129,6 +129,7 @@ class Existing:
             waits = self._results.waits[kind.name] = Waits()
             environ = {**os.environ, **settings(deployment), "SYNC_ROOT": str(contender.root)}
             with _waiting(environ) as wait:
+                wait()  # it has loaded all that it needs then
                 for number in range(self._plan.waits):
                     waits.nothing.append(wait())
                     time.sleep(_PAUSE)
@@ -173,9 +174,13 @@ class Existing:
             yield contender
 
     def _compare(self, measure: str, contender: Contender) -> None:
-        found = contender.server.compared(contender.root, contender.kind.prefix)
-        if is_streamed(contender.kind):
-            found = replace(found, extra=found.extra - 1)  # the stream, which has to be there
+        server, kind = contender.server, contender.kind
+        found = server.compared(contender.root, kind.prefix)
+        if is_streamed(kind):
+            told = int(server.client.xlen(kind.key(STREAM)))
+            if told < found.files:
+                raise BenchmarkError(f"{kind.name}: {told:,} changes told of {found.files:,} files")
+            found = replace(found, extra=found.extra - 1)  # the stream
         self._compared.append((measure, contender.kind.name, found))
 
 
