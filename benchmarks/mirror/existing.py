@@ -23,7 +23,7 @@ from benchmarks.mirror.deployments import ALL, TAG, Deployment, alone
 from benchmarks.mirror.failover import fail_over
 from benchmarks.mirror.load import name, value
 from benchmarks.mirror.place import directory
-from benchmarks.mirror.results import Burst, Results, Waits
+from benchmarks.mirror.results import Burst, Results, Waits, Work
 
 STREAM = "changes"
 STREAMED = f", SYNC_STREAM={STREAM}"
@@ -99,11 +99,13 @@ class Existing:
             for start in range(0, self._plan.samples, self._plan.block):
                 for index, contender in enumerate(contenders):
                     samples = self._results.visible.setdefault(contender.kind.name, [])
-                    first = index * _RANGE + start
+                    first, before = index * _RANGE + start, _worked(contender)
                     for number in range(first, first + self._plan.block):
                         seen = measures.until_visible(contender, monitors[index], number)
                         samples.append(seen)
                         time.sleep(_PAUSE)
+                    work = _work(before, _worked(contender), self._plan.block)
+                    self._results.turns.setdefault(contender.kind.name, []).append(work)
             for contender in contenders:
                 self._compare("single files", contender)
 
@@ -116,7 +118,10 @@ class Existing:
                     self._say(f"a burst of {files:,} files: {kind.name}, {number + 1}")
                     deployment.empty()
                     with self._equal(deployment, kind) as contender:
+                        before = _worked(contender)
                         followed = measures.follow_burst(contender, files)
+                        work = _work(before, _worked(contender), 1)
+                        self._results.works.setdefault(kind.name, []).append(work)
                         self._compare(f"a burst of {files:,} files", contender)
                     burst = Burst(files, followed, self._compared[-1][2])
                     self._results.bursts.setdefault(kind.name, []).append(burst)
@@ -201,6 +206,16 @@ def settings(deployment: Deployment, **more: str) -> Mapping[str, str]:
 def is_streamed(kind: Kind) -> bool:
     """Say whether a contender tells a stream of changes."""
     return kind.name.endswith(STREAMED)
+
+
+def _worked(contender: Contender) -> Work:
+    """Return the processor time that a contender and its server have used so far."""
+    return Work(contender.cpu(), contender.server.cpu())
+
+
+def _work(before: Work, after: Work, parts: int) -> Work:
+    service, server = after.service - before.service, after.server - before.server
+    return Work(service / parts, server / parts)
 
 
 def _prefix(which: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.mirror.existing import STREAM, STREAMED
-from benchmarks.mirror.results import Burst, Existing, Failover, Waits
+from benchmarks.mirror.results import Existing, Failover, Waits, Work
 from benchmarks.mirror.tables import all_there, equal_after
 from benchmarks.report import Aim, at_most, ratio, rounded, table
 from benchmarks.samples import median, percentile
@@ -35,49 +35,68 @@ def parts(results: Existing) -> Iterator[str]:
     load = " and ".join(f"{each:.1f}" for each in results.load)
     yield "#### One file closed until its content is visible, in the Redis that people run"
     yield f"The machine had a load of {load} when this began and when it had ended."
-    yield _visible(results.visible)
+    yield _visible(results)
     yield f"#### A burst of {files:,} files, into the Redis that people run"
-    yield _bursts(results.bursts)
+    yield _bursts(results)
     yield "#### `mdvp-sync wait`, and nothing else goes on"
     yield _waits(results.waits)
     yield "#### Seconds without writes when the server dies that has the keys"
     yield _failovers(results.failovers)
 
 
-def _visible(visible: Mapping[str, Sequence[float]]) -> str:
-    basis = next(iter(visible.values()))
+def _visible(results: Existing) -> str:
+    basis = next(iter(results.visible.values()))
     rows = []
-    for name, samples in visible.items():
-        plain = visible[name.removesuffix(STREAMED)]
+    for name, samples in results.visible.items():
+        plain = results.visible[name.removesuffix(STREAMED)]
+        turns = results.turns[name]
         rows.append(
             (
                 name,
-                *(rounded(percentile(samples, percent) * 1e3) for percent in (50, 99, 100)),
+                *(rounded(percentile(samples, percent) * 1e3) for percent in (50, 99)),
                 *(f"{median(samples) / median(each):.2f}" for each in (basis, plain)),
+                *(rounded(each * 1e3) for each in _works(turns)),
                 f"{len(samples):,}",
             )
         )
     ratios = ("p50 : the first's", f"p50 : without {STREAM}")
-    return table(("program", "p50, ms", "p99, ms", "most, ms", *ratios, "samples"), rows)
+    return table(
+        (
+            *("program", "p50, ms", "p99, ms", *ratios),
+            *("service's CPU, ms", "server's CPU, ms", "samples"),
+        ),
+        rows,
+    )
 
 
-def _bursts(bursts: Mapping[str, Sequence[Burst]]) -> str:
-    basis = equal_after(next(iter(bursts.values())))
+def _bursts(results: Existing) -> str:
+    basis = equal_after(next(iter(results.bursts.values())))
     rows = []
-    for name, each in bursts.items():
+    for name, each in results.bursts.items():
         equal = equal_after(each)
-        plain = equal_after(bursts[name.removesuffix(STREAMED)])
+        plain = equal_after(results.bursts[name.removesuffix(STREAMED)])
         rows.append(
             (
                 name,
-                f"{median([burst.followed.written for burst in each]):.2f}",
                 "never" if equal is None else f"{equal:.2f}",
                 *(f"{equal / other:.2f}" if equal and other else "-" for other in (basis, plain)),
+                *(f"{work:.2f}" for work in _works(results.works[name])),
                 str(len(each)),
             )
         )
     ratios = ("equal : the first's", f"equal : without {STREAM}")
-    return table(("program", "writer done after, s", "equal after, s", *ratios, "bursts"), rows)
+    return table(
+        (
+            *("program", "equal after, s", *ratios),
+            *("service's CPU, s", "server's CPU, s", "bursts"),
+        ),
+        rows,
+    )
+
+
+def _works(works: Sequence[Work]) -> tuple[float, float]:
+    """Return the medians of the service's work, and of the server's."""
+    return median([each.service for each in works]), median([each.server for each in works])
 
 
 def _waits(waits: Mapping[str, Waits]) -> str:

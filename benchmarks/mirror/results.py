@@ -112,13 +112,23 @@ class Failover:
     equal: float  # ... that was equal to the directory, which had changed all the time
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The processor time that so much took."""
+
+    service: float
+    server: float  # that has the keys
+
+
 @dataclass(slots=True)
 class Existing:
     """What comes of the Redis that people run. Times are in seconds; by contender's name."""
 
     load: tuple[float, float] = (0.0, 0.0)  # average of the machine's, when it began and ended
     visible: dict[str, list[float]] = field(default_factory=dict)  # from the close of one file on
+    turns: dict[str, list[Work]] = field(default_factory=dict)  # for each of these, by turns
     bursts: dict[str, list[Burst]] = field(default_factory=dict)
+    works: dict[str, list[Work]] = field(default_factory=dict)  # for each of these
     waits: dict[str, Waits] = field(default_factory=dict)
     failovers: dict[str, list[Failover]] = field(default_factory=dict)
 

@@ -81,6 +81,11 @@ class Server:
         """Return how many commands it has done, this question not counted."""
         return sum(each["calls"] for each in self.client.info("commandstats").values())
 
+    def cpu(self) -> float:
+        """Return the seconds of processor time that it has used."""
+        used = self.client.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
     def received(self) -> int:
         """Return how many bytes its clients have sent it."""
         return int(self.client.info("stats")["total_net_input_bytes"])

@@ -196,6 +196,11 @@ def test_the_redis_that_people_run_is_measured(mirrored: MirrorResults) -> None:
     )
     for burst in (each for bursts in measured.bursts.values() for each in bursts):
         assert 0 < burst.followed.written < (burst.followed.equal or 0) == burst.followed.quiet
+    assert set(measured.turns) == set(measured.works) == IN_EXISTING
+    works = [
+        each for works in (*measured.turns.values(), *measured.works.values()) for each in works
+    ]
+    assert all(0 < each.service < 5 and 0 <= each.server < 5 for each in works)
     (waits,) = measured.waits.values()
     assert len(waits.nothing) == len(waits.file) == plan.waits
     assert len(waits.command) == len(waits.interpreter) == plan.commands
