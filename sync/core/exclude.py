@@ -48,8 +48,8 @@ class Excluded:
 
     """
 
-    def __init__(self, patterns: Iterable[str] = ()) -> None:
-        """Leave out what `patterns` say, and temporary files.
+    def __init__(self, patterns: Iterable[str] = (), name: bytes | None = None) -> None:
+        """Leave out what `patterns` say, temporary files, and what has one `name`, not a directory.
 
         Raises SettingsError for what is no pattern.
         """
@@ -62,6 +62,8 @@ class Excluded:
                 expression = b"%b|%b" % (matches, expression) if expression else matches
             elif expression:
                 expression = b"(?!%b)(?:%b)" % (matches, expression)
+        if name is not None:
+            expression = rb"%b\Z|%b" % (re.escape(name), expression)
         # Called for each name of a directory, so it is the regular expression's own method.
         self.match: Callable[[bytes], object] = re.compile(expression, re.DOTALL).match
 

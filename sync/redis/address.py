@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from sync.core.access import Access
 from sync.core.errors import RedisAwayError, SettingsError
+from sync.redis import tls
 from sync.redis.cluster import ClusterNodes
 from sync.redis.sentinels import Sentinels
 from sync.redis.url import CLUSTER, SENTINEL, Host, Url, parse
@@ -104,8 +105,10 @@ class Address:
         """Have a connection begin, and see that the server is one that was meant."""
         try:
             connection.on_connect()
-        except redis.RedisError:
+        except redis.RedisError as error:
             self._judge(connection)  # it refuses what would go without saying, maybe
+            if isinstance(connection, SSLConnection) and (why := tls.refused(error)):
+                raise RedisAwayError(why) from error
             raise
         self._judge(connection)
 
@@ -147,19 +150,7 @@ def _options(access: Access, url: str) -> dict[str, Any]:
         "socket_connect_timeout": _TIMEOUT,
         **_QUIET,
     }
-    names = {"ssl_ca_certs": access.ca, "ssl_certfile": access.cert, "ssl_keyfile": access.key}
-    files = {name: path for name, path in names.items() if path}
-    if files and given.get("connection_class") is not SSLConnection:
-        raise SettingsError(
-            "REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE are for connections "
-            "that are encrypted: have REDIS_URL begin with rediss, or leave them out"
-        )
-    for path in files.values():
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise SettingsError(f"what REDIS_TLS_..._FILE names cannot be read: {error}") from error
-    return {**options, **{name: str(path) for name, path in files.items()}, **given}
+    return {**options, **tls.options(access, given), **given}
 
 
 def _finder(access: Access, url: Url, prefix: bytes, options: Mapping[str, Any]) -> Finder | None:

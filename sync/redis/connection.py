@@ -15,6 +15,7 @@ from hiredis import pack_command
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisRefusedError, SyncError
+from sync.redis import tls
 
 Request: TypeAlias = tuple[Any, ...]  # of bytes and int
 
@@ -146,7 +147,7 @@ class Connection:
 
 def away(error: Exception) -> RedisAwayError:
     """Say what an error of the server, or of the connection, means for all that is to be done."""
-    words = _state(error) or str(error) or type(error).__name__
+    words = _state(error) or tls.words(error) or str(error) or type(error).__name__
     if any(each in words for each in _FOREIGN):
         words += "; delete the keys that begin with /mdvp-sync/ (after SYNC_PREFIX)"
     found = RedisAwayError(words + _WAYS_OUT.get(type(error), ""))

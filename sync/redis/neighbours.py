@@ -12,6 +12,7 @@ from sync.core.errors import RedisChangedError
 from sync.redis.keys import (
     CONFLICTS,
     EPOCH,
+    FEED,
     LOST,
     LOST_VALUE,
     MADE,
@@ -26,7 +27,7 @@ from sync.redis.keys import (
 )
 from sync.redis.target import Target
 
-_KEYS = {MANIFEST, NAMES, EPOCH, PROBE, UPLOAD, CONFLICTS, REQUESTS, LOST, STATE, MADE}
+_KEYS = {MANIFEST, NAMES, EPOCH, PROBE, UPLOAD, CONFLICTS, REQUESTS, LOST, STATE, MADE, FEED}
 _KEYS_BELOW = (MANIFEST + b"/", NAMES + b"/", UPLOADS, LOST_VALUE)
 _LENGTH_MAX = max(map(len, _KEYS))
 _DIGITS_MAX = 20

@@ -17,6 +17,7 @@ from sync.redis.target import Target
 from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads, Value
+from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
 from sync.service.merge import Merge, Sides
 from sync.service.mirror import Mirror
@@ -140,6 +141,11 @@ class Parts:
         """Return what is known of the pair."""
         parts = (self.notes, self._absence, self.mode, self.delete_max)
         return Standing(directory, self.target, *parts)
+
+    def feeding(self, directory: Directory) -> Feeding | None:
+        """Return what keeps the stream of changes whole; None if there is none."""
+        feed = self.target.feed
+        return None if feed is None else Feeding(feed, self.target, directory, self.skipped)
 
     def hearing(self, directory: Directory, mirror: Mirror, news: News) -> Hearing | None:
         """Return what takes up what others change in Redis; None if nobody listens."""

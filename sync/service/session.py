@@ -23,6 +23,7 @@ from sync.report.board import Board
 from sync.report.figures import counted
 from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
+from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
@@ -34,6 +35,7 @@ from sync.service.together import Together
 log = logging.getLogger(__name__)
 
 RESCAN = "rescan"
+TAKEOVER = "takeover"
 _LOST = "events were lost"
 _UNHEARD = "messages were lost"
 
@@ -60,11 +62,12 @@ class Session:
         standing: Standing,
         hearing: Hearing | None = None,
         together: Together | None = None,
+        feeding: Feeding | None = None,
     ) -> None:
         """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
 
         What others change in Redis comes by way of `hearing`, and what links make depend on each
-        other goes by way of `together`.
+        other goes by way of `together`. The stream of changes is kept whole by `feeding`.
         """
         self._directory = directory
         self._watch = watch
@@ -75,6 +78,7 @@ class Session:
         self._standing = standing
         self._hearing = hearing
         self._together = together
+        self._feeding = feeding
         self._report = report
         self._board = board
         self._schedule = Schedule(rescan)
@@ -100,7 +104,13 @@ class Session:
         """
         try:
             self._target.connect()
+            if cause == TAKEOVER:
+                log.warning("taking over: no other service works any more")
             self._mirror.begin(self._standing.begin(self._board, self._still))
+            if self._feeding:
+                self._feeding.begin(cause)
+            else:
+                self._target.forget_feed()
             if self._hearing:
                 self._hearing.begin(self._watch, self._board)
             self._begin(cause, stale_first=stale_first)
@@ -116,6 +126,7 @@ class Session:
                 self._arrive()
                 self._search()
                 self._confirm()
+                self._feed()
                 self._step()
         finally:
             self._mirror.close()
@@ -137,6 +148,8 @@ class Session:
         if self._can_begin_anew() or self._can_confirm() or self._can_search():
             return
         if self._hearing and self._hearing.is_waiting:
+            return
+        if self._feeding and self._feeding.is_due:
             return
         times = [self._schedule.beat, self._pending.due, self._report.due, self._due_together]
         times.append(self._mirror.due)
@@ -277,6 +290,12 @@ class Session:
                 if self._reconcile and not self._branch:
                     self._reconcile.count(outcome)
 
+    def _feed(self) -> None:
+        """Tell of what there is, where the stream of changes begins anew."""
+        if self._feeding and self._feeding.is_due:
+            self._settle()
+            self._feeding.step()
+
     def _arrive(self) -> None:
         """Take up large files that have come, and begin with the next."""
         if not self._mirror.is_due:
@@ -336,6 +355,8 @@ class Session:
         self._directory.rest()
         self._directory.wake()  # tells whether it is still the same
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
+        if self._feeding:
+            self._feeding.beat()
         self._account(self._mirror.keep_room())
         self._mirror.forget_moved()
         if self._hearing:
@@ -465,6 +486,8 @@ class Session:
         self.in_step = True
         self._mirror.is_in_step(self._pending.deferred_names())
         self._standing.is_in_step(is_taking=self._mirror.is_taking)
+        if self._feeding:
+            self._feeding.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False
             self._schedule.want_rescan(time.monotonic(), in_reconcile=False)
