@@ -83,7 +83,7 @@ def watched(place: Path) -> Iterator[Deployment]:
         for sentinel in servers.asked.sentinels:
             milliseconds = str(int(DOWN_AFTER * 1e3))
             words = ("SENTINEL SET", NAME, "down-after-milliseconds", milliseconds)
-            sentinel.execute_command(*words)  # type: ignore[no-untyped-call]
+            sentinel.execute_command(*words)
         yield Deployment(
             *("Sentinels", servers.environ, servers.nodes, lambda: servers.master),
             lambda: {int(state["port"]) for state in servers.states()},

@@ -51,7 +51,7 @@ FULL = Plan(
     burst=100_000,
     bursts=3,
     waits=1_000,
-    commands=200,
+    commands=100,
     failovers=10,
     busy=2.0,
 )
