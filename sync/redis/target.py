@@ -687,8 +687,10 @@ class Target:
     def transact(self, requests: Sequence[Request]) -> list[Any]:
         """Have requests done in one transaction; return the answers, of which some are refusals.
 
-        Nothing may be begun. Raises RedisAwayError, or RedisRefusedError when nothing was done.
+        Nothing may be begun. Raises RedisAwayError, also when another service has begun to mirror
+        to the server, or RedisRefusedError when nothing was done.
         """
+        self.unwatch()
         answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
         if error := refused(answers):
             raise error
@@ -772,6 +774,10 @@ class Target:
         begun, self._begun = self._begun, None
         answers, self._answers = self._answers, []
         if error := refused(answers):
+            if refusal := _refused_of(begun, answers):
+                assert self.feed is not None  # noqa: S101  # it was told
+                self.feed.stop(refusal)
+                raise MeanwhileError(f"the stream of changes is refused: {refusal}")
             raise error
         self._account(begun, answers[-2])
 
@@ -1018,6 +1024,16 @@ class Target:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _refused_of(begun: _Begun, answers: Sequence[object]) -> str:
+    """Return why a transaction was refused if that was for the stream alone, else ""."""
+    last = 1 + len(begun.requests)
+    refusals = [each for each in answers[last - begun.told : last] if isinstance(each, Exception)]
+    others = [each for each in answers[: last - begun.told] if isinstance(each, Exception)]
+    if others or not refusals or isinstance(refusals[0], redis.OutOfMemoryError):
+        return ""
+    return str(refusals[0])
 
 
 def _record(place: bytes) -> bytes:
