@@ -95,6 +95,8 @@ class Service:
         except (DirectoryGoneError, RedisAwayError) as error:
             self._out_of_memory = error.cause == OUT_OF_MEMORY
             took = time.monotonic() - began
+            if self._cause == TAKEOVER:  # which is said once
+                self._cause = error.cause
             if session and session.in_step:
                 self._cause, self._pause, self._said = error.cause, 0.0, ""
                 took = 0.0
