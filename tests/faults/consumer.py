@@ -3,12 +3,17 @@
 import importlib.util
 import os
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import redis
 from integration.drift import DriftError
+
+from sync.core.manifest import NOTHING, Entries
+from sync.redis.keys import MANIFEST
 
 _EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "change-feed" / "follow.py"
 
@@ -32,6 +37,7 @@ class Consumer:
             unix_socket_path=str(socket), decode_responses=True, encoding_errors="surrogateescape"
         )
         self._key = key
+        self._socket = str(socket)
         self._index = index
 
     def close(self) -> None:
@@ -42,11 +48,29 @@ class Consumer:
         """Read what there is, once, as a process of its own that is then killed."""
         next(self._follow()[0])
 
-    def comes_to_know(self, sizes: dict[bytes, int], deadline: float) -> None:
+    def comes_to_know_what_is_held(self, deadline: float) -> None:
+        """Wait until it knows of all names that Redis has on record. Raises DriftError."""
+        self.comes_to_know(self._held, deadline)
+
+    def _held(self) -> dict[bytes, int]:
+        """Return the names that both sides had alike, with the sizes of their files then."""
+        entries, found = Entries(trimmed=False, digests=True), {}
+        with closing(redis.Redis(unix_socket_path=self._socket)) as client:
+            for record in [MANIFEST, *client.scan_iter(match=MANIFEST + b"/*", count=10_000)]:
+                place = record[len(MANIFEST) + 1 :]
+                fields: Any = client.hgetall(record)
+                for name, entry in fields.items():
+                    signature = entries.decode(entry)
+                    if signature and not name.endswith(b"/") and entries.digest(entry) != NOTHING:
+                        found[place + name] = signature.size
+        return found
+
+    def comes_to_know(self, what: Callable[[], dict[bytes, int]], deadline: float) -> None:
         """Wait until it knows of just these names, and how large each is. Raises DriftError."""
         began = time.monotonic()
         steps, index = self._follow()
         for is_all in steps:
+            sizes = what()
             known = {os.fsencode(name): size for name, size in index.sizes.items()}
             if is_all and known == sizes:
                 return
