@@ -109,6 +109,33 @@ def test_what_was_finished_before_another_began_is_not_forgotten(service: Servic
             assert service.get(path.name) in {b"1", b"12"}
 
 
+def test_what_cannot_be_read_since_another_has_it_open_is_waited_for(service: Service) -> None:
+    (service.root / "a").write_text("0")
+    for number in range(1, 4):
+        with (service.root / "a").open("rb+"):
+            (service.root / "a").write_text(str(number))
+            (service.root / "later").write_text(str(number))
+            eventually(lambda: service.get("later"), str(number).encode())
+            assert waited(service) == 0
+            assert service.get("a") == str(number).encode()
+
+
+def test_the_keys_of_a_directory_that_is_gone_are_waited_for(
+    redis_server: RedisServer, start: Start, outside: Path
+) -> None:
+    (outside / "d").mkdir()
+    for number in range(5000):
+        (outside / f"d/f{number}").write_text("1")
+    service = start(in_step=True, SYNC_TREE="1")
+    for _ in range(3):
+        (outside / "d").rename(service.root / "d")
+        assert waited(service) == 0
+        assert len(redis_server.keys()) == 5000
+        (service.root / "d").rename(outside / "d")
+        assert waited(service) == 0
+        assert redis_server.keys() == {}
+
+
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.REDIS_TO_DISK])
 def test_it_works_in_all_modes_in_which_redis_follows(
     redis_server: RedisServer, start: Start, mode: Mode
