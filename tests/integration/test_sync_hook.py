@@ -28,6 +28,10 @@ def noted(place: Path) -> Path:
     return path
 
 
+def noting(noted: Path) -> dict[str, str]:
+    return {**os.environ, "NOTED": str(noted)}
+
+
 def told(noted: Path) -> list[list[bytes]]:
     """Return the names of each time that the command ran."""
     files = sorted(noted.glob("*.told"))
@@ -173,7 +177,7 @@ def test_it_has_none_of_the_service_s_files_and_no_signal_is_ignored(
 
 def test_nothing_is_read_when_more_has_changed_than_is_remembered(noted: Path) -> None:
     (noted / "shut").touch()
-    hook = Hook(NOTES, {**os.environ, "NOTED": str(noted)}, names_max=10)
+    hook = Hook(NOTES, noting(noted), names_max=10)
     hook.changed([Set(b"first", b"", NONE)])
     eventually((noted / "runs").is_dir, True)
     for number in range(20):
@@ -186,16 +190,28 @@ def test_nothing_is_read_when_more_has_changed_than_is_remembered(noted: Path) -
 
 
 def test_only_files_and_keys_are_told(noted: Path) -> None:
-    hook = Hook(NOTES, {**os.environ, "NOTED": str(noted)})
+    hook = Hook(NOTES, noting(noted))
     hook.changed([Confirm(b"a", NONE), Record(b"b", None), Keep(b"c", 1, 1, 1)])
     hook.changed([Rename(b"d", SPARE, NONE), Rename(b"e", b"d", NONE), Rename(SPARE, b"e", NONE)])
     eventually(lambda: told(noted), [[b"d", b"e"]])
     hook.close()
 
 
+def test_it_inherits_nothing_that_others_have_left_open(noted: Path) -> None:
+    one, other = os.pipe()
+    os.set_inheritable(one, True)
+    hook = Hook('ls /proc/self/fd >"$NOTED/new"; mv "$NOTED/new" "$NOTED/fds"', noting(noted))
+    hook.changed([Set(b"a", b"", NONE)])
+    eventually((noted / "fds").exists, True)
+    assert (noted / "fds").read_text().split() == ["0", "1", "2", "3"]
+    hook.close()
+    for fd in (one, other):
+        os.close(fd)
+
+
 def test_a_hook_that_is_closed_runs_nothing(noted: Path) -> None:
     (noted / "shut").touch()
-    hook = Hook(NOTES, {**os.environ, "NOTED": str(noted)})
+    hook = Hook(NOTES, noting(noted))
     hook.changed([Set(b"a", b"", NONE)])
     eventually((noted / "runs").is_dir, True)
     hook.changed([Set(b"b", b"", NONE)])

@@ -1,5 +1,6 @@
 """`mdvp-sync wait` beside a real service: what is finished before is in Redis when it returns."""
 
+import fcntl
 import os
 import random
 import signal
@@ -201,6 +202,32 @@ def test_other_names_of_a_file_are_waited_for(service: Service) -> None:
         assert redis_values(service, "a", "b", "c") == [str(number).encode()] * 3
 
 
+def test_names_of_a_file_that_nobody_knew_of_are_waited_for(
+    service: Service, outside: Path
+) -> None:
+    for number in range(2000):
+        (service.root / f"f{number}").write_text("1")
+    for number in range(5):
+        (service.root / "a").write_text("1")
+        assert waited(service) == 0
+        (outside / "z").hardlink_to(service.root / "a")
+        (outside / "z").rename(service.root / "z")
+        (service.root / "z").write_text(str(number))
+        assert waited(service) == 0
+        assert redis_values(service, "a", "z") == [str(number).encode()] * 2
+        (service.root / "z").unlink()
+
+
+def test_a_file_that_somebody_has_locked_is_waited_for(service: Service) -> None:
+    with (service.root / "a").open("ab") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        (service.root / "a").write_text("1")
+        assert waited(service, timeout=0.5) == 1
+        fcntl.flock(locked, fcntl.LOCK_UN)
+        assert waited(service) == 0
+        assert service.get("a") == b"1"
+
+
 def redis_values(service: Service, *names: str) -> list[object]:
     return list(service.redis.client.mget(*names))
 
@@ -282,6 +309,20 @@ def test_a_service_that_is_away_is_waited_for(service: Service) -> None:
         assert "after 0.7 s" in said
     assert waited(service) == 0
     assert service.get("a") == b"1"
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_the_one_that_takes_over_answers(start: Start) -> None:
+    first = start(in_step=True)
+    second = start()
+    eventually(lambda: second.says("standing by"), True)
+    (first.root / "a").write_text("1")
+    assert waited(second) == 0
+    assert first.get("a") == b"1"
+    with first.paused():
+        (first.root / "a").write_text("2")
+        assert waited(second) == 0
+        assert first.get("a") == b"2"
 
 
 def is_waiting(service: Service) -> bool:
