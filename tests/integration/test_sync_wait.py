@@ -70,10 +70,11 @@ def test_a_cookie_leaves_no_trace(redis_server: RedisServer, root: Path, start: 
     service = start(
         in_step=True, SYNC_EXCLUDE="", SYNC_MODE="two-way-resolved", SYNC_TREE="1", SYNC_PREFIX="p:"
     )
+    assert redis_server.client.get("p:" + LEFTOVER) is None
     redis_server.client.set("p:" + LEFTOVER, "somebody's")
     commands = redis_server.commands(lambda: waited(service))
     assert not [each for each in commands if LEFTOVER[:15] in each and LEFTOVER not in each]
-    assert os.listdir(root) == [LEFTOVER]
+    assert [(path.name, path.read_bytes()) for path in root.iterdir()] == [(LEFTOVER, b"")]
     assert redis_server.client.get("p:" + LEFTOVER) == b"somebody's"
     assert service.health()[0] == 0
 
