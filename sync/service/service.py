@@ -145,8 +145,8 @@ class Service:
         standing = parts.standing(directory)
         waiters = parts.waiters(directory, watch, news, mirror)
         made = (directory, watch, news, target, mirror, self._report, self._board)
-        feeding = parts.feeding(directory)
-        return Session(*made, self._rescan, standing, waiters, hearing, together, feeding)
+        optional = (hearing, together, parts.feeding(directory), parts.hook)
+        return Session(*made, self._rescan, standing, waiters, *optional)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)
