@@ -20,11 +20,13 @@ _ALWAYS = (
     *("multi", "exec", "watch", "unwatch"),  # a transaction, void if another service has begun
     *("get", "incrby"),  # the epoch, and the lease
     *("hget", "hmget", "hlen", "hscan", "hexists", "hset", "hdel"),  # the records, and the notes
-    *("set", "mset", "del"),  # values
+    *("set", "del"),  # values
     *("rename", "persist", "pexpire"),  # values that are moved, or are large
     *("exists", "strlen", "mget", "getrange", "pttl"),  # what there is
+    *("rpush", "blpop"),  # `mdvp-sync wait`
     "info",  # memory, what was evicted, which run of the server it is
 )
+_FOR_A_COPY = ("mset",)  # where a key has no time to live that somebody has given it
 _FOR_KEYS = ("scan", "type", "hincrby")  # keys that become files, and values that lost
 _FOR_HEARING = ("client|id", "client|tracking", "subscribe", "ping")
 _INVALIDATIONS = b"__redis__:invalidate"
@@ -81,6 +83,8 @@ def _rules(
 
 def _commands(needs: Needs) -> Iterator[str]:
     yield from _ALWAYS
+    if needs.mode is Mode.ONE_WAY_REPLICA:
+        yield from _FOR_A_COPY
     if needs.mode.writes_files:
         yield from _FOR_KEYS
     if needs.listens:

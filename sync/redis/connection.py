@@ -46,7 +46,7 @@ _STATES = (
 )
 _STATES_IN_WORDS = ("NOREPLICAS ", "BUSY ")  # for which redis-py has no types
 # Whoever may not ask this at all would take the refusal for what a key is, or is not.
-_UNTOLD = re.compile(r"to run the '(exists|get|getrange|pttl|strlen|type)'")
+_UNTOLD = re.compile(r"to run the '(exists|get|getrange|hincrby|pttl|strlen|type)'")
 # What a request says of a key of ours that somebody has put something else under.
 _FOREIGN = ("WRONGTYPE", "value is not an integer", "would overflow")
 

@@ -22,6 +22,7 @@ from support import eventually, running
 
 from sync.commands import needs_of
 from sync.redis.acl import rules
+from sync.redis.keys import LEASE
 from sync.settings import Settings
 
 SYNC = (sys.executable, "-m", "sync")
@@ -71,13 +72,16 @@ class RedisServer:
     def refused(self) -> list[str]:
         """Return what the users that were added were refused, and who, in the server's words.
 
-        That they may not ask for the configuration is meant, and no defect.
+        That they may not ask for the configuration, or for the leases of others with shorter
+        prefixes, is meant, and no defect.
         """
         log: Any = self.client.acl_log() if self._answers() else []  # type: ignore[no-untyped-call]
         return [
             f"{each['username']}: {each['reason']} {each['object']}"
             for each in log
-            if each["username"] in self._users and not each["object"].startswith("config")
+            if each["username"] in self._users
+            and not each["object"].startswith("config")
+            and not (each["reason"] == "key" and each["object"].endswith(LEASE.decode()))
         ]
 
     def start(self, *options: str) -> None:
