@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return run(settings)
     if options.command == "status":
         return status(settings, as_json=options.json)
+    if options.command == "wait":
+        from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
+
+        return wait(settings, options.paths, options.timeout)
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
     from sync.commands import carry_out  # noqa: PLC0415
 

@@ -30,6 +30,12 @@ class RedisChangedError(RedisAwayError):
     cause = "Redis was changed"
 
 
+class OverlapError(RedisAwayError):
+    """Another service works with keys that are among this one's, or the other way round."""
+
+    cause = "another service's keys were in the way"
+
+
 class StandsByError(RedisChangedError):
     """Another service works with the same keys, and this one stands by."""
 

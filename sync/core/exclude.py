@@ -7,7 +7,8 @@ The patterns see bytes, and are of two kinds, as what was a glob before there we
 - Any other is one of gitignore(5), but that `#` begins no comment there either. A leading `!` takes
   back in what a pattern before it leaves out; so a name that has one itself is `**/!name`.
 
-Whatever the patterns say, the service's own temporary files are left out.
+Whatever the patterns say, the service's own temporary files are left out, and the cookies of those
+who wait for it.
 """
 
 import fnmatch
@@ -26,6 +27,11 @@ TEMPORARY = b".mdvp-sync-%016x~"
 TEMPORARY_BEGINS = b".mdvp-sync-"
 _TEMPORARY_GLOB = ".mdvp-sync-" + 16 * "[0-9a-f]" + "~"
 _is_temporary = re.compile(rb"\.mdvp-sync-[0-9a-f]{16}~\Z").match
+
+# How the file is named that somebody who waits makes in the root: a message by way of the kernel.
+COOKIE = b".mdvp-sync-wait-%b~"
+_COOKIE_GLOB = ".mdvp-sync-wait-" + 16 * "[0-9a-f]" + "~"
+_cookie = re.compile(rb"\.mdvp-sync-wait-([0-9a-f]{16})~\Z").match
 
 # A component that no name has: where a pattern ends, in the expression that is made of it.
 _END = b"/\0"
@@ -49,13 +55,15 @@ class Excluded:
     """
 
     def __init__(self, patterns: Iterable[str] = (), name: bytes | None = None) -> None:
-        """Leave out what `patterns` say, temporary files, and what has one `name`, not a directory.
+        """Leave out what `patterns` say, what is the service's own, and what has one `name`.
+
+        That is no directory's.
 
         Raises SettingsError for what is no pattern.
         """
         expression = b""
         # The last one decides. Most often it is one more of many globs, which costs nothing.
-        every = (*patterns, _TEMPORARY_GLOB)
+        every = (*patterns, _TEMPORARY_GLOB, _COOKIE_GLOB)
         for takes_back, some in groupby(every, lambda pattern: pattern.startswith("!")):
             matches = _any_of(list(some))
             if not takes_back:
@@ -77,6 +85,17 @@ class Excluded:
 def is_temporary(path: bytes) -> bool:
     """Say whether a path is one of a temporary file of the service."""
     return path.endswith(b"~") and bool(_is_temporary(path, path.rfind(b"/") + 1))
+
+
+def token_of(name: bytes) -> bytes | None:
+    """Return the token of somebody who waits, if this is the name of a cookie."""
+    found = _cookie(name) if name.endswith(b"~") else None
+    return found[1] if found else None
+
+
+def is_own(path: bytes) -> bool:
+    """Say whether a path is one of a temporary file, or of a cookie."""
+    return is_temporary(path) or token_of(path[path.rfind(b"/") + 1 :]) is not None
 
 
 def _any_of(patterns: list[str]) -> bytes:

@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import DirectoryGoneError
-from sync.core.exclude import Excluded, is_temporary
+from sync.core.exclude import Excluded, is_own
 from sync.disk.linux import reason
 from sync.disk.places import NO_NAMES, Ground, Opened, Places, too_long
 from sync.disk.resolver import NotFollowedError
@@ -391,7 +391,7 @@ class Directory:
                         name += b"/"
                 except OSError:  # one bad entry says nothing of the others
                     continue
-                if not is_temporary(name):
+                if not is_own(name):
                     yield name, entry.inode() ^ salt
 
     def _walk(
@@ -449,9 +449,9 @@ class Directory:
     def has(self, path: bytes) -> bool:
         """Say whether there is anything with this path that can be a file, excluded or not.
 
-        A temporary file of the service's own cannot.
+        What is the service's own cannot: a temporary file, or a cookie.
         """
-        if is_temporary(path):
+        if is_own(path):
             return False
         try:
             mode = self._stat(path)[0].st_mode

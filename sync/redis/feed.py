@@ -8,7 +8,9 @@ Failure model. The stream is in the server beside what it tells of, and is lost,
 that. Whether it goes on where a consumer has read it is known by the hash FEED, which says of which
 run of which server it is, and by its last entry. Whatever cannot add to the stream, but changes the
 manifest (the server has no memory, a command works beside the service), removes that run from FEED
-first. Where it is not known, the stream begins anew: `reset`, then all that the manifest has.
+first. Where it is not known, the stream begins anew: `reset`, then all that the manifest has. There
+the number leaps to the time, so that a consumer which has missed that takes nothing for what it has
+read before, in a stream that is gone.
 
 What the server refuses of the stream alone (its key holds something else, say) has the stream stand
 still, and not the mirror: nothing is told until it can begin anew.
@@ -114,13 +116,20 @@ class Feed:
 
     def begun(self, cause: str) -> list[Request]:
         """Return what tells that a session has begun."""
-        return self._added([(b"begin", b"cause", cause.encode())])
+        return self._added(self._begun(cause))
 
-    def begun_anew(self, run: bytes, *first: tuple[bytes, str]) -> list[Request]:
-        """Return what has the stream begin anew, of a run of the server."""
+    @staticmethod
+    def _begun(cause: str) -> list[Fields]:
+        return [(b"begin", b"cause", cause.encode())]
+
+    def begun_anew(self, run: bytes, cause: str | None = None) -> list[Request]:
+        """Return what has the stream begin anew, of a run of the server.
+
+        With a cause it also tells that a session has begun.
+        """
         fields = (_RUN, run, _STREAM, self.name, _PARTIAL, b"1")
-        told: list[Fields] = [(op, b"cause", cause.encode()) for op, cause in first]
-        return [*self._added([*told, (b"reset",)]), (b"HSET", self._notes, *fields)]
+        begun = self._begun(cause) if cause is not None else []
+        return [*self._added([(b"reset",), *begun]), (b"HSET", self._notes, *fields)]
 
     def held(self, page: Mapping[bytes, bytes], entries: Entries) -> list[Request]:
         """Return what tells of some of what the manifest has."""

@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sync.core.changes import shown
@@ -28,6 +28,7 @@ LIFE = 4_000  # ms that a lease lasts without being renewed
 _RENEWED = 0.5  # seconds after which it is renewed with whatever is sent
 _FREE = b"given back"  # what the key holds for a moment then
 _FREE_LIFE = 1_000  # ms
+_SINCE_MAX = 1e11  # s since 1970; what no clock shows
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PIDS = Path("/proc/self/ns/pid")
 
@@ -42,13 +43,25 @@ def _machine() -> str:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease, and since when (s since 1970)."""
+    """Who holds a lease, and since when.
 
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    machine: str = field(default_factory=_machine)
-    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    host     its name
+    pid      the number of the process
+    machine  the same for all processes that know each other by these numbers
+    run      tells this process from all others
+    since    when it took the lease (s since 1970)
+    """
+
+    host: str
+    pid: int
+    machine: str
+    run: str
     since: float = 0.0
+
+    @classmethod
+    def this(cls) -> "Holder":
+        """Return this process, as one that holds no lease yet."""
+        return cls(socket.gethostname(), os.getpid(), _machine(), secrets.token_hex(8))
 
     def __str__(self) -> str:
         """Write it for people."""
@@ -84,7 +97,7 @@ class Lease:
         """Prepare to take the lease for the keys that begin with `prefix`."""
         self.key = prefix + LEASE
         self.is_held = self.is_taken = False
-        self._me = me or Holder()
+        self._me = me or Holder.this()
         self._value = b""
         self._renewed = 0.0
         self._until = 0.0  # until when another's lease lasts that was seen last
@@ -92,26 +105,37 @@ class Lease:
     @property
     def questions(self) -> tuple[Request, ...]:
         """What tells whose the lease is; the answers are for `other`."""
-        return (b"GET", self.key), (b"PTTL", self.key)
+        return self.questions_at(self.key)
+
+    @staticmethod
+    def questions_at(key: bytes) -> tuple[Request, ...]:
+        """Return what tells whose any lease is; the answers are for `holder`."""
+        return (b"GET", key), (b"PTTL", key)
+
+    def holder(self, answers: Sequence[object]) -> Holder | None:
+        """Return which other process holds a lease; None if none does."""
+        value, ttl = answers
+        if not (isinstance(ttl, int) and 0 <= ttl <= LIFE):
+            return None  # it was not put there by a service
+        found = _holder(value)
+        is_none = found is None or found.run == self._me.run or found.is_gone(self._me)
+        return None if is_none else found
 
     def other(self, answers: Sequence[object]) -> Holder | None:
         """Return who else holds the lease; None if it is free, or this process' own."""
-        value, ttl = answers
-        if not (isinstance(value, bytes) and isinstance(ttl, int) and 0 <= ttl <= LIFE):
-            return None  # it was not put there by a service
-        holder = _holder(value)
-        if holder is None or holder.token == self._me.token or holder.is_gone(self._me):
+        holder, (value, ttl) = self.holder(answers), answers
+        if holder and isinstance(ttl, int):
+            self._until = time.monotonic() + ttl / 1e3
+        elif value == _FREE or _holder(value):  # whose process has ended
             self._until = 0.0
-            return None
-        self._until = time.monotonic() + ttl / 1e3
         return holder
 
     def is_free(self, answers: Sequence[object]) -> bool:
-        """Say whether it is time to take what another had."""
-        if self.other(answers):
-            return False
-        # One that is gone before its time, and was not given back, is put there again.
-        return answers[0] is not None or time.monotonic() >= self._until
+        """Say whether it is time to take what another had.
+
+        A lease that is gone before its time, and was not given back, may be put there again.
+        """
+        return not self.other(answers) and time.monotonic() >= self._until
 
     def is_own(self, value: object) -> bool:
         """Say whether this is what the key holds while this process has the lease."""
@@ -141,10 +165,13 @@ class Lease:
         return b"SET", self.key, _FREE, b"PX", _FREE_LIFE
 
 
-def _holder(value: bytes) -> Holder | None:
+def _holder(value: object) -> Holder | None:
+    """Return who has put a value there; None if it is none of a service's."""
     with suppress(ValueError, TypeError):
+        if not isinstance(value, bytes):
+            return None
         found = Holder(**json.loads(value))
-        types = {"host": str, "pid": int, "machine": str, "token": str, "since": float}
-        if all(type(getattr(found, name)) is kind for name, kind in types.items()):
-            return found
+        types = {"host": str, "pid": int, "machine": str, "run": str, "since": float}
+        is_valid = all(type(getattr(found, name)) is kind for name, kind in types.items())
+        return found if is_valid and 0 <= found.since < _SINCE_MAX else None
     return None

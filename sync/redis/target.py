@@ -47,6 +47,7 @@ from sync.core.changes import (
 from sync.core.errors import (
     OUT_OF_MEMORY,
     MeanwhileError,
+    OverlapError,
     RedisAwayError,
     RedisChangedError,
     RedisRefusedError,
@@ -69,6 +70,7 @@ from sync.redis.keys import (
     UPLOADS,
 )
 from sync.redis.lease import Lease
+from sync.redis.overlap import Overlap
 from sync.redis.upload import LIFE, Upload
 
 # What a Redis server takes as one value unless it is configured otherwise.
@@ -125,6 +127,10 @@ class Records(NamedTuple):
 class Place(Protocol):
     """Where the server is, as far as that changes."""
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether all keys are in one slot of a cluster, and others' may be elsewhere."""
+
     def locate(self) -> None:
         """Find where it is by now, for all that is dialled from now on."""
 
@@ -139,6 +145,7 @@ class Target:
         feed: the stream that is told what is done; None if there is none.
         below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
+        overlap: the other services whose keys are in the way.
         format: how it keeps the signatures of files.
         prefix: what all its keys begin with.
         value_max: how many bytes it takes as one value.
@@ -179,6 +186,9 @@ class Target:
             (b"HLEN", self._names),
         )
         self._lease = lease or Lease(prefix)
+        self.overlap = Overlap(
+            prefix, self._lease, in_one_slot=place is not None and place.is_cluster
+        )
         self._begun: _Begun | None = None
         self._answers: list[object] = []  # to what was begun, as far as they are there
         self._watches_keys = False
@@ -210,9 +220,10 @@ class Target:
     def connect(self) -> None:
         """Connect anew, take the lease and begin an epoch; learn what the server holds and takes.
 
-        Raises RedisAwayError, or StandsByError when another has the lease.
+        Raises RedisAwayError: also when another has the lease, or has keys that are in the way.
         """
         self._open()
+        self.overlap.check(self)
         begun = self._take()
         _, _, *rest = self.ask(
             (b"WATCH", self._epoch_key),
@@ -258,6 +269,8 @@ class Target:
 
         Raises RedisAwayError.
         """
+        if self._place:
+            self._place.check()
         return self._lease.is_free(self.converse(*self._lease.questions))
 
     def give_back(self) -> None:
@@ -332,6 +345,8 @@ class Target:
         if self._place:
             self._place.check()
         _, *counts = self._ask_with_lease()
+        if self._lease.is_taken:
+            self._check_overlap()
         if self._begun:
             return  # what it does to the counts is not taken note of yet
         for count, known in zip(counts, self._counts.values(), strict=True):
@@ -357,6 +372,24 @@ class Target:
         if found and not lease.is_own(found[0]):
             self._put_lease()
         return learned
+
+    def _check_overlap(self) -> None:
+        try:
+            self.overlap.check(self)
+        except OverlapError:
+            self._let_go()
+            raise
+
+    def keep_out(self, prefix: bytes) -> None:
+        """Let go of the lease while there are keys of a service's own with a prefix below."""
+        self.overlap.keep_out(prefix)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Have nobody wait for the lease of a service that waits itself."""
+        if self._lease.is_held:
+            self.converse(self._lease.giving_back())
+        self._lease.is_held = self._lease.is_taken = False
 
     def _put_lease(self) -> None:
         """Put a lease there again that was evicted, or that somebody has removed.
@@ -654,8 +687,10 @@ class Target:
     def transact(self, requests: Sequence[Request]) -> list[Any]:
         """Have requests done in one transaction; return the answers, of which some are refusals.
 
-        Nothing may be begun. Raises RedisAwayError, or RedisRefusedError when nothing was done.
+        Nothing may be begun. Raises RedisAwayError, also when another service has begun to mirror
+        to the server, or RedisRefusedError when nothing was done.
         """
+        self.unwatch()
         answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
         if error := refused(answers):
             raise error
@@ -739,6 +774,10 @@ class Target:
         begun, self._begun = self._begun, None
         answers, self._answers = self._answers, []
         if error := refused(answers):
+            if refusal := _refused_of(begun, answers):
+                assert self.feed is not None  # noqa: S101  # it was told
+                self.feed.stop(refusal)
+                raise MeanwhileError(f"the stream of changes is refused: {refusal}")
             raise error
         self._account(begun, answers[-2])
 
@@ -985,6 +1024,16 @@ class Target:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _refused_of(begun: _Begun, answers: Sequence[object]) -> str:
+    """Return why a transaction was refused if that was for the stream alone, else ""."""
+    last = 1 + len(begun.requests)
+    refusals = [each for each in answers[last - begun.told : last] if isinstance(each, Exception)]
+    others = [each for each in answers[: last - begun.told] if isinstance(each, Exception)]
+    if others or not refusals or isinstance(refusals[0], redis.OutOfMemoryError):
+        return ""
+    return str(refusals[0])
 
 
 def _record(place: bytes) -> bytes:

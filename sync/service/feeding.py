@@ -6,6 +6,7 @@ between two pages of what there is: each page is read and told with nothing in b
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from sync.core.changes import Delete, Record, shown
@@ -59,7 +60,7 @@ class Feeding:
             feed.go_on(found.last[1])
             self._add(feed.begun(cause))
         else:
-            self._begin_anew(found, (b"begin", cause))
+            self._begin_anew(found, cause)
         self._tell()
 
     def _without_key(self, found: Found) -> Found:
@@ -107,12 +108,13 @@ class Feeding:
             self._go_on(self._pages)
         self._tell()
 
-    def _begin_anew(self, found: Found, *first: tuple[bytes, str]) -> None:
-        self._feed.go_on(found.last[1] if found.last else 0)
+    def _begin_anew(self, found: Found, cause: str | None = None) -> None:
+        last = found.last[1] if found.last else 0
+        self._feed.go_on(max(last, time.time_ns() // 1000))
         self._told = 0
         if found.refusal:
             self._stop(found.refusal)
-        elif self._add(self._feed.begun_anew(self._run, *first)):
+        elif self._add(self._feed.begun_anew(self._run, cause)):
             self._pages = self._held()
 
     def _go_on(self, pages: Iterator[Mapping[bytes, bytes]]) -> None:

@@ -141,9 +141,10 @@ class Service:
         together = Together(groups, target, mirror) if groups else None
         hearing = parts.hearing(directory, mirror, news)
         standing = parts.standing(directory)
+        waiters = parts.waiters(directory, watch, news, mirror)
         made = (directory, watch, news, target, mirror, self._report, self._board)
         feeding = parts.feeding(directory)
-        return Session(*made, self._rescan, standing, hearing, together, feeding)
+        return Session(*made, self._rescan, standing, waiters, hearing, together, feeding)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

@@ -10,7 +10,7 @@ that the kernel drops are no loss of that kind: another reconcile finds what the
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NoReturn
 
 from sync.core.changes import Appeared, Changed
@@ -31,6 +31,7 @@ from sync.service.reconcile import Reconcile
 from sync.service.stale import Stale
 from sync.service.standing import Standing
 from sync.service.together import Together
+from sync.service.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +61,16 @@ class Session:
         board: Board,
         rescan: Rescan,
         standing: Standing,
+        waiters: Waiters,
         hearing: Hearing | None = None,
         together: Together | None = None,
         feeding: Feeding | None = None,
     ) -> None:
         """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
 
-        What others change in Redis comes by way of `hearing`, and what links make depend on each
-        other goes by way of `together`. The stream of changes is kept whole by `feeding`.
+        The `waiters` are told when all that they wait for is in Redis. What others change there
+        comes by way of `hearing`, and what links make depend on each other goes by way of
+        `together`. The stream of changes is kept whole by `feeding`.
         """
         self._directory = directory
         self._watch = watch
@@ -76,6 +79,7 @@ class Session:
         self._target = target
         self._mirror = mirror
         self._standing = standing
+        self._waiters = waiters
         self._hearing = hearing
         self._together = together
         self._feeding = feeding
@@ -87,6 +91,7 @@ class Session:
         self._reconcile: Reconcile | None = None
         self._branch: Iterator[Outcome] | None = None  # the steps of a look into directories
         self._looked: Look | None = None  # the one; None when they are gone
+        self._gone: list[bytes] = []  # those that are gone of which keys are being removed
         self._has_removed = False  # whether the last look was for what is gone
         self._unwatched = 0
         self._again = 0.0  # when to look again into directories that could not be looked into
@@ -128,6 +133,7 @@ class Session:
                 self._confirm()
                 self._feed()
                 self._step()
+                self._answer()
         finally:
             self._mirror.close()
             if self._hearing:
@@ -181,10 +187,18 @@ class Session:
         arrived = self._news.arrived or taken
         if not self._pending.is_ready:
             self._news.arrived = None
-        for outcome in self._accounted(self._mirror.follow(plan)):
+        again: set[bytes] = set()
+        for outcome in self._accounted(self._mirror.follow(plan), plan.owed):
             self._pending.put_back(outcome.left, plan)
+            again |= outcome.again()
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
+        self._waiters.followed(plan, again)
+
+    def _answer(self) -> None:
+        """Answer those who wait, if what they wait for is in Redis."""
+        places = self._news.looks.places() | {*self._gone}
+        self._waiters.answer(self._settle, places, is_unknown=self._is_reconciling())
 
     def _hear(self) -> None:
         """Take up what others have changed in Redis."""
@@ -243,6 +257,7 @@ class Session:
             outcome = next(self._branch, None)
             if outcome is None:
                 self._branch = self._looked = looks.current = None
+                self._gone = []
                 self._tell_unwatched()
                 return
             for each in self._accounted([outcome]):
@@ -259,6 +274,7 @@ class Session:
         looks = self._news.looks
         gone = [] if self._has_removed else looks.take_gone(_GONE)
         self._has_removed = bool(gone)  # the next turn is of what is there
+        self._gone = gone
         if gone:
             return Stale(self._directory, self._target, self._mirror, NAMES_MAX).gone(gone)
         self._looked = look = looks.take()
@@ -301,8 +317,9 @@ class Session:
         if not self._mirror.is_due:
             return
         self._settle()
-        began = self._mirror.began
-        for outcome in self._accounted(self._mirror.arrive()):
+        began, owed = self._mirror.began, self._waiters.owed()
+        for outcome in self._accounted(self._mirror.arrive(), owed):
+            self._waiters.arrived(outcome, began)
             if self._reconcile:
                 self._reconcile.count(outcome)
             if not self._is_reconciling():
@@ -323,17 +340,23 @@ class Session:
             for outcome in self._accounted(self._mirror.examine(found, alone=True)):
                 self._report.done(outcome.done, 0.0)
 
-    def _accounted(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Yield what became of names, and see to the rest of the service after each."""
+    def _accounted(
+        self, outcomes: Iterable[Outcome], owed: Container[bytes] | None = None
+    ) -> Iterator[Outcome]:
+        """Yield what became of names, and see to the rest of the service after each.
+
+        It may be known which of the names are `owed`, that is, something under them is finished.
+        """
         for outcome in outcomes:
             yield outcome
-            self._account(outcome)
+            self._account(outcome, owed)
             self._news.drain()
             self._beat_if_due()
 
-    def _account(self, outcome: Outcome) -> None:
+    def _account(self, outcome: Outcome, owed: Container[bytes] | None = None) -> None:
         """Have looked at again what has to be."""
         now = time.monotonic()
+        self._waiters.account(outcome, owed)
         for name, delay in outcome.deferred.items():
             self._pending.defer([name], now, delay)
         for name, seconds in outcome.resting.items():

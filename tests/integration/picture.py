@@ -64,7 +64,7 @@ class Picture:
     def _take(self, fields: dict[str, bytes]) -> None:
         op, number = fields.pop("op").decode(), int(fields.pop("seq"))
         assert op in OPERATIONS
-        if self._number is not None and number != self._number + 1 and op not in {"begin", "reset"}:
+        if self._number is not None and number != self._number + 1 and op != "reset":
             self.gaps += 1
         self._number = number
         self.told.append((op, fields))

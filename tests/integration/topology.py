@@ -77,7 +77,9 @@ class Node(RedisServer):
         super().__init__(directory)
         self.client.close()
         self.client = redis.Redis(
-            unix_socket_path=str(self.socket), password=password, retry=Retry(NoBackoff(), 0)
+            unix_socket_path=str(self.socket),
+            password=password,
+            retry=Retry(NoBackoff(), 2),  # its connections are killed, too
         )
         self.port = free_port()
         log = ("--logfile", str(directory / "log"))
@@ -203,6 +205,24 @@ class SentinelSet:
         masters = [each for each in roles if each["role"] == "master"]
         return len(masters) == 1 and masters[0]["connected_slaves"] == 2
 
+    def has_replicas(self) -> bool:
+        """Say whether all name one master that is one, is up, and could be followed by another."""
+        states = self.states()
+        if not states or len(self._ports()) != 1:
+            return False
+        if any(
+            "down" in str(state["flags"]) or "failover" in str(state["flags"]) for state in states
+        ):
+            return False
+        try:
+            told = self.master.client.info("replication")
+        except (redis.RedisError, StopIteration):
+            return False
+        online = [each for each in told.values() if isinstance(each, dict)]
+        if told["role"] != "master" or not any(each["state"] == "online" for each in online):
+            return False
+        return min(int(state["num-slaves"]) for state in states) > 0
+
     def has_another_master(self, than: Node) -> None:
         """Wait until some Sentinel names another server."""
         eventually(lambda: self._ports() - {than.port} != set(), True, _SETTLED)
@@ -212,10 +232,10 @@ class SentinelSet:
         was = self.master
 
         def begun() -> bool:
-            with suppress(redis.ResponseError):  # one is under way still
-                sentinel: Any = self.asked.sentinels[0]
-                sentinel.execute_command("SENTINEL FAILOVER", NAME)
-                return True
+            for sentinel in list[Any](self.asked.sentinels):
+                with suppress(redis.RedisError):  # one is under way still, or it hangs
+                    sentinel.execute_command("SENTINEL FAILOVER", NAME)
+                    return True
             return False
 
         eventually(begun, True, _SETTLED)
@@ -336,6 +356,15 @@ class Cluster:
                         seen[master[1]] = seen.get(master[1], 0) + 1
         port = max(seen, key=lambda each: seen[each])
         return next(node for node in self.nodes if node.port == port)
+
+    def replica(self, prefix: bytes) -> Node:
+        """Return a replica of the node that has the slot."""
+        port = self.owner(prefix).port
+        return next(
+            node
+            for node in self.nodes
+            if node.client.info("replication").get("master_port") == port
+        )
 
     def masters(self) -> Sequence[Node]:
         return [n for n in self.nodes if n.client.info("replication")["role"] == "master"]

@@ -26,7 +26,7 @@ VALUE_MAX = 5  # bytes; what has more is too large for Redis
 PAGE = 2  # names in one transaction, or in one look at the directory or at the manifest
 HALF = b"!"  # what a file is full of while its writer has locked it
 
-_GROWING = {b"SET", b"MSET", b"HSET", b"INCRBY"}  # refused without memory
+_GROWING = {b"SET", b"MSET", b"HSET", b"INCRBY", b"RPUSH"}  # refused without memory
 _WITHOUT_KEYS = {b"CONFIG", b"INFO", b"PING", b"CLIENT", b"UNWATCH"}
 _OF_MANY_KEYS = {b"DEL", b"EXISTS", b"MGET", b"WATCH"}
 
@@ -53,6 +53,7 @@ class Server:
     memory_max: int | None = None
     on_give: Callable[[bytes, bytes], None] = lambda _key, _value: None
     on_delete: Callable[[bytes], None] = lambda _key: None
+    on_push: Callable[[bytes], None] = lambda _key: None
     versions: Counter[bytes] = field(default_factory=Counter)
     _ends: dict[bytes, float] = field(default_factory=dict)
 
@@ -252,6 +253,12 @@ class Server:
             case _:
                 raise redis.ResponseError("syntax error")
         return b"OK"
+
+    def _rpush(self, key: bytes, *values: bytes) -> int:
+        said = [*self.keys.get(key, []), *values]
+        self._change(key, said)
+        self.on_push(key)
+        return len(said)
 
     def _mset(self, *pairs: bytes) -> bytes:
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
