@@ -190,7 +190,7 @@ class Episode:
         self._world.hands.comes_to_rest()
         took = time.monotonic() - began
         self._world.hands.decide()
-        self._world.consumer.comes_to_know_what_is_held(DEADLINE)
+        self._world.consumer.comes_to_know_what_is_held(self._world.new_client, DEADLINE)
         self._world.check_service()
         memory = self._world.memory()
         assert memory < MEMORY_MAX, f"the service had {memory} bytes in memory"
