@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Makes sure that the Docker engine has the base image of this project's Dockerfiles:
 #
-#     scripts/base_image.sh [TAG]        # default debian:trixie-slim
+#     scripts/base_image.sh [--fresh] [TAG]        # default debian:trixie-slim
 #
 # It takes the first that works: the engine has it; `docker pull`; the same base made here from
-# Debian's packages and imported under TAG. With MDVP_CACHE=DIR the made base is kept in DIR and
+# Debian's packages and imported under TAG. With --fresh what was there before does not count. With MDVP_CACHE=DIR the made base is kept in DIR and
 # used again for 7 days; without, nothing is kept.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+fresh=
+[[ ${1:-} != --fresh ]] || { fresh=yes; shift; }
 tag=${1:-debian:trixie-slim}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 bundle=/etc/ssl/certs/ca-certificates.crt
@@ -84,7 +86,7 @@ import_base() {
 }
 
 need_engine
-if has_tag; then
+if [[ -z $fresh ]] && has_tag; then
     say "base image $tag is there"
     exit
 fi
@@ -98,7 +100,7 @@ fi
 
 cached=${MDVP_CACHE:+$MDVP_CACHE/debian-trixie-slim.tar}
 # Not from the cache if the certificates have changed since.
-if [[ -n $cached && $(find "$cached" -mtime -7 2>/dev/null) && ! $bundle -nt $cached ]]; then
+if [[ -z $fresh && -n $cached && $(find "$cached" -mtime -7 2>/dev/null) && ! $bundle -nt $cached ]]; then
     say "no registry: importing $cached"
     import_base "$cached"
 else

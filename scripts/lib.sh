@@ -2,7 +2,7 @@
 # What the scripts share. To be sourced, from bash with `set -euo pipefail`.
 
 # shellcheck disable=SC2034 # for those who source this
-ROOTFS_IMAGE=mdvp/plugin-rootfs SYNC_IMAGE=mdvp/redis-sync
+ROOTFS_IMAGE=mdvp/plugin-rootfs SYNC_IMAGE=mdvp/redis-sync SYNC_ALONE_IMAGE=mdvp/sync
 
 # A root shell from plain `su` may have none of the sbin directories.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -20,10 +20,10 @@ need_engine() {
     die "no Docker Engine answers: start it (systemctl start docker), or set DOCKER_HOST"
 }
 
-build() { # build DOCKERFILE TAG: from the root of the repository, quiet unless it fails
+build() { # build DOCKERFILE TAG [OPTION...]: from the root of the repository, quiet unless it fails
   local output
   # Another builder than the engine's own would keep the image to itself.
-  if ! output=$(BUILDX_BUILDER=default docker build --tag "$2" --file "$1" . 2>&1); then
+  if ! output=$(BUILDX_BUILDER=default docker build "${@:3}" --tag "$2" --file "$1" . 2>&1); then
     printf '%s\n' "$output" >&2
     die "building $2 from $1 failed; the reason is above"
   fi

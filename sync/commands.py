@@ -17,6 +17,7 @@ from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
 from sync.redis.address import Address
+from sync.redis.feed import Feed
 from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.report.figures import counted
@@ -182,8 +183,10 @@ def _beside(settings: Settings, act: Callable[[Target, Address], int], ends: str
     """
     entries = Entries(trimmed=settings.trim, digests=settings.digests)
     try:
-        address = Address(settings.access, settings.prefix)
-        with closing(Target(address.dial, entries, settings.prefix, address)) as target:
+        prefix = settings.prefix
+        address = Address(settings.access, prefix)
+        feed = Feed.of(settings.stream, settings.stream_max, prefix)
+        with closing(Target(address.dial, entries, prefix, place=address, feed=feed)) as target:
             return act(target, address)
     except RedisAwayError as error:
         return cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")

@@ -177,12 +177,14 @@ class Record(NamedTuple):
     signature  of the file that holds it; None to remember nothing
     digest     of the value; `manifest.NOTHING` when there is none
     pending    the same of what the service is about to put on the disk; b"" when it is not
+    is_news    whether that may be another value than the one that was remembered
     """
 
     name: bytes
     signature: Signature | None
     digest: bytes = b""
     pending: bytes = b""
+    is_news: bool = True
 
 
 class Keep(NamedTuple):

@@ -30,6 +30,21 @@ class RedisChangedError(RedisAwayError):
     cause = "Redis was changed"
 
 
+class OverlapError(RedisAwayError):
+    """Another service works with keys that are among this one's, or the other way round."""
+
+    cause = "another service's keys were in the way"
+
+
+class StandsByError(RedisChangedError):
+    """Another service works with the same keys, and this one stands by."""
+
+    def __init__(self, holder: object) -> None:
+        """Say by `holder` who works, in words."""
+        super().__init__(f"another mdvp-sync works with the same keys: {holder}")
+        self.holder = str(holder)
+
+
 class MeanwhileError(RedisChangedError):
     """What was to be done was void, since somebody had changed what it depended on."""
 

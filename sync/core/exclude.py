@@ -7,7 +7,8 @@ The patterns see bytes, and are of two kinds, as what was a glob before there we
 - Any other is one of gitignore(5), but that `#` begins no comment there either. A leading `!` takes
   back in what a pattern before it leaves out; so a name that has one itself is `**/!name`.
 
-Whatever the patterns say, the service's own temporary files are left out.
+Whatever the patterns say, the service's own temporary files are left out, and the cookies of those
+who wait for it.
 """
 
 import fnmatch
@@ -26,6 +27,11 @@ TEMPORARY = b".mdvp-sync-%016x~"
 TEMPORARY_BEGINS = b".mdvp-sync-"
 _TEMPORARY_GLOB = ".mdvp-sync-" + 16 * "[0-9a-f]" + "~"
 _is_temporary = re.compile(rb"\.mdvp-sync-[0-9a-f]{16}~\Z").match
+
+# How the file is named that somebody who waits makes in the root: a message by way of the kernel.
+COOKIE = b".mdvp-sync-wait-%b~"
+_COOKIE_GLOB = ".mdvp-sync-wait-" + 16 * "[0-9a-f]" + "~"
+_cookie = re.compile(rb"\.mdvp-sync-wait-([0-9a-f]{16})~\Z").match
 
 # A component that no name has: where a pattern ends, in the expression that is made of it.
 _END = b"/\0"
@@ -48,20 +54,22 @@ class Excluded:
 
     """
 
-    def __init__(self, patterns: Iterable[str] = ()) -> None:
-        """Leave out what `patterns` say, and temporary files.
+    def __init__(self, patterns: Iterable[str] = (), name: bytes | None = None) -> None:
+        """Leave out what `patterns` say, temporary files, cookies, and a file of one `name`.
 
         Raises SettingsError for what is no pattern.
         """
         expression = b""
         # The last one decides. Most often it is one more of many globs, which costs nothing.
-        every = (*patterns, _TEMPORARY_GLOB)
+        every = (*patterns, _TEMPORARY_GLOB, _COOKIE_GLOB)
         for takes_back, some in groupby(every, lambda pattern: pattern.startswith("!")):
             matches = _any_of(list(some))
             if not takes_back:
                 expression = b"%b|%b" % (matches, expression) if expression else matches
             elif expression:
                 expression = b"(?!%b)(?:%b)" % (matches, expression)
+        if name is not None:
+            expression = rb"%b\Z|%b" % (re.escape(name), expression)
         # Called for each name of a directory, so it is the regular expression's own method.
         self.match: Callable[[bytes], object] = re.compile(expression, re.DOTALL).match
 
@@ -75,6 +83,17 @@ class Excluded:
 def is_temporary(path: bytes) -> bool:
     """Say whether a path is one of a temporary file of the service."""
     return path.endswith(b"~") and bool(_is_temporary(path, path.rfind(b"/") + 1))
+
+
+def token_of(name: bytes) -> bytes | None:
+    """Return the token of somebody who waits, if this is the name of a cookie."""
+    found = _cookie(name) if name.endswith(b"~") else None
+    return found[1] if found else None
+
+
+def is_own(path: bytes) -> bool:
+    """Say whether a path is one of a temporary file, or of a cookie."""
+    return is_temporary(path) or token_of(path[path.rfind(b"/") + 1 :]) is not None
 
 
 def _any_of(patterns: list[str]) -> bytes:

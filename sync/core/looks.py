@@ -84,6 +84,11 @@ class Looks:
                 gone.append(place)
         return gone
 
+    def places(self) -> set[bytes]:
+        """Return the places that wait for a look, are being looked into, or were left."""
+        current = self.current.places if self.current else ()
+        return {*self._there, *self._gone, *current}
+
     def clear(self) -> None:
         """Forget all of them: there will be a look at the whole tree."""
         self._there, self._gone, self.current = {}, {}, None

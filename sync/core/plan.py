@@ -10,7 +10,7 @@ against what is so: one is done only where Redis holds the value of the very fil
 new name, and any other name is examined after all.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import islice
@@ -47,7 +47,8 @@ class Plan:
     file elsewhere, or it vanished after a rename from a name under which Redis could have its
     value. Those that were `written` to, or created, may have been names of other files in between.
 
-    It `is_put_back` when there was no time for its names before: their order has to stay.
+    It `is_put_back` when there was no time for its names before: their order has to stay. Of those
+    that are `owed` something was heard that was finished, and not just of a writer at work.
     """
 
     moves: Mapping[bytes, bytes]
@@ -58,6 +59,7 @@ class Plan:
     vacated: frozenset[bytes] = frozenset()
     written: frozenset[bytes] = field(default=frozenset(), compare=False)
     is_put_back: bool = field(default=False, compare=False)
+    owed: frozenset[bytes] = field(default=frozenset(), compare=False)
 
     def __bool__(self) -> bool:
         """Say whether there is anything to do."""
@@ -253,6 +255,8 @@ class Pending:
         self._alone: set[bytes] = set()  # of the ready ones: they were deferred, and nothing came
         self._left: set[bytes] = set()  # a rename took the file, and nothing came since
         self._gone: set[bytes] = set()  # a file that a rename had brought changed, or vanished
+        # Something finished has come that was not taken yet; may have what waits no more, too.
+        self._owed: set[bytes] = set()
         self._last_rename: tuple[bytes, bytes] | None = None  # old name, new name
         # What follows is of all that is ready together, until the last of it is taken.
         self._has_changes = False  # others than renames
@@ -327,6 +331,28 @@ class Pending:
         """Say whether the name waits for the close of its writer."""
         return name in self._unfinished
 
+    def owe(self, names: Iterable[bytes]) -> None:
+        """Take note that something finished is still to be followed of names that wait."""
+        self._owed.update(names)
+
+    def owed(self, elsewhere: Collection[bytes] = ()) -> set[bytes]:
+        """Return the names that wait, here or `elsewhere`, though something under them is finished.
+
+        The others wait for a writer who has not closed his file, and nothing else has happened.
+        """
+        self._owed = self.among(self._owed) | self._owed.intersection(elsewhere)
+        return set(self._owed)
+
+    def among(self, names: Iterable[bytes]) -> set[bytes]:
+        """Return those of some names that wait."""
+        ready, later, unfinished = self._ready, self._later, self._unfinished
+        deferred = self._deferred
+        return {
+            name
+            for name in names
+            if name in ready or name in later or name in deferred or name in unfinished
+        }
+
     def hold_back(self, names: Iterable[bytes], now: float) -> None:
         """Have names wait for a close: a writer is at work, so what was read must not be sent.
 
@@ -368,6 +394,7 @@ class Pending:
                 self._postponed.add(name)
                 due = now + self._patience
                 self._unfinished.put(name, max(due, self._unfinished.due_of(name) or due))
+                self._owed.add(name)
 
     def renew(self, places: tuple[bytes, ...], now: float) -> None:
         """Have names at places that directories have left wait for their whole patience anew.
@@ -476,7 +503,7 @@ class Pending:
             taken = dict.fromkeys(taken)
         plan = self._plan(taken, is_put_back=is_theirs)
         flags = (self._overdue, self._another, self._written, self._alone, self._left, self._gone)
-        for names in (*flags, self._held_back, self._resting):
+        for names in (*flags, self._held_back, self._resting, self._owed):
             names.difference_update(taken)
         if not self._ready:
             self._has_changes = self._has_exchanges = False
@@ -493,6 +520,7 @@ class Pending:
             vacated=frozenset(name for name in examine if name in self._left or name in self._gone),
             written=frozenset(self._written.intersection(examine)),
             is_put_back=is_put_back,
+            owed=frozenset(self._owed.intersection(taken)),
         )
 
     def _write(self, name: bytes, now: float) -> None:
@@ -522,8 +550,9 @@ class Pending:
         # Whatever was written before was to another file.
         if (waits := self._unfinished.due_of(name)) is not None:
             self._unfinished.put(name, max(waits, now + self._patience))
-            if not is_written:
+            if not is_written:  # it may be a second name of a file that is finished
                 self._held_back.add(name)
+                self._owed.add(name)
 
     def _change(self, name: bytes) -> None:
         self._has_changes = True
@@ -534,6 +563,7 @@ class Pending:
         if is_brought:
             self._gone.add(name)
         self._ready.put(name, None)
+        self._owed.add(name)
 
     def _rename(self, old: bytes, new: bytes) -> None:
         # When two files take each other's name, the kernel reports two renames. Then the first is
@@ -553,6 +583,7 @@ class Pending:
         self._last_rename = old, new
         self._ready.put(old, None)
         self._left.add(old)
+        self._owed.update((old, new))
         if old in self._written:
             self._written.add(new)
         # After an overflow nobody knows what waited for the old name.

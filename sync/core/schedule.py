@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-_BEAT = 2.0  # seconds between two signs of life
+_BEAT = 1.0  # seconds between two signs of life
 _SOON = 2.0  # seconds before a rescan for which there is a reason
 _STEP = 0.0002  # seconds of work for a step beside the step itself
 

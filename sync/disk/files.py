@@ -25,7 +25,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from sync.core.changes import Signature, place_of, places_above
 from sync.core.errors import DirectoryGoneError
-from sync.core.exclude import Excluded, is_temporary
+from sync.core.exclude import Excluded, is_own
+from sync.disk.linux import reason
 from sync.disk.places import NO_NAMES, Ground, Opened, Places, too_long
 from sync.disk.resolver import NotFollowedError
 
@@ -245,7 +246,7 @@ class Directory:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise DirectoryGoneError(
-                f"cannot open the directory {self.path}: {error.strerror}; mount a volume there, "
+                f"cannot open the directory {self.path}: {reason(error)}; mount a volume there, "
                 "or name another directory in SYNC_ROOT"
             ) from error
         status = os.fstat(self._fd)
@@ -390,7 +391,7 @@ class Directory:
                         name += b"/"
                 except OSError:  # one bad entry says nothing of the others
                     continue
-                if not is_temporary(name):
+                if not is_own(name):
                     yield name, entry.inode() ^ salt
 
     def _walk(
@@ -448,9 +449,9 @@ class Directory:
     def has(self, path: bytes) -> bool:
         """Say whether there is anything with this path that can be a file, excluded or not.
 
-        A temporary file of the service's own cannot.
+        What is the service's own cannot: a temporary file, or a cookie.
         """
-        if is_temporary(path):
+        if is_own(path):
             return False
         try:
             mode = self._stat(path)[0].st_mode
@@ -492,7 +493,7 @@ class Directory:
         except OSError as error:  # it was removed, or its file system has failed
             if place:
                 raise
-            raise DirectoryGoneError(f"cannot list {self.path}: {error.strerror}") from error
+            raise DirectoryGoneError(f"cannot list {self.path}: {reason(error)}") from error
 
     def signature(self, path: bytes) -> Signature | None:
         """Return the signature of the regular file with a path, None when none can be seen."""
@@ -900,4 +901,4 @@ def _failed(error: OSError) -> Locked | Unreadable | Unfit:
         return Locked()
     if error.errno == errno.ENAMETOOLONG:
         return Unfit("has a path or a name that no program can open (over 4096 or 255 bytes)")
-    return Unreadable(f"cannot be read ({error.strerror}): its key stays as it is; tried again")
+    return Unreadable(f"cannot be read ({reason(error)}): its key stays as it is; tried again")

@@ -1,4 +1,7 @@
-"""What `os` lacks: renameat2(2), that replaces nothing, or has two files trade places; statx(2)."""
+"""What `os` lacks: renameat2(2), that replaces nothing, or has two files trade places; statx(2).
+
+And errors in words that say whom they are about.
+"""
 
 import ctypes
 import errno
@@ -27,6 +30,12 @@ _EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
 _BIRTH = 0x800  # STATX_BTIME
 _STATX_SIZE = 256  # bytes
 _BIRTH_AT = 80  # stx_btime: seconds, nanoseconds
+
+
+def reason(error: OSError) -> str:
+    """Say what an error is; of one of rights, whose they are, as that is what can be changed."""
+    words = error.strerror or str(error)
+    return f"{words} for user {os.geteuid()}" if error.errno == errno.EACCES else words
 
 
 def birth(fd: int) -> int:

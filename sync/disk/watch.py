@@ -28,7 +28,7 @@ import pyinotify
 
 from sync.core.changes import Change, Changed, Created, PlaceChange, Renamed, Unfinished
 from sync.core.errors import DirectoryGoneError
-from sync.core.exclude import TEMPORARY_BEGINS, is_temporary
+from sync.core.exclude import TEMPORARY_BEGINS, is_temporary, token_of
 from sync.disk.own import Own
 from sync.disk.places import Ground
 from sync.disk.watches import Watches
@@ -51,6 +51,7 @@ _MASK = (
 _HALF_WAIT = 0.01  # seconds
 _HEADER = struct.Struct("iIII")  # struct inotify_event without its name: inotify(7)
 _READ_SIZE = 1 << 18
+_COOKIES_MAX = 1000  # remembered; whoever waits makes one again and again
 _READS_MAX = 2  # about what the kernel queues; and no more: there may be no end of events
 
 
@@ -162,6 +163,11 @@ class Watch:
     def read_places(self) -> list[PlaceChange]:
         """Return what has happened to directories below, as far as `read` has come to know it."""
         return self._watches.take() if self._watches else []
+
+    def take_cookies(self) -> list[bytes]:
+        """Return the tokens of the cookies that have come; `read` had all that came before them."""
+        cookies, self._handler.cookies = list(self._handler.cookies), {}
+        return cookies
 
     def enter(self, place: bytes) -> bool:
         """Have a directory watched before it is looked into; say whether there is one.
@@ -287,6 +293,8 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]  # pyinotify has no t
                 if place is None:
                     continue  # that directory is gone, and will be looked into if it comes back
                 name = place + name
+            elif name.startswith(TEMPORARY_BEGINS) and handler.cookie(mask, name):
+                continue
             process[mask](_Event(mask, cookie, name, wd))
 
 
@@ -313,6 +321,8 @@ class _OwnNotifier(_Notifier):
                 if place is None:
                     continue
                 name = place + name
+            elif name.startswith(TEMPORARY_BEGINS) and handler.cookie(mask, name):
+                continue
             process[mask](_Event(mask, cookie, name, wd))
 
 
@@ -347,6 +357,17 @@ class _Handler(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has n
         self._unfinished: set[bytes] = set()  # names whose last change was of that kind
         self._created: dict[bytes, int] = {}  # the same, and where those changes are
         self._gone = False
+        self.cookies: dict[bytes, None] = {}  # the tokens of those that came, in their order
+
+    def cookie(self, mask: int, name: bytes) -> bool:
+        """Take up what happened to a name in the root, if it is a cookie's; say whether it is.
+
+        It comes and goes at once. That it came is told after all that had happened before.
+        """
+        token = token_of(name)
+        if token and mask & pyinotify.IN_CREATE and len(self.cookies) < _COOKIES_MAX:
+            self.cookies[token] = None
+        return token is not None
 
     @property
     def is_waiting(self) -> bool:

@@ -73,6 +73,11 @@ class Address:
             return str(path)
         return str(Host(at.get("host", "localhost"), at.get("port", 6379)))
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether all keys are in one slot of a cluster, and others' may be elsewhere."""
+        return self._mode == b"cluster"
+
     def locate(self) -> None:
         """Find where the server is by now, for all that is dialled from now on.
 

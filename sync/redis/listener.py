@@ -62,13 +62,19 @@ class Listener:
 
     """
 
-    def __init__(self, dial: Callable[[], Any], prefix: bytes = b"") -> None:
-        """Listen over what `dial` makes, for keys that begin with `prefix`; not yet."""
+    def __init__(
+        self, dial: Callable[[], Any], prefix: bytes = b"", stream: bytes | None = None
+    ) -> None:
+        """Listen over what `dial` makes, for keys that begin with `prefix`; not yet.
+
+        The `stream` of changes is one of the service's own keys.
+        """
         self._dial = dial
         self._connection = Connection(dial, hears=True)
         self._prefix = prefix
         self._requests = prefix + REQUESTS
         self._own = prefix + OWN
+        self._stream = None if stream is None else prefix + stream
         self.by, self.why = BY_RESCANS, ""
         self.answered = 0
         self._poll = select.poll()
@@ -210,7 +216,8 @@ class Listener:
         at = len(self._prefix)
         for key in keys:
             if not key.startswith(self._own):
-                self._names.append(key[at:])
+                if key != self._stream:
+                    self._names.append(key[at:])
             elif key == self._requests:
                 self._has_requests = True
             elif key == self._prefix + PROBE:

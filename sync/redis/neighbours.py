@@ -12,6 +12,8 @@ from sync.core.errors import RedisChangedError
 from sync.redis.keys import (
     CONFLICTS,
     EPOCH,
+    FEED,
+    LEASE,
     LOST,
     LOST_VALUE,
     MADE,
@@ -23,11 +25,13 @@ from sync.redis.keys import (
     STATE,
     UPLOAD,
     UPLOADS,
+    WAITS,
 )
 from sync.redis.target import Target
 
-_KEYS = {MANIFEST, NAMES, EPOCH, PROBE, UPLOAD, CONFLICTS, REQUESTS, LOST, STATE, MADE}
-_KEYS_BELOW = (MANIFEST + b"/", NAMES + b"/", UPLOADS, LOST_VALUE)
+_KEYS = {MANIFEST, NAMES, EPOCH, PROBE, UPLOAD, CONFLICTS, REQUESTS, LOST, STATE, MADE, FEED}
+_KEYS |= {LEASE}
+_KEYS_BELOW = (MANIFEST + b"/", NAMES + b"/", UPLOADS, LOST_VALUE, WAITS)
 _LENGTH_MAX = max(map(len, _KEYS))
 _DIGITS_MAX = 20
 _AT_ONCE = 300  # prefixes
@@ -52,6 +56,7 @@ class Neighbours:
         with_epoch = self._with_epoch(dict.fromkeys(chain.from_iterable(prefixes.values())))
         for prefix, is_service in with_epoch.items():
             if is_service:
+                self._target.keep_out(prefix)
                 raise _refusal(prefix)
         return [name for name, found in prefixes.items() if not with_epoch.keys().isdisjoint(found)]
 

@@ -24,7 +24,9 @@ deletes.
 
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from itertools import chain, groupby
+from threading import Thread
 from typing import Any, NamedTuple, Protocol, cast
 
 import redis
@@ -42,11 +44,20 @@ from sync.core.changes import (
     Signature,
     place_of,
 )
-from sync.core.errors import MeanwhileError, RedisChangedError, RedisRefusedError
+from sync.core.errors import (
+    OUT_OF_MEMORY,
+    MeanwhileError,
+    OverlapError,
+    RedisAwayError,
+    RedisChangedError,
+    RedisRefusedError,
+    StandsByError,
+)
 from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis.connection import Connection, Request, number, refused
 from sync.redis.download import Download
+from sync.redis.feed import Feed, untold
 from sync.redis.keys import (
     EPOCH,
     LOST,
@@ -58,6 +69,8 @@ from sync.redis.keys import (
     UPLOAD,
     UPLOADS,
 )
+from sync.redis.lease import Lease
+from sync.redis.overlap import Overlap
 from sync.redis.upload import LIFE, Upload
 
 # What a Redis server takes as one value unless it is configured otherwise.
@@ -66,6 +79,9 @@ LARGE = 1 << 20  # bytes; what has more is not held in memory
 _FETCHED_MAX = 8 << 20  # bytes of values that are held in memory together
 _GLOB = b"\\*?[]"
 _MEANWHILE = "something changed its keys meanwhile"
+_STEP_MAX = 1 << 31  # see `_take`; epochs last for as many sessions
+_TRIES = 10  # to take the lease, while others change it
+_GIVEN_BACK = 0.5  # seconds that it may take to give it back
 _MARKED_MAX = 50_000  # places remembered, some 8 MB
 _FOREIGN_MAX = 100_000  # names remembered, some 10 MB
 
@@ -73,13 +89,15 @@ _FOREIGN_MAX = 100_000  # names remembered, some 10 MB
 class _Begun(NamedTuple):
     """A transaction that was sent: its commands, their names by place, the requests in it.
 
-    The first requests are for the entries of the names, and the last may be marks of `places`.
+    The first requests are for the entries of the names, and the last may be marks of `places`, and
+    so many that have the stream `told`.
     """
 
     commands: Sequence[Command]
     names: Mapping[bytes, Sequence[bytes]]
     requests: Sequence[Request]
     places: Collection[bytes] = ()
+    told: int = 0
 
 
 class Key(NamedTuple):
@@ -109,6 +127,10 @@ class Records(NamedTuple):
 class Place(Protocol):
     """Where the server is, as far as that changes."""
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether all keys are in one slot of a cluster, and others' may be elsewhere."""
+
     def locate(self) -> None:
         """Find where it is by now, for all that is dialled from now on."""
 
@@ -120,24 +142,30 @@ class Target:
     """The Redis server that mirrors the directory.
 
     Attributes:
+        feed: the stream that is told what is done; None if there is none.
         below: how many names it holds below the root, less the marks there, as far as is known.
         bytes: how large the files are together that it holds content of, as far as that is known.
+        overlap: the other services whose keys are in the way.
         format: how it keeps the signatures of files.
         prefix: what all its keys begin with.
         value_max: how many bytes it takes as one value.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a part that it puts to use
         self,
         dial: Callable[[], Any],
         entries: Entries,
         prefix: bytes = b"",
+        *,
         place: Place | None = None,
+        lease: Lease | None = None,
+        feed: Feed | None = None,
     ) -> None:
         """Talk to the server to which `dial` makes connections of redis-py's; to none yet.
 
-        All keys begin with `prefix`. The server may be at another `place` each time.
+        All keys begin with `prefix`, and who connects has the `lease` for them. The server may be
+        at another `place` each time. What is done is told to `feed`.
         """
         self._dial = dial
         self._place = place
@@ -146,6 +174,9 @@ class Target:
         self._sent = 0  # over connections that have ended
         self.format = entries
         self.prefix = prefix
+        self.feed = feed
+        self._untold = untold(prefix)
+        self._is_beside = False
         self._manifest, self._names = prefix + MANIFEST, prefix + NAMES
         self._epoch_key, self._probe = prefix + EPOCH, prefix + PROBE
         self._upload_key = prefix + UPLOAD
@@ -153,6 +184,10 @@ class Target:
             (b"GET", self._epoch_key),
             (b"HLEN", self._manifest),
             (b"HLEN", self._names),
+        )
+        self._lease = lease or Lease(prefix)
+        self.overlap = Overlap(
+            prefix, self._lease, in_one_slot=place is not None and place.is_cluster
         )
         self._begun: _Begun | None = None
         self._answers: list[object] = []  # to what was begun, as far as they are there
@@ -183,21 +218,80 @@ class Target:
         return not any(self._counts.values())
 
     def connect(self) -> None:
-        """Connect anew and begin an epoch; learn what the server holds and takes.
+        """Connect anew, take the lease and begin an epoch; learn what the server holds and takes.
 
-        Raises RedisAwayError.
+        Raises RedisAwayError: also when another has the lease, or has keys that are in the way.
         """
         self._open()
-        epoch = self._epoch_key
-        begun, *done = self.converse(
-            (b"INCR", epoch),
-            (b"WATCH", epoch),
+        self.overlap.check(self)
+        begun = self._take()
+        _, _, *rest = self.ask(
+            (b"WATCH", self._epoch_key),
             (b"DEL", self._upload_key),  # of an earlier session, of which no more can come now
             *self._learning,
         )
-        _, _, *rest = self._connection.accepted(done)
-        # A server without memory lets no number grow, but what it holds can still be removed.
-        self._learn(rest[0] if isinstance(begun, redis.OutOfMemoryError) else begun, *rest)
+        self._learn(rest[0] if begun is None else begun, *rest)
+
+    def _take(self) -> object:
+        """Take the lease and begin an epoch; return that, None if the server has no memory for it.
+
+        The epoch grows by any number: so one that was lost, in a server that was flushed or in one
+        that has taken the place of another, does not come again as another's.
+        """
+        lease = self._lease
+        lease.is_taken = False
+        for _ in range(_TRIES):
+            _, *found = self.converse((b"WATCH", lease.key, self._epoch_key), *lease.questions)
+            if holder := lease.other(found):
+                lease.is_held = False
+                self.ask((b"UNWATCH",))
+                raise StandsByError(holder)
+            lease.is_held &= lease.is_own(found[0])
+            answers = self.converse(
+                (b"MULTI",),
+                (b"INCRBY", self._epoch_key, 1 + secrets.randbelow(_STEP_MAX)),
+                lease.taking(),
+                (b"EXEC",),
+            )
+            if any(isinstance(each, redis.OutOfMemoryError) for each in answers):
+                # No number grows, and no lease is put there, but what is there can be removed.
+                lease.is_taken = True
+                return None
+            done = self._connection.accepted(answers)[-1]
+            if isinstance(done, list):
+                begun, _ = self._connection.accepted(done)
+                lease.is_held = lease.is_taken = True
+                return begun
+        raise RedisChangedError(_MEANWHILE)
+
+    def may_take(self) -> bool:
+        """Say whether the lease is free by now that `connect` found to be another's.
+
+        Raises RedisAwayError.
+        """
+        if self._place:
+            self._place.check()
+        return self._lease.is_free(self.converse(*self._lease.questions))
+
+    def give_back(self) -> None:
+        """Let another service take the lease at once, if that does not take long."""
+        self._connection.close()
+        if self._lease.is_held:
+            self._lease.is_held = False
+            thread = Thread(target=self._give_back, daemon=True)
+            thread.start()
+            thread.join(_GIVEN_BACK)
+
+    def _give_back(self) -> None:
+        lease, connection = self._lease, Connection(self._dial)
+        with suppress(RedisAwayError), closing(connection):
+            connection.open()
+            connection.send([(b"WATCH", lease.key), (b"GET", lease.key)])
+            if lease.is_own(connection.receive(2)[1]):
+                connection.send([(b"MULTI",), lease.giving_back(), (b"EXEC",)])
+                if refused(connection.receive(3)):  # without memory, say
+                    connection.send([(b"DEL", lease.key)])
+                    connection.receive(1)
 
     def join(self) -> None:
         """Connect anew beside a service that mirrors to the server, and do not disturb its epoch.
@@ -205,6 +299,7 @@ class Target:
         A transaction is void then when the service changes anything between two of them, at the
         root or where it was last told to `watch`.
         """
+        self._is_beside = True
         self._watched = (self._epoch_key, self._manifest)
         self._upload_key = self.prefix + UPLOADS + secrets.token_hex(8).encode()
         self._open()
@@ -249,8 +344,9 @@ class Target:
         """
         if self._place:
             self._place.check()
-        epoch, *counts = self.ask(*self._learning)
-        self._check_epoch(epoch)
+        _, *counts = self._ask_with_lease()
+        if self._lease.is_taken:
+            self._check_overlap()
         if self._begun:
             return  # what it does to the counts is not taken note of yet
         for count, known in zip(counts, self._counts.values(), strict=True):
@@ -260,14 +356,58 @@ class Target:
                     "mended, what mdvp-sync keeps there"
                 )
 
+    def _ask_with_lease(self) -> Sequence[object]:
+        """Renew the lease; return what the server holds. Raises StandsByError, as `check` does."""
+        lease = self._lease
+        # First, so that when it is another's the epoch that comes with it is that one's, too.
+        asked = (*lease.questions, lease.renewal()) if lease.is_taken else ()
+        answers = self.converse(*asked, *self._learning)
+        found, learned = answers[: len(asked)], answers[len(asked) :]
+        epoch, *_ = self._connection.accepted(learned)
+        holder = lease.other(found[:2]) if found else None
+        if holder and (number(epoch) != self._epoch or not lease.is_held):
+            lease.is_held = lease.is_taken = False
+            raise StandsByError(holder)
+        self._check_epoch(epoch)
+        if found and not lease.is_own(found[0]):
+            self._put_lease()
+        return learned
+
+    def _check_overlap(self) -> None:
+        try:
+            self.overlap.check(self)
+        except OverlapError:
+            self._let_go()
+            raise
+
+    def keep_out(self, prefix: bytes) -> None:
+        """Let go of the lease while there are keys of a service's own with a prefix below."""
+        self.overlap.keep_out(prefix)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Have nobody wait for the lease of a service that waits itself."""
+        if self._lease.is_held:
+            self.converse(self._lease.giving_back())
+        self._lease.is_held = self._lease.is_taken = False
+
+    def _put_lease(self) -> None:
+        """Put a lease there again that was evicted, or that somebody has removed.
+
+        If there was no memory for it when the epoch began, others may have the same: end it.
+        """
+        lease = self._lease
+        (answer,) = self.converse(lease.taking(free_only=not lease.is_held))
+        if answer == b"OK" and not lease.is_held:
+            error = RedisAwayError("it has memory again")
+            error.cause = OUT_OF_MEMORY
+            raise error
+
     def _check_epoch(self, epoch: object) -> None:
         if epoch is None and self._epoch:
             raise RedisChangedError("its keys were removed (FLUSHALL or the like)")
         if number(epoch) != self._epoch:
-            raise RedisChangedError(
-                "another mdvp-sync began to mirror to it; give each a database of its own in "
-                "REDIS_URL"
-            )
+            raise RedisChangedError("another mdvp-sync began to work with the same keys")
 
     def entries(self, names: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return the manifest's entry of each name or mark, None if there is none."""
@@ -485,8 +625,8 @@ class Target:
         while True:
             (answer,) = self.ask((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", page_size))
             cursor, page = cast("tuple[bytes, list[bytes]]", answer)
-            own = prefix + OWN
-            yield [key[len(prefix) :] for key in page if not key.startswith(own)]
+            own, stream = prefix + OWN, self.feed and self.feed.key
+            yield [key[len(prefix) :] for key in page if not (key.startswith(own) or key == stream)]
             if int(cursor) == 0:
                 return
 
@@ -539,12 +679,41 @@ class Target:
         self.begin(commands)
         self.finish()
 
+    @property
+    def is_begun(self) -> bool:
+        """Say whether something was begun, and is not finished."""
+        return self._begun is not None
+
+    def transact(self, requests: Sequence[Request]) -> list[Any]:
+        """Have requests done in one transaction; return the answers, of which some are refusals.
+
+        Nothing may be begun. Raises RedisAwayError, also when another service has begun to mirror
+        to the server, or RedisRefusedError when nothing was done.
+        """
+        self.unwatch()
+        answers = self.converse((b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched))
+        if error := refused(answers):
+            raise error
+        if answers[-2] is None:
+            self.check()
+            raise MeanwhileError(_MEANWHILE)
+        return cast("list[Any]", answers[-2])
+
+    def is_stream(self, name: bytes) -> bool:
+        """Say whether a name is that of the stream of changes."""
+        return self.feed is not None and self.feed.name == name
+
+    def forget_feed(self) -> None:
+        """Have the stream of changes begin anew, by whatever service there is with one next."""
+        self.ask(self._untold)
+
     def remove(self, names: Sequence[bytes]) -> dict[bytes, Exception]:
         """Delete keys where the server has no memory: then it takes no transaction, but takes this.
 
         Return those that it refuses to delete, with the reasons. The second record goes last: if
         this ends half-way, what is left to be done is known by it. Raises RedisAwayError.
         """
+        self.forget_feed()  # it is not told
         held = self._remove_from(self._manifest, names)
         self._connection.accepted(held)
         answers = self.converse(*((b"DEL", key) for key in self._keys(names)))
@@ -582,11 +751,17 @@ class Target:
             requests += self._requests(kind, run)
         places = self._unmarked(names)
         requests += self._marks(places)
+        told: list[Request] = []
+        if self._is_beside:
+            requests.append(self._untold)  # only the service adds to the stream
+        elif self.feed:
+            told = self.feed.told(commands, self.count)
+        requests += told
         self._connection.send(
             [(b"MULTI",), *requests, (b"EXEC",), (b"WATCH", *self._watched)],
         )
         self._watches_keys = False
-        self._begun = _Begun(commands, names, requests, places)
+        self._begun = _Begun(commands, names, requests, places, len(told))
         if len(self._watched) > 1:
             # What is read next must be read when the server watches again: others change it too.
             self._collect()
@@ -599,6 +774,10 @@ class Target:
         begun, self._begun = self._begun, None
         answers, self._answers = self._answers, []
         if error := refused(answers):
+            if refusal := _refused_of(begun, answers):
+                assert self.feed is not None  # noqa: S101  # it was told
+                self.feed.stop(refusal)
+                raise MeanwhileError(f"the stream of changes is refused: {refusal}")
             raise error
         self._account(begun, answers[-2])
 
@@ -611,9 +790,12 @@ class Target:
         if done is None:
             self.check()
             raise MeanwhileError(_MEANWHILE)
-        told = cast("list[Any]", done)
-        entries, answers = told[: len(begun.names)], told[len(begun.names) :]
-        for request, answer in zip(begun.requests[len(begun.names) :], answers, strict=True):
+        said = cast("list[Any]", done)
+        first, last = len(begun.names), len(said) - begun.told
+        entries, answers = said[:first], said[first:last]
+        if self.feed and begun.told:
+            self.feed.take(said[last:])
+        for request, answer in zip(begun.requests[first:last], answers, strict=True):
             if isinstance(answer, Exception):
                 # What a rename could not do, its entry in the manifest says nothing sure of.
                 raise RedisChangedError(f"it no longer holds what it was given: {answer}")
@@ -833,13 +1015,25 @@ class Target:
 
     def converse(self, *requests: Request) -> list[object]:
         """Return the answers to requests, refusals too; raise RedisAwayError if there is none."""
-        self._connection.send(requests)
+        # What takes long asks for much: so the lease lasts however long that is.
+        renewal = self._lease.renewal_due()
+        self._connection.send((*renewal, *requests))
         self._collect()
-        return self._connection.receive(len(requests))
+        return self._connection.receive(len(renewal) + len(requests))[len(renewal) :]
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _refused_of(begun: _Begun, answers: Sequence[object]) -> str:
+    """Return why a transaction was refused if that was for the stream alone, else ""."""
+    last = 1 + len(begun.requests)
+    refusals = [each for each in answers[last - begun.told : last] if isinstance(each, Exception)]
+    others = [each for each in answers[: last - begun.told] if isinstance(each, Exception)]
+    if others or not refusals or isinstance(refusals[0], redis.OutOfMemoryError):
+        return ""
+    return str(refusals[0])
 
 
 def _record(place: bytes) -> bytes:

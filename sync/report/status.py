@@ -23,22 +23,23 @@ LIVE = "live"
 RECONCILING = "reconciling"
 WAITING = "waiting"
 HELD = "held"
+STANDBY = "standby"
 
 TRACKING = "tracking"
 NOTIFICATIONS = "keyspace notifications"
 RESCANS = "rescans"
 
-NAMED_MAX = 100  # names of a kind that are in the status; it is written every other second
-FRESH = 5.0  # seconds; the loop writes every other second
+NAMED_MAX = 100  # names of a kind that are in the status; it is written every second
+FRESH = 5.0  # seconds; the loop writes every second
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """What the service is doing, and what it has done since it started.
 
-    state           LIVE, RECONCILING, WAITING or HELD; STARTING until the first of them
-    detail          words for what it waits for, how far it is, or why it holds and what the way
-                    out is; "" when live
+    state           LIVE, RECONCILING, WAITING, HELD or STANDBY; STARTING until the first of them
+    detail          words for what it waits for, how far it is, why it holds and what the way out
+                    is, or who works while it stands by; "" when live
     mode            SYNC_MODE
     heard_by        by what it hears of changes in Redis: "tracking", "keyspace notifications" or
                     "rescans"; "" when it does not listen
@@ -122,6 +123,9 @@ class Health:
 
     def __str__(self) -> str:
         """Write it for people: first whether the service is well, then its figures."""
+        if self.status and self.status.state == STANDBY:
+            well = f"standby: another mdvp-sync works with the same keys: {self.status.detail}"
+            return "\n".join([self.problem or well, f"mode        {self.status.mode}"])
         well = "live: Redis equals the directory"
         if but_for := " and ".join(self._but_for()):
             well += f", but for {but_for}"
@@ -205,7 +209,7 @@ def health(path: Path, now: float) -> Health:
         )
     if status.state == HELD:
         return Health(f"the sync service holds, and deletes nothing: {status.detail}", status)
-    if status.state != LIVE:
+    if status.state not in {LIVE, STANDBY}:
         return Health(f"the sync service is not in step: {doing}", status)
     return Health(None, status)
 

@@ -110,6 +110,7 @@ class Hearing:
         if heard.has_requests and self._requests:
             self.look_at(self._requests.take())
         if heard.names:
+            self._target.overlap.hear(heard.names)
             self._take(heard)
         if self._unsorted:
             self._sort()

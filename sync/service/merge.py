@@ -49,6 +49,7 @@ from sync.core.errors import (
 from sync.core.manifest import NOTHING, PENDING_GONE, digest_of
 from sync.core.plan import SPARE
 from sync.disk.files import Directory, LargeFile
+from sync.disk.linux import reason
 from sync.disk.writer import Writer
 from sync.redis.notes import Notes
 from sync.redis.target import LARGE, Key, Target
@@ -322,7 +323,7 @@ class Merge(Mirror):
 
     def _unwritable(self, name: bytes, error: OSError) -> Outcome:
         self.skipped.note(
-            name, f"cannot be written ({error.strerror}): the file stays as it is; tried again"
+            name, f"cannot be written ({reason(error)}): the file stays as it is; tried again"
         )
         return Outcome(deferred={name: _SELDOM})
 
@@ -398,6 +399,8 @@ class Merge(Mirror):
                 self.streams.void(name)
         found = {each.name: self._file(each, batch) for each in batch.sets}
         for name in batch.absent:
+            if self._target.is_stream(name):
+                continue  # whatever is on disk
             is_gone = name in batch.gone or not self._directory.has(name)
             found[name] = OnDisk(ABSENT if is_gone else UNFIT)
         self.heard.difference_update(found)  # all are compared, whether it was heard of them or not
@@ -674,7 +677,7 @@ class Merge(Mirror):
         for each, entry in zip(commands, self._target.entries(names), strict=True):
             digest = self._format.digest(entry)
             if digest and self._format.is_same(entry, each.signature.unsure()):
-                records.append(Record(each.name, each.signature, digest))
+                records.append(Record(each.name, each.signature, digest, is_news=False))
         self._record(records)
 
     def _record(self, records: Sequence[Record]) -> None:

@@ -31,6 +31,7 @@ from sync.core.changes import (
     Confirm,
     Delete,
     Done,
+    MovedFile,
     Rename,
     Set,
     Signature,
@@ -97,6 +98,7 @@ class Outcome:
     others     names of files that were found to have several, or have lost one: to be examined
     overdue    the same, of files for whose writers nobody waits any more
     left       names of a plan for which there was no time
+    locked     of those that are deferred: their writer wants nobody to read them now
     is_doubtful  whether something happened under a name that is nobody's by now, and not just to
                the file of which Redis holds the content. It may have been one more name of a
                file, for a moment; then what was written under it has changed a value, and only a
@@ -111,6 +113,7 @@ class Outcome:
     others: set[bytes] = field(default_factory=set)
     overdue: set[bytes] = field(default_factory=set)
     left: list[bytes] = field(default_factory=list)
+    locked: set[bytes] = field(default_factory=set)
     is_doubtful: bool = False
 
     def add(self, other: "Outcome") -> None:
@@ -123,7 +126,18 @@ class Outcome:
         self.others |= other.others
         self.overdue |= other.overdue
         self.left += other.left
+        self.locked |= other.locked
         self.is_doubtful |= other.is_doubtful
+
+    def again(self) -> set[bytes]:
+        """Return the names that are to be looked at again, since they were not carried out."""
+        return {*self.deferred, *self.resting, *self.held_back, *self.left} - self.done_names()
+
+    def done_names(self) -> set[bytes]:
+        """Return the names of what was carried out."""
+        names = {each[0] for each in self.done}
+        names.update(each.new for each in self.done if isinstance(each, Rename | MovedFile))
+        return names
 
 
 @dataclass(slots=True)
@@ -701,6 +715,7 @@ class Mirror:
                 self._offer(name, found, outcome, terms)
             case Locked():
                 outcome.deferred[name] = None
+                outcome.locked.add(name)
             case Busy():
                 self._hold_back(name, outcome, alone=name in terms.alone)
             case Emptied():

@@ -10,14 +10,18 @@ from sync.core.errors import CannotBeError, NotAsExpectedError
 from sync.core.manifest import DIGEST_SIZE
 from sync.disk.files import Directory
 from sync.disk.own import Own
+from sync.disk.watch import Watch
 from sync.disk.writer import Writer
 from sync.redis.listener import Listener
 from sync.redis.notes import Notes
 from sync.redis.target import Target
+from sync.redis.waits import Waits
 from sync.service.absence import Absence
 from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads, Value
+from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
+from sync.service.lacking import Lacking
 from sync.service.merge import Merge, Sides
 from sync.service.mirror import Mirror
 from sync.service.news import News
@@ -25,6 +29,7 @@ from sync.service.requests import Requests
 from sync.service.skipped import Skipped
 from sync.service.standing import Standing
 from sync.service.streams import Job, Streams
+from sync.service.waiters import Waiters
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,16 @@ class Parts:
         """Return what is known of the pair."""
         parts = (self.notes, self._absence, self.mode, self.delete_max)
         return Standing(directory, self.target, *parts)
+
+    def feeding(self, directory: Directory) -> Feeding | None:
+        """Return what keeps the stream of changes whole; None if there is none."""
+        feed = self.target.feed
+        return None if feed is None else Feeding(feed, self.target, directory, self.skipped)
+
+    def waiters(self, directory: Directory, watch: Watch, news: News, mirror: Mirror) -> Waiters:
+        """Return what answers those who wait."""
+        lacking = Lacking(directory, watch, news.tells_of, self.skipped, self.conflicts)
+        return Waiters(watch, news, mirror, Waits(self.target), lacking)
 
     def hearing(self, directory: Directory, mirror: Mirror, news: News) -> Hearing | None:
         """Return what takes up what others change in Redis; None if nobody listens."""

@@ -15,6 +15,7 @@ from sync.core.changes import Arrive, Delete, Removed, Set, Signature, Written, 
 from sync.core.looks import Look
 from sync.core.manifest import digest_of
 from sync.disk.files import SCARCE, Directory
+from sync.disk.linux import reason
 from sync.disk.resolver import NotFollowedError
 from sync.redis.target import LARGE, Target
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
@@ -257,7 +258,7 @@ class Reconcile:
         elif error.errno == errno.ENAMETOOLONG:
             why = "is not mirrored: its path is longer than the 4096 bytes that programs can open"
         else:
-            why = f"cannot be listed ({error.strerror}): its keys stay as they are; tried again"
+            why = f"cannot be listed ({reason(error)}): its keys stay as they are; tried again"
             why += _WAYS_OUT.get(error.errno or 0, "")
             self._is_scarce |= error.errno in SCARCE
         self._mirror.skipped.note(place, why)

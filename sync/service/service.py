@@ -3,16 +3,23 @@
 Failure model. There is one way to be right again after anything: open the directory, connect, make
 Redis equal to the whole directory (reconcile), follow. Whatever is lost, of the two, leads back to
 its start; nothing is remembered from before but what Redis itself remembers. The service never ends
-for it: it waits for what is away.
+for it: it waits for what is away. While another service works with the same keys it has no session,
+and waits until that has ended.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import NoReturn
 
-from sync.core.errors import OUT_OF_MEMORY, DirectoryGoneError, RedisAwayError, SyncError
+from sync.core.errors import (
+    OUT_OF_MEMORY,
+    DirectoryGoneError,
+    RedisAwayError,
+    StandsByError,
+    SyncError,
+)
 from sync.core.schedule import Rescan
 from sync.disk.files import Directory
 from sync.disk.linked import LinkedDirectory
@@ -20,17 +27,18 @@ from sync.disk.own import Own
 from sync.disk.watch import Watch
 from sync.report.board import Board
 from sync.report.lines import Report
-from sync.report.status import WAITING
+from sync.report.status import STANDBY, WAITING
 from sync.service.groups import Groups
 from sync.service.news import News
 from sync.service.parts import Parts
-from sync.service.session import Session
+from sync.service.session import TAKEOVER, Session
 from sync.service.together import Together
 
 log = logging.getLogger(__name__)
 
 _BEAT = 1.0  # seconds between two signs of life
 _PAUSE_MIN, _PAUSE_MAX = 0.05, 1.0  # seconds between two tries
+_POLL = 0.2  # seconds between two looks whether the one that works has ended
 _PAUSE_LONGEST = 60.0  # seconds, after a try that took as long
 
 
@@ -54,25 +62,36 @@ class Service:
         self._cause = "start"
         self._pause = 0.0
         self._said = ""
+        self._works = ""  # who else does, in words
         self._out_of_memory = False
 
     def run(self) -> NoReturn:
         """Mirror for ever."""
-        while True:
-            # After it, so that what an exception refers to is closed while the service waits.
-            seconds, what = self._mirror_until_loss()
-            self._wait(seconds, what)
+        try:
+            while True:
+                # After it, so that what an exception refers to is closed while the service waits.
+                seconds, what = self._mirror_until_loss()
+                if self._works:
+                    self._stand_by()
+                else:
+                    self._wait(seconds, what)
+        finally:
+            self._parts.target.give_back()
 
     def _mirror_until_loss(self) -> tuple[float, str]:
         """Run a session; return how long to wait before the next, and for what."""
         began = time.monotonic()
         session: Session | None = None
+        self._works = ""
         try:
             with closing(self._open_directory()) as directory, ExitStack() as stack:
                 own = self._parts.own(directory)
                 watch = stack.enter_context(closing(Watch(directory.handle, directory.ground, own)))
                 session = self._make_session(directory, watch, own)
                 session.run(self._cause, stale_first=self._out_of_memory)
+        except StandsByError as error:
+            self._works = error.holder
+            return 0.0, ""
         except (DirectoryGoneError, RedisAwayError) as error:
             self._out_of_memory = error.cause == OUT_OF_MEMORY
             took = time.monotonic() - began
@@ -93,6 +112,24 @@ class Service:
             self._report.tick()
             time.sleep(min(left, _BEAT))
 
+    def _stand_by(self) -> None:
+        """Wait until there is nobody else any more who works, or until Redis is away."""
+        what = f"another mdvp-sync works with the same keys: {self._works}"
+        if what != self._said:
+            self._said = what
+            log.warning(
+                "standing by: %s; if it is for another directory, give each a SYNC_PREFIX", what
+            )
+        self._cause, self._pause = TAKEOVER, 0.0
+        beat = 0.0
+        with suppress(RedisAwayError):  # the next session finds out, and says so
+            while not self._parts.target.may_take():
+                if time.monotonic() >= beat:
+                    beat = time.monotonic() + _BEAT
+                    self._board.write(STANDBY, self._works)
+                    self._report.tick()
+                time.sleep(_POLL)
+
     def _make_session(self, directory: Directory, watch: Watch, own: Own | None) -> Session:
         groups = None
         if isinstance(directory, LinkedDirectory):
@@ -104,8 +141,10 @@ class Service:
         together = Together(groups, target, mirror) if groups else None
         hearing = parts.hearing(directory, mirror, news)
         standing = parts.standing(directory)
+        waiters = parts.waiters(directory, watch, news, mirror)
         made = (directory, watch, news, target, mirror, self._report, self._board)
-        return Session(*made, self._rescan, standing, hearing, together)
+        feeding = parts.feeding(directory)
+        return Session(*made, self._rescan, standing, waiters, hearing, together, feeding)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

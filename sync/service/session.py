@@ -10,7 +10,7 @@ that the kernel drops are no loss of that kind: another reconcile finds what the
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NoReturn
 
 from sync.core.changes import Appeared, Changed
@@ -23,6 +23,7 @@ from sync.report.board import Board
 from sync.report.figures import counted
 from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
+from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
@@ -30,10 +31,12 @@ from sync.service.reconcile import Reconcile
 from sync.service.stale import Stale
 from sync.service.standing import Standing
 from sync.service.together import Together
+from sync.service.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
 RESCAN = "rescan"
+TAKEOVER = "takeover"
 _LOST = "events were lost"
 _UNHEARD = "messages were lost"
 
@@ -58,13 +61,16 @@ class Session:
         board: Board,
         rescan: Rescan,
         standing: Standing,
+        waiters: Waiters,
         hearing: Hearing | None = None,
         together: Together | None = None,
+        feeding: Feeding | None = None,
     ) -> None:
         """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
 
+        The `waiters` are told when all is in Redis.
         What others change in Redis comes by way of `hearing`, and what links make depend on each
-        other goes by way of `together`.
+        other goes by way of `together`. The stream of changes is kept whole by `feeding`.
         """
         self._directory = directory
         self._watch = watch
@@ -73,8 +79,10 @@ class Session:
         self._target = target
         self._mirror = mirror
         self._standing = standing
+        self._waiters = waiters
         self._hearing = hearing
         self._together = together
+        self._feeding = feeding
         self._report = report
         self._board = board
         self._schedule = Schedule(rescan)
@@ -83,6 +91,7 @@ class Session:
         self._reconcile: Reconcile | None = None
         self._branch: Iterator[Outcome] | None = None  # the steps of a look into directories
         self._looked: Look | None = None  # the one; None when they are gone
+        self._gone: list[bytes] = []  # those that are gone of which keys are being removed
         self._has_removed = False  # whether the last look was for what is gone
         self._unwatched = 0
         self._again = 0.0  # when to look again into directories that could not be looked into
@@ -100,7 +109,13 @@ class Session:
         """
         try:
             self._target.connect()
+            if cause == TAKEOVER:
+                log.warning("taking over: no other service works any more")
             self._mirror.begin(self._standing.begin(self._board, self._still))
+            if self._feeding:
+                self._feeding.begin(cause)
+            else:
+                self._target.forget_feed()
             if self._hearing:
                 self._hearing.begin(self._watch, self._board)
             self._begin(cause, stale_first=stale_first)
@@ -116,7 +131,9 @@ class Session:
                 self._arrive()
                 self._search()
                 self._confirm()
+                self._feed()
                 self._step()
+                self._answer()
         finally:
             self._mirror.close()
             if self._hearing:
@@ -137,6 +154,8 @@ class Session:
         if self._can_begin_anew() or self._can_confirm() or self._can_search():
             return
         if self._hearing and self._hearing.is_waiting:
+            return
+        if self._feeding and self._feeding.is_due:
             return
         times = [self._schedule.beat, self._pending.due, self._report.due, self._due_together]
         times.append(self._mirror.due)
@@ -168,10 +187,18 @@ class Session:
         arrived = self._news.arrived or taken
         if not self._pending.is_ready:
             self._news.arrived = None
-        for outcome in self._accounted(self._mirror.follow(plan)):
+        again: set[bytes] = set()
+        for outcome in self._accounted(self._mirror.follow(plan), plan.owed):
             self._pending.put_back(outcome.left, plan)
+            again |= outcome.again()
             self._board.lag = time.monotonic() - arrived
             self._report.done(outcome.done, self._board.lag)
+        self._waiters.followed(plan, again)
+
+    def _answer(self) -> None:
+        """Answer those who wait, if what they wait for is in Redis."""
+        places = self._news.looks.places() | {*self._gone}
+        self._waiters.answer(self._settle, places, is_unknown=self._is_reconciling())
 
     def _hear(self) -> None:
         """Take up what others have changed in Redis."""
@@ -230,6 +257,7 @@ class Session:
             outcome = next(self._branch, None)
             if outcome is None:
                 self._branch = self._looked = looks.current = None
+                self._gone = []
                 self._tell_unwatched()
                 return
             for each in self._accounted([outcome]):
@@ -246,6 +274,7 @@ class Session:
         looks = self._news.looks
         gone = [] if self._has_removed else looks.take_gone(_GONE)
         self._has_removed = bool(gone)  # the next turn is of what is there
+        self._gone = gone
         if gone:
             return Stale(self._directory, self._target, self._mirror, NAMES_MAX).gone(gone)
         self._looked = look = looks.take()
@@ -277,13 +306,20 @@ class Session:
                 if self._reconcile and not self._branch:
                     self._reconcile.count(outcome)
 
+    def _feed(self) -> None:
+        """Tell of what there is, where the stream of changes begins anew."""
+        if self._feeding and self._feeding.is_due:
+            self._settle()
+            self._feeding.step()
+
     def _arrive(self) -> None:
         """Take up large files that have come, and begin with the next."""
         if not self._mirror.is_due:
             return
         self._settle()
-        began = self._mirror.began
-        for outcome in self._accounted(self._mirror.arrive()):
+        began, owed = self._mirror.began, self._waiters.owed()
+        for outcome in self._accounted(self._mirror.arrive(), owed):
+            self._waiters.arrived(outcome, began)
             if self._reconcile:
                 self._reconcile.count(outcome)
             if not self._is_reconciling():
@@ -304,17 +340,23 @@ class Session:
             for outcome in self._accounted(self._mirror.examine(found, alone=True)):
                 self._report.done(outcome.done, 0.0)
 
-    def _accounted(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Yield what became of names, and see to the rest of the service after each."""
+    def _accounted(
+        self, outcomes: Iterable[Outcome], owed: Container[bytes] | None = None
+    ) -> Iterator[Outcome]:
+        """Yield what became of names, and see to the rest of the service after each.
+
+        It may be known which of the names are `owed`, that is, something under them is finished.
+        """
         for outcome in outcomes:
             yield outcome
-            self._account(outcome)
+            self._account(outcome, owed)
             self._news.drain()
             self._beat_if_due()
 
-    def _account(self, outcome: Outcome) -> None:
+    def _account(self, outcome: Outcome, owed: Container[bytes] | None = None) -> None:
         """Have looked at again what has to be."""
         now = time.monotonic()
+        self._waiters.account(outcome, owed)
         for name, delay in outcome.deferred.items():
             self._pending.defer([name], now, delay)
         for name, seconds in outcome.resting.items():
@@ -336,6 +378,8 @@ class Session:
         self._directory.rest()
         self._directory.wake()  # tells whether it is still the same
         self._target.check()  # when idle, the only way to notice that Redis was away or flushed
+        if self._feeding:
+            self._feeding.beat()
         self._account(self._mirror.keep_room())
         self._mirror.forget_moved()
         if self._hearing:
@@ -465,6 +509,8 @@ class Session:
         self.in_step = True
         self._mirror.is_in_step(self._pending.deferred_names())
         self._standing.is_in_step(is_taking=self._mirror.is_taking)
+        if self._feeding:
+            self._feeding.is_in_step()
         if self._hearing and not (reconcile.was_empty or self._mirror.takes_sides):
             self._has_compared = False
             self._schedule.want_rescan(time.monotonic(), in_reconcile=False)

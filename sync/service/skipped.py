@@ -17,6 +17,7 @@ class Skipped(dict[bytes, str]):
 
     Attributes:
         of_keys: the same for keys that can be no files, whatever there is on disk.
+        of_stream: the same for the name of the stream of changes.
 
     """
 
@@ -24,6 +25,7 @@ class Skipped(dict[bytes, str]):
         """Say in `log` what is new."""
         super().__init__()
         self.of_keys: dict[bytes, str] = {}
+        self.of_stream: dict[bytes, str] = {}
         self._lines = Lines(
             log,
             logging.ERROR,
@@ -37,6 +39,13 @@ class Skipped(dict[bytes, str]):
     def note_key(self, name: bytes, why: str) -> None:
         """Take note of a key that can be no file."""
         self._note(self.of_keys, name, why)
+
+    def note_stream(self, name: bytes, why: str) -> None:
+        """Take note of what is wrong with the name of the stream of changes; "" for nothing."""
+        if why:
+            self._note(self.of_stream, name, why)
+        else:
+            self.of_stream.pop(name, None)
 
     def _note(self, noted: dict[bytes, str], name: bytes, why: str) -> None:
         if noted.get(name) == why or len(noted) >= _NAMES_MAX:
@@ -53,7 +62,7 @@ class Skipped(dict[bytes, str]):
     @property
     def all(self) -> Mapping[bytes, str]:
         """All that is not mirrored, by its name."""
-        return ChainMap(self, self.of_keys)
+        return ChainMap(self, self.of_keys, self.of_stream)
 
     def clear_of(self, names: Iterable[bytes]) -> None:
         """Take note that there is nothing wrong with these."""

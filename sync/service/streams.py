@@ -122,6 +122,11 @@ class Streams:
         """Return whose values are on their way, or wait."""
         return {*self.waiting, *([self.current.name] if self.current else [])}
 
+    def overdue(self) -> set[bytes]:
+        """Return those of these names whose writers may be at work."""
+        names = {name for name, (is_overdue, _) in self.waiting.items() if is_overdue}
+        return names | ({self.current.name} if self.current and self.current.overdue else set())
+
     @property
     def is_done(self) -> bool:
         """Say whether the one on its way has ended."""

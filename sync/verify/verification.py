@@ -16,6 +16,7 @@ from itertools import islice
 from sync.core.changes import Signature, shown
 from sync.core.errors import RedisChangedError
 from sync.disk.files import Directory
+from sync.disk.linux import reason
 from sync.disk.writer import why_no_file
 from sync.redis.target import Target
 from sync.report.figures import counted, size
@@ -179,7 +180,7 @@ class Verification:
 
     def _cannot_list(self, place: bytes, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
-            self._found(place, Unsure(f"cannot be listed ({error.strerror})"))
+            self._found(place, Unsure(f"cannot be listed ({reason(error)})"))
 
     def _examine(self, names: Sequence[bytes]) -> None:
         """Have a first look at names."""

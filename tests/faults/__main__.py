@@ -75,6 +75,7 @@ class Episode:
             load.result()
         self._world.workload.finish_locked()
         seconds = self._world.sides.become_equal(DEADLINE if self._plan.rate else IDLE_DEADLINE)
+        self._world.consumer.comes_to_know(self._world.shape.files(self._world.root), IDLE_DEADLINE)
         self._world.workload.links.are_known()
         self._world.check_service()
         memory = self._world.memory()
@@ -116,6 +117,7 @@ class Episode:
         while (left := self._began + at - time.monotonic()) > 0:
             if look:
                 self._look()
+                self._world.consumer.read_some()
             time.sleep(min(left, SAMPLE))
 
     def _look(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import redis
 from faults import hands, world
 from faults.hands import TwoHandedWorld
-from faults.world import SOCKET_TIMEOUT, World
+from faults.world import SOCKET_TIMEOUT, STREAM, World
 from integration.topology import PASSWORD, Cluster, Node, SentinelSet, paused
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
@@ -46,11 +46,11 @@ class SentinelWorld(World):
         """The servers, and the Sentinels."""
         return cast("SentinelSet", self.redis)
 
-    def new_client(self) -> redis.Redis:
+    def new_client(self, **options: Any) -> redis.Redis:  # noqa: ANN401  # as redis-py has them
         """Return a client of the master, whoever that is, that tries nothing again."""
-        retry = Retry(NoBackoff(), 0)
         asked: Any = self.servers.asked
-        client: redis.Redis = asked.master_for("mymaster", password=PASSWORD, retry=retry)
+        told = {"password": PASSWORD, "retry": Retry(NoBackoff(), 0), **options}
+        client: redis.Redis = asked.master_for("mymaster", **told)
         return client
 
     @property
@@ -166,6 +166,15 @@ class ClusterWorld(World):
     def _access(self) -> dict[str, str]:
         url = self.cluster.url.replace("socket_timeout=2", f"socket_timeout={SOCKET_TIMEOUT}")
         return {"REDIS_URL": url, "SYNC_PREFIX": _PREFIX.decode()}
+
+    def new_client(self, **options: Any) -> redis.Redis:  # noqa: ANN401  # as redis-py has them
+        """Return a client of the node that has the slot by now."""
+        path = str(self.cluster.owner(_PREFIX).socket)
+        return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 2), **options)
+
+    @property
+    def _stream_key(self) -> str:
+        return (_PREFIX + STREAM).decode()
 
     def _start_redis(self) -> None:
         """Do nothing: they run."""

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import redis
+from faults.consumer import Consumer
 from integration.conftest import POWERLESS, SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
 from integration.shape import SHAPES, Shape
@@ -33,6 +34,7 @@ from sync.redis.keys import EPOCH, MANIFEST, NAMES
 
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
+STREAM = b"changes"
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
@@ -88,7 +90,8 @@ class World:
         self._start_redis()
         self._saved: dict[bytes, bytes] = {}  # the foreign keys in the RDB file
         self._rdb = directory / "dump.rdb"
-        self.sides = Sides(self.root, self.redis.client, shape)
+        self.sides = Sides(self.root, self.redis.client, shape, stream=STREAM)
+        self.consumer = Consumer(self.new_client, self._stream_key, place / "index.json")
         self.process: subprocess.Popen[str] | None = None
         self.output = place
         self.start_service()
@@ -101,9 +104,14 @@ class World:
         running_all.callback(server.close)
         return server
 
-    def new_client(self) -> redis.Redis:
+    def new_client(self, **options: Any) -> redis.Redis:  # noqa: ANN401  # as redis-py has them
         """Return a client that tries nothing again."""
-        return redis.Redis(unix_socket_path=str(self.redis.socket), retry=Retry(NoBackoff(), 0))
+        path = str(self.redis.socket)
+        return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 0), **options)
+
+    @property
+    def _stream_key(self) -> str:
+        return STREAM.decode()
 
     @property
     def _access(self) -> dict[str, str]:
@@ -240,6 +248,8 @@ class World:
             "SYNC_ROOT": str(self.root),
             "SYNC_RESCAN": "0",  # what it finds has been missed before
             "SYNC_DELETE_MAX": "100%",  # directories are replaced, and it is to follow
+            "SYNC_STREAM": STREAM.decode(),
+            "SYNC_STREAM_MAXLEN": "100",  # so that consumers miss some
             **self._access,
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import pytest
 import redis
+from integration.servers import redis_program
 from integration.shape import FLAT, TREE, Shape
 from support import eventually, running
 
@@ -46,7 +47,7 @@ class RedisServer:
         self.url = f"unix://{self.socket}"
         self.client = redis.Redis(unix_socket_path=str(self.socket))
         self._command = [
-            *("redis-server", "--port", "0", "--save", "", "--dir", str(directory)),
+            *(redis_program(), "--port", "0", "--save", "", "--dir", str(directory)),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "777"),
         ]
         self._running = ExitStack()

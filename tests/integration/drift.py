@@ -46,6 +46,7 @@ class Sides:
     client: redis.Redis
     shape: Shape = FLAT
     foreign: dict[bytes, bytes] = field(default_factory=dict)
+    stream: bytes = b""  # the key of the stream of changes
 
     def put_foreign_keys(self) -> None:
         """Have keys in Redis that must stay."""
@@ -66,7 +67,11 @@ class Sides:
         return differing or self._other_contents(list(sizes))
 
     def _lengths(self) -> dict[bytes, int]:
-        names = [name for name in self.client.scan_iter(count=10_000) if name[:1] != _OWN]
+        names = [
+            name
+            for name in self.client.scan_iter(count=10_000)
+            if name[:1] != _OWN and name != self.stream
+        ]
         with self.client.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.strlen(name)

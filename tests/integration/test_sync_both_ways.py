@@ -45,6 +45,7 @@ def both(redis_server: RedisServer, start: Start) -> Both:  # noqa: ARG001
 
 
 class TestFiles:
+    @pytest.mark.servers
     @pytest.mark.parametrize("mode", MODES)
     def test_follow_what_others_do_to_keys(
         self, client: Redis, root: Path, both: Both, mode: str
@@ -94,6 +95,7 @@ class TestFiles:
         client.delete("other")
         is_there(root, {})
 
+    @pytest.mark.servers
     def test_that_were_renamed_in_redis_are_the_same_files(
         self, client: Redis, root: Path, both: Both
     ) -> None:
@@ -304,6 +306,7 @@ class TestConflicts:
 
 
 class TestWhatIsNobodysWish:
+    @pytest.mark.servers
     def test_a_key_that_expires_takes_its_file_along(
         self, client: Redis, root: Path, both: Both
     ) -> None:
@@ -329,6 +332,7 @@ class TestWhatIsNobodysWish:
 
         eventually(gone, True, 15)
 
+    @pytest.mark.servers
     @pytest.mark.parametrize("mode", MODES)
     def test_an_eviction_removes_no_file(
         self, client: Redis, root: Path, both: Both, mode: str
@@ -361,6 +365,7 @@ class TestWhatIsNobodysWish:
         if mode != FROM_REDIS:
             assert client.mget("a", "b") == [b"one", b"two"]
 
+    @pytest.mark.servers
     def test_nor_a_server_that_comes_back_empty(
         self, client: Redis, root: Path, both: Both, redis_server: RedisServer
     ) -> None:
@@ -545,6 +550,7 @@ class TestATree:
         assert contents(root) == {"a": b"file", "d/e": b"below"}
         assert client.get("d") == b"file"
 
+    @pytest.mark.servers
     def test_a_directory_that_moves_takes_its_keys_along(
         self, client: Redis, root: Path, both: Both
     ) -> None:

@@ -222,7 +222,7 @@ def test_what_a_node_says_of_a_key_that_has_moved_is_no_answer(cluster: Cluster)
     }
     with ExitStack() as stack:
         targets = {
-            name: stack.enter_context(closing(Target(address.dial, ENTRIES, prefix, address)))
+            name: stack.enter_context(closing(Target(address.dial, ENTRIES, prefix, place=address)))
             for name in acts
         }
         first = targets["look"]

@@ -60,6 +60,7 @@ def guarded(redis_server: RedisServer, root: Path, start: Start) -> Service:  # 
 RIGHT = {b"a": (b"content of a", -1), b"b": (b"content of b", -1), b"large": (LARGE, -1)}
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_others_do_to_a_files_key_is_undone(
     redis_server: RedisServer, guarded: Service, change: str
@@ -155,6 +156,7 @@ def test_nobody_compares_when_redis_was_empty(
     assert not any("PTTL f" in each for each in redis_server.commands(work))
 
 
+@pytest.mark.servers
 def test_the_service_hears_again_after_its_ear_was_cut_off(
     redis_server: RedisServer, guarded: Service
 ) -> None:
@@ -167,6 +169,7 @@ def test_the_service_hears_again_after_its_ear_was_cut_off(
     eventually(lambda: redis_server.client.get("b"), b"content of b")
 
 
+@pytest.mark.servers
 def test_a_flush_is_noticed_at_once(redis_server: RedisServer, guarded: Service) -> None:
     with guarded.paused():
         redis_server.client.flushall()

@@ -55,7 +55,7 @@ class TestStatus:
     def test_a_service_is_ill_within_seconds_after_it_or_redis_was_killed_or_stopped(
         self, redis_server: RedisServer, start: Start
     ) -> None:
-        killed, stopped, stuck = start(), start(), start()
+        killed, stopped, stuck = (start(SYNC_PREFIX=each) for each in ("k:", "s:", "r:"))
         for service in (killed, stopped, stuck):
             eventually(service.health, IN_STEP)
         killed.process.kill()

@@ -311,6 +311,7 @@ class TestAnEvictionThatNobodySaw:
         client.config_set("maxmemory", 0)
         return files
 
+    @pytest.mark.servers
     def test_is_not_forgotten_with_the_counters(
         self, client: Redis, root: Path, both: Both
     ) -> None:
@@ -356,7 +357,7 @@ class TestWhereRedisTellsLess:
 
     @pytest.fixture
     def url(self, client: Redis, redis_server: RedisServer) -> str:
-        return user(client, redis_server, "-client|tracking")
+        return user(client, redis_server, "-client", "+client|id")
 
     def test_a_large_file_at_rest_is_brought_once(
         self, client: Redis, root: Path, start: Start, url: str
@@ -373,6 +374,7 @@ class TestWhereRedisTellsLess:
             service.catches_up()
         assert brought(client) == 2
 
+    @pytest.mark.servers
     def test_what_others_change_is_undone_by_way_of_notifications(
         self, client: Redis, root: Path, start: Start, url: str
     ) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer
 
+pytestmark = pytest.mark.servers
+
 ODD = b"a b/\xff \n"
 CONFLICT = Conflict(1_795_364_078.5, "a file of 3 bytes", "no key \N{SNOWMAN}")
 

@@ -42,6 +42,7 @@ def test_sigterm_ends_the_service_while_it_waits_for_redis(start: Start) -> None
     assert service.says("INFO sync: stopped")
 
 
+@pytest.mark.servers
 def test_a_redis_that_was_killed_and_comes_back_empty_has_all_keys_again(
     service: Service,
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_rename_heals_a_key_that_somebody_else_deleted(service: Service) -> No
     service.catches_up()
 
 
+@pytest.mark.servers
 def test_a_redis_that_refuses_to_write_is_not_pestered_and_followed_up_when_it_does_again(
     service: Service,
 ) -> None:
@@ -176,6 +178,7 @@ class TestALargeValue:
         (service.root / "a").write_bytes(self.VALUE)
         eventually(lambda: service.redis.client.exists(UPLOAD), 1)
 
+    @pytest.mark.servers
     def test_that_has_come_when_the_service_is_killed_expires_and_is_deleted_by_the_next(
         self, slow: Service, start: Start
     ) -> None:

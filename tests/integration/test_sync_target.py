@@ -20,7 +20,7 @@ from sync.core.manifest import Entries
 from sync.core.plan import SPARE
 from sync.redis import upload as upload_module
 from sync.redis.address import Address
-from sync.redis.keys import EPOCH, MANIFEST, NAMES, UPLOAD
+from sync.redis.keys import EPOCH, LEASE, MANIFEST, NAMES, UPLOAD
 from sync.redis.target import Records, Target
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from redis.client import PubSub
 
     from sync.redis.upload import Upload
+
+pytestmark = pytest.mark.servers
 
 OWN = b"/mdvp-sync/"
 SIGNATURE = Signature(1, 6, 2, 3)
@@ -186,7 +188,7 @@ class TestUploads:
         eventually(lambda: len(redis_server.client.client_list()), 2)
         assert redis_server.keys() == {b"a": b"before"}
         assert target.held([b"a"]) == {b"a": SIGNATURE}
-        assert set(redis_server.client.scan_iter(b"/*")) == {MANIFEST, NAMES, EPOCH}
+        assert set(redis_server.client.scan_iter(b"/*")) == {MANIFEST, NAMES, EPOCH, LEASE}
 
     def test_expire_by_themselves_if_they_are_not_renewed(
         self, target: Target, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
@@ -273,7 +275,7 @@ class TestUploads:
         with pytest.raises(RedisRefusedError):
             target.arrive(upload, of_size(5))
         redis_server.client.config_set("maxmemory", 0)
-        assert set(redis_server.client.scan_iter()) == {EPOCH}
+        assert set(redis_server.client.scan_iter()) == {EPOCH, LEASE}
         self.come_again(target)
 
     def test_are_void_when_another_service_has_begun_meanwhile(
@@ -379,9 +381,10 @@ class TestRefusals:
     ) -> None:
         target.apply([Set(name, b"one", SIGNATURE) for name in (b"a", b"b")])
         redis_server.client.config_set("maxmemory", 1)
-        with pytest.raises(RedisRefusedError):  # as anything in a transaction
+        try:
             target.apply([Delete(b"a")])
-        target.remove([b"a"])
+        except RedisRefusedError:  # before Redis 7.2 anything in a transaction is
+            target.remove([b"a"])
         target.check()
         assert redis_server.keys() == {b"b": b"one"}
 
@@ -473,7 +476,7 @@ class TestATree:
         self, target: Target, redis_server: RedisServer
     ) -> None:
         upload = brought(target, b"d/e/a", b"value")
-        assert set(redis_server.client.scan_iter()) == {OWN + b"epoch", UPLOAD}
+        assert set(redis_server.client.scan_iter()) == {EPOCH, LEASE, UPLOAD}
         target.arrive(upload, of_size(5))
         assert marks_of(target) == {b"d/", b"d/e/"}
 
@@ -729,14 +732,14 @@ class TestAPrefix:
         prefixed.apply(sets(b"a", b"d/e/a"))
         kinds = (MANIFEST, NAMES)
         records = (kind + place for kind in kinds for place in (b"", b"/d/", b"/d/e/"))
-        keys = (b"a", b"d/e/a", OWN + b"epoch", *records)
+        keys = (b"a", b"d/e/a", EPOCH, LEASE, *records)
         assert set(redis_server.client.scan_iter()) == {b"app:" + key for key in keys}
 
     def test_is_needed_by_who_may_use_no_other_keys(
         self, redis_server: RedisServer, user: str
     ) -> None:
         target = make_target(redis_server, user)
-        with closing(target), pytest.raises(RedisAwayError, match="no permissions"):
+        with closing(target), pytest.raises(RedisAwayError, match="o permissions"):
             target.connect()
 
     def test_lets_all_be_written_by_who_may_use_no_other_keys(self, prefixed: Target) -> None:

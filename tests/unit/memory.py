@@ -282,7 +282,7 @@ def in_memory(disk: Disk, turns: Turns, clock: Clock) -> Iterator[None]:
     sizes |= dict.fromkeys(("NAMES_MAX", "_RESCANNED", "_TOGETHER", "_OPEN_MAX", "_GONE"), PAGE)
     with ExitStack() as stack:
         for name, module in tuple(sys.modules.items()):
-            if name.startswith(("sync.core.", "sync.disk.", "sync.service.")):
+            if name.startswith(("sync.core.", "sync.disk.", "sync.service.", "sync.redis.lease")):
                 there = {"time": seconds, "log": NO_LOG, **sizes}
                 there |= edges if name.startswith("sync.disk.") else {}
                 for each in there.keys() & vars(module).keys():

@@ -124,6 +124,15 @@ class Disk:
     def files(self) -> dict[bytes, Inode]:
         return {path: each.inode for path, each in self._below(self.root) if each.inode.is_file}
 
+    def names(self) -> set[bytes]:
+        """Return all paths that any file ever had."""
+        return {*self._named}
+
+    def is_written(self, name: bytes) -> bool:
+        """Say whether somebody has the file of that name open to write."""
+        entry = self._entry(name)
+        return entry is not None and any(each.inode is entry.inode for each in self._writers)
+
     def places(self) -> set[bytes]:
         """Return where there are directories, a slash behind each, without the root."""
         return {path + b"/" for path, each in self._below(self.root) if each.inode.is_directory}

@@ -19,13 +19,14 @@ OWN = b"/mdvp-sync/"  # what the service's own keys begin with
 MANIFEST = OWN + b"manifest"
 NAMES = OWN + b"names"
 EPOCH = OWN + b"epoch"
+LEASE = OWN + b"lease"
 UPLOAD = OWN + b"upload"  # where a large value is until it takes effect
 
 VALUE_MAX = 5  # bytes; what has more is too large for Redis
 PAGE = 2  # names in one transaction, or in one look at the directory or at the manifest
 HALF = b"!"  # what a file is full of while its writer has locked it
 
-_GROWING = {b"SET", b"MSET", b"HSET", b"INCR"}  # refused without memory
+_GROWING = {b"SET", b"MSET", b"HSET", b"INCRBY", b"RPUSH"}  # refused without memory
 _WITHOUT_KEYS = {b"CONFIG", b"INFO", b"PING", b"CLIENT", b"UNWATCH"}
 _OF_MANY_KEYS = {b"DEL", b"EXISTS", b"MGET", b"WATCH"}
 
@@ -52,6 +53,7 @@ class Server:
     memory_max: int | None = None
     on_give: Callable[[bytes, bytes], None] = lambda _key, _value: None
     on_delete: Callable[[bytes], None] = lambda _key: None
+    on_push: Callable[[bytes], None] = lambda _key: None
     versions: Counter[bytes] = field(default_factory=Counter)
     _ends: dict[bytes, float] = field(default_factory=dict)
 
@@ -211,6 +213,11 @@ class Server:
         self._ends[key] = self.now() + int(life) / 1000
         return 1
 
+    def _pttl(self, key: bytes) -> int:
+        if key not in self._ends:
+            return -1 if key in self.keys else -2
+        return int((self._ends[key] - self.now()) * 1000)
+
     def _persist(self, key: bytes) -> int:
         if key not in self._ends:
             return 0
@@ -235,6 +242,11 @@ class Server:
         match options:
             case ():
                 self._give(key, value)
+            case (b"PX", _, b"NX") if key in self.keys:
+                return None
+            case (b"PX", life, *_) if key == LEASE:
+                self._change(key, value)
+                self._ends[key] = self.now() + int(life) / 1000
             case (b"PX", life):
                 self._give(key, value)
                 self._ends[key] = self.now() + int(life) / 1000
@@ -242,13 +254,19 @@ class Server:
                 raise redis.ResponseError("syntax error")
         return b"OK"
 
+    def _rpush(self, key: bytes, *values: bytes) -> int:
+        said = [*self.keys.get(key, []), *values]
+        self._change(key, said)
+        self.on_push(key)
+        return len(said)
+
     def _mset(self, *pairs: bytes) -> bytes:
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             self._give(key, value)
         return b"OK"
 
-    def _incr(self, key: bytes) -> int:
-        number = int(self.keys.get(key, 0)) + 1
+    def _incrby(self, key: bytes, step: bytes) -> int:
+        number = int(self.keys.get(key, 0)) + int(step)
         self._change(key, b"%d" % number)
         return number
 
@@ -301,7 +319,7 @@ def _keys(command: bytes, arguments: list[bytes]) -> list[bytes]:
 def _size(request: list[bytes]) -> int:
     """Return how many bytes of values a request brings."""
     match request:
-        case [b"SET", _, value, *_]:
+        case [b"SET", key, value, *_] if key != LEASE:
             return len(value)
         case [b"MSET", *pairs]:
             return sum(map(len, pairs[1::2]))

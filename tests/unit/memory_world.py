@@ -8,30 +8,35 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from pyinotify import IN_CREATE, IN_DELETE
 from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
 from unit.memory_redis import EPOCH, MANIFEST, NAMES, UPLOAD, VALUE_MAX, Pool
 
 from sync.core.changes import place_of
 from sync.core.decision import Mode
 from sync.core.errors import OUT_OF_MEMORY, RedisAwayError
-from sync.core.exclude import Excluded
+from sync.core.exclude import COOKIE, Excluded
 from sync.core.manifest import Entries
 from sync.core.schedule import Rescan
 from sync.disk.files import Directory
 from sync.redis.notes import Notes
 from sync.redis.target import Target
+from sync.redis.waits import Waits
 from sync.report.board import Board
 from sync.report.lines import Report
 from sync.report.status import StatusFile
+from sync.service.lacking import Lacking
 from sync.service.mirror import Mirror
 from sync.service.news import News
 from sync.service.session import Session
 from sync.service.skipped import Skipped
 from sync.service.standing import Standing
 from sync.service.streams import Streams
+from sync.service.waiters import Waiters
 
 PAUSE = 0.05  # seconds before the service connects again
 REST = 8.0  # seconds in which nothing happens, and after which the service has nothing to do
@@ -62,6 +67,9 @@ class World:
         torn: the keys and values that Redis was given although no reader should have seen them.
         restless: the keys that it was given when nothing had happened for long.
         robbed: the keys that the service removed although their files were there all the time.
+        early: what Redis held when somebody who waits was told that all is there, by key, and what
+            it should have held.
+        answered: how many were told so.
 
     """
 
@@ -87,11 +95,16 @@ class World:
         self.server = Server(dict(FOREIGN), now=lambda: self.clock.seconds)
         self.server.on_give = self._see_given
         self.server.on_delete = self._see_deleted
+        self.server.on_push = self._see_answered
         self.foreign = FOREIGN
         self.events = Events(self.disk, self.turns, self.clock)
         self.torn: list[tuple[bytes, bytes]] = []
         self.restless: list[bytes] = []
         self.robbed: list[bytes] = []
+        self.early: list[tuple[bytes, bytes | None, set[bytes | None]]] = []
+        self.answered = 0
+        self._tokens = count()
+        self._awaited: dict[bytes, dict[bytes, set[bytes | None]]] = {}
         self._fit: dict[bytes, int] = {}  # names of files that can be keys, and since which step
         self._written: dict[bytes, int] = {}  # keys, and the step in which the service wrote them
         self._pool = Pool(self.server, self.turns)
@@ -119,6 +132,17 @@ class World:
     def pace(self, steps: int) -> None:
         """Let the main loop have so many steps while a large file's stream has one."""
         self.turns.pace = steps
+
+    def wait(self) -> None:
+        """Have somebody wait until all that is finished by now is in Redis."""
+        token = b"%016x" % next(self._tokens)
+        self._awaited[token] = {
+            name: set()
+            for name in {*self.disk.names(), *self.server.values()} - FOREIGN.keys()
+            if not self.disk.is_written(name)
+        }
+        for mask in (IN_CREATE, IN_DELETE):
+            self.disk.inotify.tell(self.disk.root, mask, COOKIE % token)
 
     def lose_connection(self) -> None:
         self._pool.lose_all()
@@ -259,6 +283,10 @@ class World:
                 Standing(
                     directory, self._target, Notes(self._target), None, Mode.ONE_WAY_REPLICA, 1.0
                 ),
+                Waiters(
+                    *(self.events, news, mirror, Waits(self._target)),
+                    Lacking(directory, self.events, news.tells_of, self._skipped, ()),
+                ),
             )
             session.run("test", stale_first=self._out_of_memory)
 
@@ -298,12 +326,31 @@ class World:
         method, arguments = step
         method(self.disk if _is_of_disk(step) else self, *arguments)
         self._see_fit()
+        self._see_awaited()
 
     def _see_fit(self) -> None:
         fit = self._mirrored().keys()
         self._fit = {name: self._fit.get(name, self.turns.steps) for name in fit}
 
+    def _see_awaited(self) -> None:
+        """Take note of what each name has had since somebody waits for it."""
+        mirrored = self._mirrored()
+        for names in self._awaited.values():
+            for name, values in names.items():
+                values.add(mirrored.get(name))
+
     # What must never be.
+
+    def _see_answered(self, key: bytes) -> None:
+        """Take note that somebody who waits was told that all that was finished is there."""
+        names = self._awaited.pop(key.rpartition(b"/")[2], {})
+        self.answered += 1
+        held = self.server.values()
+        self.early += [
+            (name, held.get(name), values)
+            for name, values in names.items()
+            if held.get(name) not in values
+        ]
 
     def _see_given(self, key: bytes, value: bytes) -> None:
         if self._ends is not None and self.clock.seconds > self._ends - self.rest / 4:

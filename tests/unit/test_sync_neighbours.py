@@ -27,6 +27,10 @@ class Database:
         self.files: set[bytes] = set()
         self.manifest: set[bytes] = set()
         self.asked = 0
+        self.kept_out: list[bytes] = []
+
+    def keep_out(self, prefix: bytes) -> None:
+        self.kept_out.append(prefix)
 
     def entries(self, names: Sequence[bytes]) -> list[bytes | None]:
         return [b"entry" if name in self.manifest else None for name in names]
@@ -62,8 +66,10 @@ def test_a_name_that_is_not_like_one_of_a_services_own_is_nobodys() -> None:
 
 
 def test_a_number_and_a_record_are_a_service() -> None:
+    it = database(epoch=b"7", manifest=None)
     with pytest.raises(RedisChangedError, match="another mdvp-sync has keys that begin with x"):
-        database(epoch=b"7", manifest=None).neighbours().keys([MANIFEST])
+        it.neighbours().keys([MANIFEST])
+    assert it.kept_out == [b"x"]  # and the lease is let go of
     with pytest.raises(RedisChangedError):
         database(epoch=b"7", state=None).neighbours().keys([b"x/mdvp-sync/manifest/a/"])
 

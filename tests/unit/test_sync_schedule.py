@@ -12,10 +12,10 @@ def test_both_are_due_at_once() -> None:
     assert (new.beat, new.step) == (0.0, 0.0)
 
 
-def test_a_sign_of_life_is_due_every_other_second() -> None:
+def test_a_sign_of_life_is_due_every_second() -> None:
     new = schedule()
     new.beaten(10.0)
-    assert new.beat == 12.0
+    assert new.beat == 11.0
 
 
 def test_a_rescan_begins_when_its_interval_is_over_or_never() -> None:
