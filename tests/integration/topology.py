@@ -408,7 +408,8 @@ class Cluster:
         slot, moved = key_slot(prefix), 0
         while most is None or moved < most:
             count = 10 if most is None else min(10, most - moved)
-            names = source.do("CLUSTER GETKEYSINSLOT", slot, count)
+            # As two words, or redis-py makes text of the names.
+            names = source.do("CLUSTER", "GETKEYSINSLOT", slot, count)
             if not names:
                 break
             arguments = ("127.0.0.1", to.port, "", 0, 5000, "REPLACE", "KEYS", *names)
