@@ -146,15 +146,15 @@ class Parts:
         parts = (self.notes, self._absence, self.mode, self.delete_max)
         return Standing(directory, self.target, *parts)
 
-    def feeding(self, directory: Directory) -> Feeding | None:
-        """Return what keeps the stream of changes whole; None if there is none."""
-        feed = self.target.feed
-        return None if feed is None else Feeding(feed, self.target, directory, self.skipped)
-
     def waiters(self, directory: Directory, watch: Watch, news: News, mirror: Mirror) -> Waiters:
         """Return what answers those who wait."""
         lacking = Lacking(directory, watch, news.tells_of, self.skipped, self.conflicts)
         return Waiters(watch, news, mirror, Waits(self.target), lacking)
+
+    def feeding(self, directory: Directory) -> Feeding | None:
+        """Return what keeps the stream of changes whole; None if there is none."""
+        feed = self.target.feed
+        return None if feed is None else Feeding(feed, self.target, directory, self.skipped)
 
     def hearing(self, directory: Directory, mirror: Mirror, news: News) -> Hearing | None:
         """Return what takes up what others change in Redis; None if nobody listens."""

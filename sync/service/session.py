@@ -68,9 +68,9 @@ class Session:
     ) -> None:
         """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
 
-        The `waiters` are told when all is in Redis.
-        What others change in Redis comes by way of `hearing`, and what links make depend on each
-        other goes by way of `together`. The stream of changes is kept whole by `feeding`.
+        The `waiters` are told when all that they wait for is in Redis. What others change there
+        comes by way of `hearing`, and what links make depend on each other goes by way of
+        `together`. The stream of changes is kept whole by `feeding`.
         """
         self._directory = directory
         self._watch = watch
