@@ -660,7 +660,7 @@ class Target:
         self.ask(
             (b"MULTI",),
             (b"HMGET", self._manifest, b""),
-            (b"MSET", self._probe, b""),
+            (b"SET" if self.format.digests else b"MSET", self._probe, b""),
             (b"DEL", self._probe),
             (b"HSET", self._probe, b"", b""),
             (b"HDEL", self._probe, b""),
