@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
