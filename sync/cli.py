@@ -138,14 +138,13 @@ def run(settings: Settings) -> int:
         feed = Feed.of(stream, settings.stream_max, prefix)
         target = Target(address.dial, entries, prefix, place=address, feed=feed)
         excluded, skipped = _excluded(settings), Skipped(log)
-        listens = settings.digests or settings.guard
         hook = _hook(settings)
         with closing(target), closing(hook) if hook else nullcontext():
             notes = Notes(target)
             conflicts = Conflicts(notes)
             parts = Parts(
                 *(target, skipped, notes, conflicts, in_thread),
-                listener=Listener(address.dial, prefix, stream) if listens else None,
+                listener=Listener(address.dial, prefix, stream) if settings.listens else None,
                 mode=settings.mode,
                 files=Files(
                     settings.file_mode,
