@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import redis
 from faults import hands, world
 from faults.hands import TwoHandedWorld
-from faults.world import SOCKET_TIMEOUT, World
+from faults.world import SOCKET_TIMEOUT, TEXT, World
 from integration.topology import PASSWORD, Cluster, Node, SentinelSet, paused
 from redis.backoff import ConstantBackoff, NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from support import eventually
 
@@ -52,6 +53,9 @@ class SentinelWorld(World):
         asked: Any = self.servers.asked
         client: redis.Redis = asked.master_for("mymaster", password=PASSWORD, retry=retry)
         return client
+
+    def _text_client(self) -> Any:  # noqa: ANN401  # as redis-py has it
+        return self.servers.asked.master_for("mymaster", password=PASSWORD, **TEXT)
 
     @property
     def _access(self) -> dict[str, str]:
@@ -151,6 +155,8 @@ class SentinelHandsWorld(SentinelWorld, TwoHandedWorld):
 class ClusterWorld(World):
     """A world with a cluster of six, and all keys in one slot of it."""
 
+    prefix = _PREFIX
+
     @staticmethod
     def _make_redis(directory: Path, running_all: ExitStack) -> RedisServer:
         cluster = Cluster(directory)
@@ -161,6 +167,11 @@ class ClusterWorld(World):
     def cluster(self) -> Cluster:
         """The cluster."""
         return cast("InCluster", self.redis).cluster
+
+    def _text_client(self) -> Any:  # noqa: ANN401  # as redis-py has it
+        node_of: Any = ClusterNode
+        nodes = [node_of("127.0.0.1", node.port) for node in self.cluster.nodes]
+        return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **TEXT)
 
     @property
     def _access(self) -> dict[str, str]:

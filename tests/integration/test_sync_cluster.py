@@ -197,7 +197,8 @@ def test_while_a_slot_is_half_moved_it_waits_and_says_so(
     write(root / "new")
     (root / "f1").unlink()
     eventually(lambda: mirror.service.says("waiting for", "is being moved", "--cluster fix"), True)
-    assert mirror.service.health()[0] == 1
+    status, words = mirror.service.health()
+    assert (status, "is being moved" in words, "(since 20" in words) == (1, True, True)
     assert len(list(root.iterdir())) == 100
     Cluster.cli("--cluster", "fix", source.address)
     mirror.is_equal()

@@ -215,11 +215,14 @@ class SentinelSet:
         ):
             return False
         try:
-            told = self.master.client.info("replication")
-        except (redis.RedisError, StopIteration):
+            roles = [node.client.info("replication") for node in self.nodes]
+        except redis.RedisError:
             return False
-        online = [each for each in told.values() if isinstance(each, dict)]
-        if told["role"] != "master" or not any(each["state"] == "online" for each in online):
+        masters = [each for each in roles if each["role"] == "master"]
+        if len(masters) != 1:  # one that is none any more, and is not told yet, takes writes
+            return False
+        replicas = [each for each in masters[0].values() if isinstance(each, dict)]
+        if not any(each["state"] == "online" for each in replicas):
             return False
         return min(int(state["num-slaves"]) for state in states) > 0
 
@@ -408,7 +411,8 @@ class Cluster:
         slot, moved = key_slot(prefix), 0
         while most is None or moved < most:
             count = 10 if most is None else min(10, most - moved)
-            names = source.do("CLUSTER GETKEYSINSLOT", slot, count)
+            # As two words, or redis-py makes text of the names.
+            names = source.do("CLUSTER", "GETKEYSINSLOT", slot, count)
             if not names:
                 break
             arguments = ("127.0.0.1", to.port, "", 0, 5000, "REPLACE", "KEYS", *names)
