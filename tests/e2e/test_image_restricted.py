@@ -72,7 +72,9 @@ def place(docker: Docker) -> Iterator[Place]:
     place = Place(docker, root, secret)
     names = ["elsewhere"]
     try:
-        docker("run", "--detach", "--name=elsewhere", *place.password(), "mdvp/redis-sync")
+        # Without a prefix its own service would have all keys, and the others wait.
+        own = ("--env=SYNC_PREFIX=own:", *place.password())
+        docker("run", "--detach", "--name=elsewhere", *own, "mdvp/redis-sync")
         for image in IMAGES:
             for restriction, options in RESTRICTIONS.items():
                 names.append(place.run(named(image, restriction), image, *options))
