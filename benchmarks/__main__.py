@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from e2e.engine import EngineError, PrivateEngine
@@ -26,8 +27,13 @@ def main() -> int:
     """
     parser = _parser()
     options = parser.parse_args()
-    if options.what != "trees" and _is_part(options):
-        parser.error("--only and --share are for trees")
+    parts = _PARTS.get(options.what, ())
+    if unknown := set(options.only) - set(parts):
+        known = f"parts are {', '.join(parts)}" if parts else "there are no parts"
+        parser.error(f"--only {' '.join(sorted(unknown))}: of {options.what} {known}")
+    if options.what != "trees" and options.share != 1:
+        parser.error("--share is for trees")
+    options.only = options.only or parts
     into_page(_PAGE.read_text(), options.what, "")  # if it has no place for them, say so now
     try:
         report = _BENCHMARKS[options.what](options)
@@ -57,7 +63,7 @@ def _volumes(options: argparse.Namespace) -> Report:
 
 def _mirror(options: argparse.Namespace) -> Report:
     plan = mirror.QUICK if options.quick else mirror.FULL
-    return mirror_report.report(mirror.run(plan, _say))
+    return mirror_report.report(mirror.run(plan, options.only, _say))
 
 
 def _trees(options: argparse.Namespace) -> Report:
@@ -66,9 +72,10 @@ def _trees(options: argparse.Namespace) -> Report:
 
 
 def _is_part(options: argparse.Namespace) -> bool:
-    return bool(set(options.only) != set(trees.PARTS) or options.share != 1)
+    return set(options.only) != set(_PARTS.get(options.what, ())) or options.share != 1
 
 
+_PARTS: Mapping[str, Collection[str]] = {"mirror": mirror.PARTS, "trees": trees.PARTS}
 _BENCHMARKS = {"volumes": _volumes, "mirror": _mirror, "trees": _trees}
 
 
@@ -78,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         choices=list(_BENCHMARKS),
         help="volumes: mdvp, local and rclone; mirror: mdvp-sync, watchdog, inotifywait and, both "
-        "ways, keyspace notifications; trees: mdvp-sync, watchdog, inotifywait, watchman, lsyncd",
+        "ways, keyspace notifications, and with a cluster and Sentinels; trees: mdvp-sync, "
+        "watchdog, inotifywait, watchman, lsyncd",
     )
     parser.add_argument(
         "--quick",
@@ -88,10 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=list(trees.PARTS),
-        default=list(trees.PARTS),
+        default=[],
         metavar="PART",
-        help=f"of trees these parts alone, printed: {', '.join(trees.PARTS)}",
+        help="these parts alone, printed: of "
+        + ", of ".join(f"{what} {', '.join(parts)}" for what, parts in _PARTS.items()),
     )
     parser.add_argument(
         "--share", type=float, default=1.0, help="of trees this share of the files, printed: 0.1"

@@ -46,8 +46,9 @@ def wait(settings: Settings, paths: Sequence[str], timeout: float) -> int:
         asked = {settings.below(path): path for path in paths}
         # All of it is asked for without any.
         names = [] if b"" in asked else list(asked)
-        address = Address(settings.access)
-        target = Target(address.dial, Entries(trimmed=False), settings.prefix)
+        prefix = settings.prefix
+        address = Address(settings.access, prefix)
+        target = Target(address.dial, Entries(trimmed=False), prefix, place=address)
         with closing(target), _opened(settings.root) as root:
             problems = _answer(target, root, settings.root, names, deadline)
     except RedisAwayError as error:

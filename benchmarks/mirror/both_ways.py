@@ -29,9 +29,8 @@ SAFE = with_settings("two-way-safe", SYNC_MODE="two-way-safe")
 RESOLVED = with_settings("two-way-resolved", SYNC_MODE="two-way-resolved")
 PULLING = (SAFE, RESOLVED, KEYSPACE)
 
-_PREFIX = b"mirror:"
 UNGUARDED = with_settings("SYNC_GUARD=0", SYNC_GUARD="0")
-PREFIXED = with_settings("SYNC_PREFIX", SYNC_PREFIX=_PREFIX.decode())
+PREFIXED = with_settings("SYNC_PREFIX", SYNC_PREFIX="mirror:")
 ALONE = "no service"
 BESIDE = (SYNC, UNGUARDED, PREFIXED)
 
@@ -170,7 +169,7 @@ class BothWays:
                     with load.going_on(contender.server):
                         busy.visible += self._meanwhile(contender, keys)
             for contender in present:
-                self._compare("other clients' load", contender, _prefix(contender.kind))
+                self._compare("other clients' load", contender, contender.kind.prefix)
 
     def _meanwhile(self, contender: Contender, keys: Keys) -> Iterator[float]:
         first = self._plan.mirrored + len(list(contender.root.iterdir()))  # none is there twice
@@ -218,7 +217,7 @@ def until_file(contender: Contender, files: Files, number: int) -> float:
 
 def until_key(contender: Contender, keys: Keys, number: int) -> float:
     """Close a new file; return how long it was from then on until its key was heard of."""
-    key = _prefix(contender.kind) + name(number).encode()
+    key = contender.kind.prefix + name(number).encode()
     keys.get(key)
     descriptor = os.open(contender.root / name(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     os.write(descriptor, value(number))
@@ -252,10 +251,6 @@ def written(root: Path, files: int) -> float | None:
             return None
         last = max(last, path.stat().st_ctime)
     return last
-
-
-def _prefix(kind: Kind) -> bytes:
-    return _PREFIX if kind == PREFIXED else b""
 
 
 def _do(server: Server, *command: str | bytes) -> float:

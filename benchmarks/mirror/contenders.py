@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,18 @@ _SAID = 2_000  # characters of its output that a message has
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a contender is: its name, and its command for a directory and a server's socket."""
+    """What a contender is: its name, and its command for a directory and a server's socket.
+
+    All its keys begin with `prefix`.
+    """
 
     name: str
     command: Callable[[Path, Path], Sequence[str]]
+    prefix: bytes = b""
+
+    def key(self, name: str) -> str:
+        """Return the key of a file."""
+        return self.prefix.decode() + name
 
 
 SYNC = Kind(
@@ -58,10 +66,27 @@ KINDS = (SYNC, WATCHDOG, INOTIFYWAIT)
 
 def with_settings(words: str, **settings: str) -> Kind:
     """Return mdvp-sync with more settings, which the words are for."""
-    given = [f"{name}={value}" for name, value in settings.items()]
     return Kind(
-        f"{SYNC.name} {words}", lambda root, socket: ("env", *given, *SYNC.command(root, socket))
+        f"{SYNC.name} {words}",
+        lambda root, socket: ("env", *_given(settings), *SYNC.command(root, socket)),
+        settings.get("SYNC_PREFIX", "").encode(),
     )
+
+
+def elsewhere(words: str, settings: Mapping[str, str]) -> Kind:
+    """Return mdvp-sync with a server that is where its settings say, and at no socket."""
+    return Kind(
+        f"{SYNC.name} {words}",
+        lambda root, _: (
+            *("env", *_given(settings), f"SYNC_ROOT={root}"),
+            *(sys.executable, "-m", "sync", "run"),
+        ),
+        settings.get("SYNC_PREFIX", "").encode(),
+    )
+
+
+def _given(settings: Mapping[str, str]) -> Sequence[str]:
+    return [f"{name}={value}" for name, value in settings.items()]
 
 
 def is_ours(name: str) -> bool:
@@ -104,15 +129,16 @@ class Contender:
     def get_ready(self) -> None:
         """Wait until it follows what happens: until a file comes, and goes."""
         probe, get = self.root / "ready", self.server.client.get
+        key = self.kind.key(probe.name)
 
         def came() -> bool:
             self.says("")
             probe.write_bytes(b"yes")  # again: it may not have been watching yet
-            return get(probe.name) == b"yes"
+            return get(key) == b"yes"
 
         until(came, pause=0.05)
         probe.unlink()
-        until(lambda: get(probe.name) is None)
+        until(lambda: get(key) is None)
 
     def get_ready_for_keys(self) -> None:
         """Wait until it follows what happens in Redis: until a key comes, and goes."""
@@ -156,7 +182,7 @@ class Contender:
 @contextmanager
 def contending(kind: Kind, root: Path, server: Server) -> Iterator[Contender]:
     """Run a contender, which mirrors `root` to `server`; it has its own process group."""
-    log = server.socket.with_name("contender.log")
+    log = root.with_name("contender.log")
     with log.open("wb") as output:
         process = subprocess.Popen(
             kind.command(root, server.socket),

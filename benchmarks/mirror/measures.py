@@ -57,8 +57,12 @@ def done(monitor: Monitor, *words: str) -> float:
 
 def follow_burst(contender: Contender, files: int) -> Followed:
     """Write so many files; return when Redis was equal to the directory, or at rest."""
-    server = contender.server
-    return follow(("write", contender.root, files), lambda: server.holds(files), server.changes)
+    server, prefix = contender.server, contender.kind.prefix
+    return follow(
+        ("write", contender.root, files),
+        lambda: server.holds(files, prefix=prefix),
+        server.changes,
+    )
 
 
 def follow(

@@ -1,4 +1,4 @@
-"""The mirror's results in words."""
+"""The mirror's results in words. A part that was not measured is not in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from benchmarks.mirror import both_ways_report
+from benchmarks.mirror import both_ways_report, existing_report
 from benchmarks.mirror.contenders import INOTIFYWAIT, SYNC, WATCHDOG, is_ours
 from benchmarks.mirror.results import Compared, Comparison, Results
 from benchmarks.mirror.tables import all_there, burst_table, equal_after, right, visible_table
@@ -28,14 +28,19 @@ def report(results: Results) -> Report:
 def aims(results: Results) -> list[Aim]:
     """Compare the results with what mdvp-sync aims at."""
     return [
-        *_visible_aims(results),
-        *_burst_aims(results),
-        *_scan_aims(results),
-        *_single_file_aims(results),
-        *_frugality_aims(results),
-        *both_ways_report.aims(results.both_ways),
+        *(_files_aims(results) if results.visible else ()),
+        *(both_ways_report.aims(results.both_ways) if results.both_ways.visible else ()),
+        *(existing_report.aims(results.existing) if results.existing.visible else ()),
         right_aim(results.compared),
     ]
+
+
+def _files_aims(results: Results) -> Iterator[Aim]:
+    yield from _visible_aims(results)
+    yield from _burst_aims(results)
+    yield from _scan_aims(results)
+    yield from _single_file_aims(results)
+    yield from _frugality_aims(results)
 
 
 def _visible_aims(results: Results) -> Iterator[Aim]:
@@ -111,44 +116,49 @@ def wrongs(compared: Iterable[Compared]) -> Iterator[str]:
 
 def markdown(results: Results) -> str:
     """Return all results as Markdown, without the two lines that it goes between."""
-    files = next(iter(results.bursts.values()))[0].files
     return "\n\n".join(
         [
             f"Measured on {results.machine}.",
             "#### Aims",
             aims_table(aims(results)),
-            "#### One file closed until its content is visible",
-            visible_table("program", results.visible),
-            bar_chart(
-                "One file closed until its content is visible, p50",
-                "ms",
-                {name: median(samples) * 1e3 for name, samples in results.visible.items()},
-            ),
-            f"#### A burst of {files:,} files",
-            f"The writer alone takes {rounded(median(results.writer))} s.",
-            burst_table(results.bursts, median(results.writer), "the writer alone"),
-            bar_chart(
-                f"Of {files:,} files in a burst, right in Redis in the end",
-                "files",
-                {name: right(bursts) for name, bursts in results.bursts.items()},
-            ),
-            "#### Files that are there before",
-            _scans(results),
-            bar_chart(
-                f"Files a second, of {max(results.scans):,} that are there before",
-                "files/s",
-                {name: files / took for files, name, took in _scanned(results, max(results.scans))},
-            ),
-            "#### One file rewritten, a large one renamed",
-            _single_files(results),
-            "#### Idle, and memory",
-            _frugality(results),
-            *both_ways_report.parts(results.both_ways),
+            *(_files_parts(results) if results.visible else ()),
+            *(both_ways_report.parts(results.both_ways) if results.both_ways.visible else ()),
+            *(existing_report.parts(results.existing) if results.existing.visible else ()),
             "#### Whether it was right",
             "After each measure every file was compared with its key.",
             compared_table(results.compared),
         ]
     )
+
+
+def _files_parts(results: Results) -> Iterator[str]:
+    files = next(iter(results.bursts.values()))[0].files
+    yield "#### One file closed until its content is visible"
+    yield visible_table("program", results.visible)
+    yield bar_chart(
+        "One file closed until its content is visible, p50",
+        "ms",
+        {name: median(samples) * 1e3 for name, samples in results.visible.items()},
+    )
+    yield f"#### A burst of {files:,} files"
+    yield f"The writer alone takes {rounded(median(results.writer))} s."
+    yield burst_table(results.bursts, median(results.writer), "the writer alone")
+    yield bar_chart(
+        f"Of {files:,} files in a burst, right in Redis in the end",
+        "files",
+        {name: right(bursts) for name, bursts in results.bursts.items()},
+    )
+    yield "#### Files that are there before"
+    yield _scans(results)
+    yield bar_chart(
+        f"Files a second, of {max(results.scans):,} that are there before",
+        "files/s",
+        {name: files / took for files, name, took in _scanned(results, max(results.scans))},
+    )
+    yield "#### One file rewritten, a large one renamed"
+    yield _single_files(results)
+    yield "#### Idle, and memory"
+    yield _frugality(results)
 
 
 def _scans(results: Results) -> str:

@@ -93,6 +93,47 @@ class BothWays:
 
 
 @dataclass(slots=True)
+class Waits:
+    """How long it took until `mdvp-sync wait` knew that all was in Redis; nothing else went on."""
+
+    nothing: list[float] = field(default_factory=list)  # had been written before
+    file: list[float] = field(default_factory=list)  # one had been closed just before
+    command: list[float] = field(default_factory=list)  # the whole command, for that
+    interpreter: list[float] = field(default_factory=list)  # Python alone, which does nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """What came of the death of the server that had the keys. After this time, ..."""
+
+    promoted: float  # ... another one had taken its place
+    told: float  # ... those who are asked where it is said so
+    written: float  # ... that had a file which was closed right after the death
+    equal: float  # ... that was equal to the directory, which had changed all the time
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The processor time that so much took."""
+
+    service: float
+    server: float  # that has the keys
+
+
+@dataclass(slots=True)
+class Existing:
+    """What comes of the Redis that people run. Times are in seconds; by contender's name."""
+
+    load: tuple[float, float] = (0.0, 0.0)  # average of the machine's, when it began and ended
+    visible: dict[str, list[float]] = field(default_factory=dict)  # from the close of one file on
+    turns: dict[str, list[Work]] = field(default_factory=dict)  # for each of these, by turns
+    bursts: dict[str, list[Burst]] = field(default_factory=dict)
+    works: dict[str, list[Work]] = field(default_factory=dict)  # for each of these
+    waits: dict[str, Waits] = field(default_factory=dict)
+    failovers: dict[str, list[Failover]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Results:
     """All that one run measured. Times are in seconds, sizes in bytes; by contender's name."""
 
@@ -109,4 +150,5 @@ class Results:
     moved: list[int] = field(default_factory=list)  # bytes that the server got for it
     peaks: dict[str, int] = field(default_factory=dict)  # mdvp-sync's resident memory, by load
     both_ways: BothWays = field(default_factory=BothWays)
+    existing: Existing = field(default_factory=Existing)
     compared: list[Compared] = field(default_factory=list)

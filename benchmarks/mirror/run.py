@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.machine import describe, output
-from benchmarks.mirror import both_ways, measures
+from benchmarks.mirror import both_ways, existing, measures
 from benchmarks.mirror.both_ways import BothWays
 from benchmarks.mirror.contenders import (
     INOTIFYWAIT,
@@ -28,6 +28,7 @@ from benchmarks.mirror.contenders import (
     Kind,
     contending,
 )
+from benchmarks.mirror.existing import Existing
 from benchmarks.mirror.load import LARGE
 from benchmarks.mirror.place import FILE_NEEDS, directory, place
 from benchmarks.mirror.results import Burst, Comparison, Idle, Results, Scan
@@ -54,6 +55,7 @@ class Plan:
     many: int  # small files, for the memory that they take
     repeats: int  # of what takes no time to speak of
     both_ways: both_ways.Plan
+    existing: existing.Plan
 
 
 FULL = Plan(
@@ -69,6 +71,7 @@ FULL = Plan(
     many=200_000,
     repeats=5,
     both_ways=both_ways.FULL,
+    existing=existing.FULL,
 )
 QUICK = Plan(
     samples=20,
@@ -83,20 +86,18 @@ QUICK = Plan(
     many=2_000,
     repeats=1,
     both_ways=both_ways.QUICK,
+    existing=existing.QUICK,
 )
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> Results:
-    """Measure all there is in `plan`; tell with `say` what is going on."""
+def run(plan: Plan, parts: Collection[str], say: Callable[[str], None]) -> Results:
+    """Measure those of PARTS in `plan` that are wanted; tell with `say` what is going on."""
     with place(max(plan.scans) * FILE_NEEDS) as here:
         run = _Run(plan, here, say)
         run.results.machine = describe(*programs(here))
-        run.one_by_one()
-        run.bursts()
-        run.scans()
-        run.rewrites()
-        run.memory()
-        BothWays(plan.both_ways, here, run.results, say).run()
+        for part, measure in PARTS.items():
+            if part in parts:
+                measure(run)
     return run.results
 
 
@@ -108,6 +109,22 @@ class _Run:
         self._plan = plan
         self._place = place
         self._say = say
+
+    def files(self) -> None:
+        """Measure what comes of files."""
+        self.one_by_one()
+        self.bursts()
+        self.scans()
+        self.rewrites()
+        self.memory()
+
+    def keys(self) -> None:
+        """Measure what comes of changes in Redis."""
+        BothWays(self._plan.both_ways, self._place, self.results, self._say).run()
+
+    def existing(self) -> None:
+        """Measure what comes of the Redis that people run."""
+        Existing(self._plan.existing, self._place, self.results, self._say).run()
 
     def one_by_one(self) -> None:
         """Measure one file after the other, all contenders in turns; then let them be idle."""
@@ -231,6 +248,13 @@ class _Run:
         compared = contender.server.compared(contender.root)
         self.results.compared.append((measure, contender.kind.name, compared))
         return compared
+
+
+PARTS: Mapping[str, Callable[[_Run], None]] = {
+    "files": _Run.files,
+    "keys": _Run.keys,
+    "existing": _Run.existing,
+}
 
 
 def programs(here: Path) -> list[str]:

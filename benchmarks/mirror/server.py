@@ -25,7 +25,7 @@ _PAGE = 1_000  # names
 # One script, so that the answer is of one instant, which it gives in the clock of time(2). It ends
 # at once while there are files to come, and takes nothing of the time that they need.
 _HOLDS = f"""
-local files, each = tonumber(ARGV[1]), tonumber(ARGV[2])
+local files, each, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 if redis.call("DBSIZE") < files then return false end
 for number = files - 1, 0, -1 do
   local name = string.format("%07d", number)
@@ -35,7 +35,8 @@ for number = files - 1, 0, -1 do
     local above = math.floor(branch / {BRANCHES})
     key = string.format("%04d/%02d/%s", above, branch % {BRANCHES}, name)
   end
-  if redis.call("GET", key) ~= string.rep(name, {SIZE}):sub(1, {SIZE}) then return false end
+  local content = string.rep(name, {SIZE}):sub(1, {SIZE})
+  if redis.call("GET", prefix .. key) ~= content then return false end
 end
 return redis.call("TIME")
 """
@@ -44,10 +45,12 @@ return redis.call("TIME")
 class Server:
     """A running Redis server."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, password: str | None = None) -> None:
         """Ask the server that listens at `path`."""
         self.socket = path
-        self.client = redis.Redis(unix_socket_path=str(path), socket_timeout=DEADLINE)
+        self.client = redis.Redis(
+            unix_socket_path=str(path), password=password, socket_timeout=DEADLINE
+        )
         self._holds = self.client.register_script(_HOLDS)
 
     def answers(self) -> bool:
@@ -78,17 +81,22 @@ class Server:
         """Return how many commands it has done, this question not counted."""
         return sum(each["calls"] for each in self.client.info("commandstats").values())
 
+    def cpu(self) -> float:
+        """Return the seconds of processor time that it has used."""
+        used = self.client.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
     def received(self) -> int:
         """Return how many bytes its clients have sent it."""
         return int(self.client.info("stats")["total_net_input_bytes"])
 
-    def holds(self, files: int, each: int = 0) -> float | None:
+    def holds(self, files: int, each: int = 0, prefix: bytes = b"") -> float | None:
         """Return when it was seen to hold all files that a load writes; None if it does not.
 
         In seconds since the epoch. The load is `load.tree` if it has so many files in `each`
-        branch, and else `load.write`.
+        branch, and else `load.write`; their keys have `prefix` before the files' names.
         """
-        answer = self._holds(args=[files, each])
+        answer = self._holds(args=[files, each, prefix])
         return answer and int(answer[0]) + int(answer[1]) / 1e6
 
     def compared(self, root: Path, prefix: bytes = b"") -> Comparison:

@@ -55,7 +55,9 @@ class Excluded:
     """
 
     def __init__(self, patterns: Iterable[str] = (), name: bytes | None = None) -> None:
-        """Leave out what `patterns` say, temporary files, cookies, and a file of one `name`.
+        """Leave out what `patterns` say, what is the service's own, and what has one `name`.
+
+        That is no directory's.
 
         Raises SettingsError for what is no pattern.
         """

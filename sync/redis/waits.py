@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from sync.core.errors import RedisRefusedError
+from sync.core.errors import MeanwhileError, RedisRefusedError
 from sync.redis.keys import WAITS
 from sync.redis.target import Target
 
@@ -71,11 +71,13 @@ class Waits:
     def answer(self, token: bytes, problems: Mapping[bytes, str]) -> str | None:
         """Answer one of them; return what Redis has against it, if it does. Raises RedisAwayError.
 
-        It is void if another service has begun to mirror to the server.
+        It is void when another service has begun to mirror.
         """
         key, said = answer_key(self._target.prefix, token), encode_answer(problems)
         try:
             self._target.transact([(b"RPUSH", key, said), (b"PEXPIRE", key, _LIFE)])
+        except MeanwhileError:
+            return None  # it asks again
         except RedisRefusedError as error:
             return str(error)
         return None

@@ -41,6 +41,7 @@ class Lacking:
         if not path:
             yield from self._unwatched()
             return
+        yield from self._skipped_at(path)
         directory = self._directory
         if any(map(directory.excludes, _path_and_above(path))):
             yield "is left out: see SYNC_EXCLUDE"
@@ -49,7 +50,6 @@ class Lacking:
         is_place = directory.is_tree and directory.has_place(path + b"/")
         if not self._tells_of(path + b"/-" if is_place else path):
             yield "is in a directory that cannot be watched: rescans follow it"
-        yield from self._skipped_at(path)
         if path in self._conflicts:
             yield "is in conflict: see `mdvp-sync conflicts`"
 

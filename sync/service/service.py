@@ -61,7 +61,7 @@ class Service:
         self._rescan = rescan
         self._cause = "start"
         self._pause = 0.0
-        self._said = ""
+        self._said = self._since = ""  # what it waits for, and since when
         self._works = ""  # who else does, in words
         self._out_of_memory = False
 
@@ -95,6 +95,8 @@ class Service:
         except (DirectoryGoneError, RedisAwayError) as error:
             self._out_of_memory = error.cause == OUT_OF_MEMORY
             took = time.monotonic() - began
+            if self._cause == TAKEOVER:  # which is said once
+                self._cause = error.cause
             if session and session.in_step:
                 self._cause, self._pause, self._said = error.cause, 0.0, ""
                 took = 0.0
@@ -108,7 +110,7 @@ class Service:
     def _wait(self, seconds: float, what: str) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._board.write(WAITING, what)
+            self._board.write(WAITING, f"{what} (since {self._since})")
             self._report.tick()
             time.sleep(min(left, _BEAT))
 
@@ -143,8 +145,8 @@ class Service:
         standing = parts.standing(directory)
         waiters = parts.waiters(directory, watch, news, mirror)
         made = (directory, watch, news, target, mirror, self._report, self._board)
-        feeding = parts.feeding(directory)
-        return Session(*made, self._rescan, standing, waiters, hearing, together, feeding)
+        optional = (hearing, together, parts.feeding(directory), parts.hook)
+        return Session(*made, self._rescan, standing, waiters, *optional)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)
@@ -153,7 +155,7 @@ class Service:
     def _say(self, what: str) -> None:
         """Log what the service waits for, once."""
         if what != self._said:
-            self._said = what
+            self._said, self._since = what, time.strftime("%Y-%m-%d %H:%M:%S")
             # At the start Redis may be starting too; later something is wrong.
             level = logging.WARNING if self._cause == "start" else logging.ERROR
             log.log(level, "waiting for %s", what)

@@ -42,8 +42,6 @@ class Waiters:
         """
         again = outcome.again()
         owed = again - outcome.locked if among is None else set(filter(among.__contains__, again))
-        # What cannot be mirrored is tried again for ever.
-        owed = {name for name in owed if name not in self._mirror.skipped}
         owed |= outcome.others | set(outcome.free)
         owed -= outcome.done_names()
         if owed:
@@ -56,9 +54,7 @@ class Waiters:
         self._pending.owe(plan.owed & coming)
         if self._barriers:
             names = {*plan.examine, *plan.moves, *plan.moves.values()}
-            skipped = self._mirror.skipped
-            left = {name for name in again if name not in skipped}
-            self._barriers.brought(names - left - coming)
+            self._barriers.brought(names - set(again) - coming)
 
     def arrived(self, outcome: Outcome, began: float) -> None:
         """Take note of a large file that has come, which was begun with at some time (s)."""
@@ -69,7 +65,13 @@ class Waiters:
     def owed(self) -> set[bytes]:
         """Return the names of which something finished is to be followed."""
         coming = self._mirror.coming()
-        return self._pending.owed(coming) | (coming - self._mirror.streams.overdue())
+        owed = self._pending.owed(coming) | (coming - self._mirror.streams.overdue())
+        return owed - self._given_up(owed)
+
+    def _given_up(self, names: Iterable[bytes]) -> set[bytes]:
+        """Return those of some names that cannot be mirrored, and are tried again for ever."""
+        skipped, has_news = self._mirror.skipped, self._pending.has_news
+        return {name for name in names if name in skipped and not has_news(name)}
 
     def answer(
         self, settle: Callable[[], None], places: Collection[bytes], *, is_unknown: bool
@@ -104,4 +106,5 @@ class Waiters:
 
     def _among(self, names: Iterable[bytes]) -> set[bytes]:
         names = set(names)
-        return self._pending.among(names) | (names & self._mirror.coming())
+        waiting = self._pending.among(names) | (names & self._mirror.coming())
+        return waiting - self._given_up(waiting)

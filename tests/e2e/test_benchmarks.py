@@ -12,7 +12,7 @@ from e2e.conftest import REPOSITORY, Docker
 from e2e.engine import PrivateEngine
 from support import eventually
 
-from benchmarks.mirror import both_ways, measures
+from benchmarks.mirror import both_ways, existing, measures
 from benchmarks.mirror import report as mirror_report
 from benchmarks.mirror import run as mirror
 from benchmarks.mirror.contenders import INOTIFYWAIT, KINDS, SYNC, WATCHDOG, is_ours
@@ -34,6 +34,11 @@ ON_SOCKET = {"create", "inspect", "inspect, new connection", "mount", "unmount",
 THROUGH_ENGINE = {"create", "inspect", "mount and unmount", "remove", "list"} | {
     "container start",
     "container stop",
+}
+IN_EXISTING = {
+    f"mdvp-sync to {servers}{streamed}"
+    for servers in ("a server", "a server with 2 replicas", "Sentinels", "a cluster")
+    for streamed in ("", existing.STREAMED)
 }
 BESIDE_OTHERS = (ON_SOCKET | THROUGH_ENGINE) - {"create", "remove", "list"}
 
@@ -110,7 +115,7 @@ def traces_before() -> set[str]:
 @pytest.fixture(scope="module")
 def mirrored(traces_before: set[str]) -> MirrorResults:  # noqa: ARG001
     """Return what one quick run of the mirror's benchmark has measured."""
-    return mirror.run(mirror.QUICK, print)
+    return mirror.run(mirror.QUICK, mirror.PARTS, print)
 
 
 def test_the_mirror_is_measured_beside_all_others(mirrored: MirrorResults) -> None:
@@ -180,10 +185,44 @@ def test_what_other_clients_pay_is_measured(mirrored: MirrorResults) -> None:
         assert len(each.visible) == is_beside * plan.meanwhile
 
 
+def test_the_redis_that_people_run_is_measured(mirrored: MirrorResults) -> None:
+    plan, measured = mirror.QUICK.existing, mirrored.existing
+    assert {name: len(each) for name, each in measured.visible.items()} == dict.fromkeys(
+        IN_EXISTING, plan.samples
+    )
+    assert all(0 <= min(each) < max(each) < 5 for each in measured.visible.values())
+    assert {name: len(each) for name, each in measured.bursts.items()} == dict.fromkeys(
+        IN_EXISTING, plan.bursts
+    )
+    for burst in (each for bursts in measured.bursts.values() for each in bursts):
+        assert 0 < burst.followed.written < (burst.followed.equal or 0) == burst.followed.quiet
+    assert set(measured.turns) == set(measured.works) == IN_EXISTING
+    works = [
+        each for works in (*measured.turns.values(), *measured.works.values()) for each in works
+    ]
+    assert all(0 < each.service < 5 and 0 <= each.server < 5 for each in works)
+    (waits,) = measured.waits.values()
+    assert len(waits.nothing) == len(waits.file) == plan.waits
+    assert len(waits.command) == len(waits.interpreter) == plan.commands
+    # A command is an interpreter, and a wait in it.
+    assert 0 < min(waits.nothing) < min(waits.interpreter) < min(waits.command) < 5
+
+
+def test_failovers_are_measured(mirrored: MirrorResults) -> None:
+    plan, measured = mirror.QUICK.existing, mirrored.existing
+    assert {name: len(each) for name, each in measured.failovers.items()} == dict.fromkeys(
+        ("mdvp-sync to Sentinels", "mdvp-sync to a cluster"), plan.failovers
+    )
+    for each in (each for failovers in measured.failovers.values() for each in failovers):
+        # A server counts as down after a second; its place is taken, then it gets what is written.
+        assert 0.5 < each.promoted <= each.written <= each.equal < 60
+        assert 0.5 < each.told <= each.written
+
+
 def test_every_contender_was_right_in_the_end(mirrored: MirrorResults) -> None:
     compared = [(measure, contender) for measure, contender, _ in mirrored.compared]
-    everyone = {*KINDS, *both_ways.PULLING, *both_ways.BESIDE}
-    assert {contender for _, contender in compared} == {kind.name for kind in everyone}
+    everyone = {kind.name for kind in (*KINDS, *both_ways.PULLING, *both_ways.BESIDE)}
+    assert {contender for _, contender in compared} == everyone | IN_EXISTING
     for kind in (SYNC, WATCHDOG, INOTIFYWAIT):
         assert ("single files", kind.name) in compared
         assert (f"a burst of {mirror.QUICK.burst:,} files", kind.name) in compared
@@ -193,6 +232,10 @@ def test_every_contender_was_right_in_the_end(mirrored: MirrorResults) -> None:
     for kind in both_ways.PULLING:
         assert ("single keys", kind.name) in compared
         assert (f"a burst of {mirror.QUICK.both_ways.keys:,} keys", kind.name) in compared
+    for contender in IN_EXISTING:
+        assert ("single files", contender) in compared
+        assert (f"a burst of {mirror.QUICK.existing.burst:,} files", contender) in compared
+    assert [measure for measure, _ in compared].count("a failover") == 2
     # So few events lose none of it, for anybody.
     assert [each for each in mirrored.compared if not each[2].equal] == []
     assert mirror_report.report(mirrored).wrong == []
@@ -324,3 +367,11 @@ def test_percentiles_are_samples_by_nearest_rank() -> None:
     assert percentile(samples, 50) == 100
     assert percentile(samples, 99) == 198
     assert percentile([7.0], 99) == 7.0
+
+
+def test_a_part_is_told_without_the_others(mirrored: MirrorResults) -> None:
+    alone = mirror_report.report(MirrorResults("a machine", existing=mirrored.existing))
+    assert "`mdvp-sync wait`" in alone.markdown
+    assert "watchdog" not in alone.markdown
+    assert "keyspace" not in alone.markdown
+    assert any("SYNC_STREAM" in aim.text for aim in alone.aims)

@@ -21,9 +21,9 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from threading import Event
 
-from faults import hands
+from faults import hands, topology
 from faults.plan import Planned, plan, seeded
-from faults.world import FAULTS, World, have_own_mounts
+from faults.world import FAULTS, Faults, World, have_own_mounts
 from integration.drift import DriftError
 from integration.shape import SHAPES, Shape
 from integration.workload import MIB, Operation, operations
@@ -45,11 +45,13 @@ class Episode:
 
     """
 
-    def __init__(self, world: World, seed: int, only: Sequence[str]) -> None:
-        """Plan what is to happen to `world`."""
+    def __init__(
+        self, world: World, seed: int, only: Sequence[str], faults: Faults = FAULTS
+    ) -> None:
+        """Plan what is to happen to `world`, of these faults."""
         self._world = world
         self._seed = seed
-        self._plan = plan(seeded(seed), only, FAULTS)
+        self._plan = plan(seeded(seed), only, faults)
         self._began = time.monotonic()
         self._stopped = Event()
         self.faults: list[str] = []
@@ -73,7 +75,9 @@ class Episode:
             load.result()
         self._world.workload.finish_locked()
         seconds = self._world.sides.become_equal(DEADLINE if self._plan.rate else IDLE_DEADLINE)
-        self._world.consumer.comes_to_know(self._world.shape.files(self._world.root), IDLE_DEADLINE)
+        self._world.consumer.comes_to_know(
+            lambda: self._world.shape.files(self._world.root), IDLE_DEADLINE
+        )
         self._world.workload.links.are_known()
         self._world.check_service()
         memory = self._world.memory()
@@ -155,8 +159,15 @@ def _concerns(operation: Operation, name: bytes) -> bool:
     return any(name == each or name.startswith(each.split(b"/")[0] + b"/") for each in about)
 
 
-def run(
-    seconds: float, seed: int, place: Path, only: Sequence[str], shapes: Sequence[Shape]
+def run(  # noqa: PLR0913  # what the command line says
+    seconds: float,
+    seed: int,
+    place: Path,
+    *,
+    only: Sequence[str],
+    shapes: Sequence[Shape],
+    kind: type[World] = World,
+    faults: Faults = FAULTS,
 ) -> int:
     """Run episodes for so long, with the seeds from `seed` on; return the exit status.
 
@@ -165,12 +176,12 @@ def run(
     end = time.monotonic() + seconds
     slowest = 0.0
     with tempfile.TemporaryDirectory(dir=place) as directory, ExitStack() as running_all:
-        worlds = [_world(Path(directory), shape, running_all) for shape in shapes]
+        worlds = [_world(kind, Path(directory), shape, running_all) for shape in shapes]
         for each in count(seed):
             if time.monotonic() > end:
                 break
             world = worlds[each % len(worlds)]
-            episode = Episode(world, each, only)
+            episode = Episode(world, each, only, faults)
             done = world.workload.done.total()
             print(f"seed {each}, {world.shape}: ", end="", flush=True)
             try:
@@ -189,10 +200,10 @@ def run(
     return 0
 
 
-def _world(place: Path, shape: Shape, running_all: ExitStack) -> World:
+def _world(kind: type[World], place: Path, shape: Shape, running_all: ExitStack) -> World:
     own = place / shape.name
     own.mkdir()
-    return World(own, shape, running_all)
+    return kind(own, shape, running_all)
 
 
 def main() -> int:
@@ -215,7 +226,15 @@ def main() -> int:
     parser.add_argument(
         "--operations", type=int, help="end after so many operations of the two hands (with --mode)"
     )
+    parser.add_argument(
+        "--topology",
+        choices=list(topology.ONE_HAND),
+        default="one",
+        help="have Redis be one server, three with Sentinels, or a cluster (default: one)",
+    )
     given = parser.parse_args()
+    if given.mode and given.topology not in topology.TWO_HANDS:
+        parser.error("--mode goes with --topology one or sentinel")
     try:
         have_own_mounts()
     except OSError as error:
@@ -225,7 +244,10 @@ def main() -> int:
     place = given.place or (memory if memory.is_dir() else Path(tempfile.gettempdir()))
     shapes = [shape for shape in SHAPES if given.shape in (None, shape.name)]
     if not given.mode:
-        return run(given.minutes * 60, seed, place, given.only, shapes)
+        kind, faults = topology.ONE_HAND[given.topology]
+        minutes = given.minutes * 60
+        return run(minutes, seed, place, only=given.only, shapes=shapes, kind=kind, faults=faults)
+    two, faults = topology.TWO_HANDS[given.topology]
     with tempfile.TemporaryDirectory(dir=place) as directory:
         return hands.run(
             Mode(given.mode),
@@ -235,6 +257,8 @@ def main() -> int:
             Path(directory),
             only=given.only,
             shapes=shapes,
+            kind=two,
+            faults=faults,
         )
 
 

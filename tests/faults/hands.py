@@ -17,15 +17,12 @@ from random import Random
 from subprocess import TimeoutExpired
 from threading import Event
 
-import redis
 from faults.plan import Planned, plan, seeded
-from faults.world import Faults, World
+from faults.world import STREAM, Faults, World
 from integration.drift import DriftError
 from integration.shape import Shape
 from integration.two_hands import TwoHands
 from integration.workload import MIB
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from sync.core.decision import Mode
 
@@ -48,10 +45,11 @@ class TwoHandedWorld(World):
         self.mode = mode
         environ = {"SYNC_MODE": mode.value, "SYNC_DELETE_MAX": "100%"}
         super().__init__(place, shape, running_all, environ)
-        client = redis.Redis(unix_socket_path=str(self.redis.socket), retry=Retry(NoBackoff(), 0))
+        client = self.new_client()
         running_all.callback(client.close)
         outside = self.workload.outside
         self.hands = TwoHands(mode, shape, self.root, outside, client, seed=seed, deadline=DEADLINE)
+        self.hands.judge.stream = STREAM
         running_all.callback(self.hands.close)
 
     # Redis.
@@ -166,11 +164,13 @@ class Episode:
 
     """
 
-    def __init__(self, world: TwoHandedWorld, seed: int, only: Sequence[str]) -> None:
-        """Plan what is to happen to `world`."""
+    def __init__(
+        self, world: TwoHandedWorld, seed: int, only: Sequence[str], faults: Faults
+    ) -> None:
+        """Plan what is to happen to `world`, of these faults."""
         self._world = world
         self._random = seeded(seed)
-        self._plan = plan(self._random, only, FAULTS, _RATES)
+        self._plan = plan(self._random, only, faults, _RATES)
         self._began = time.monotonic()
         self.faults: list[str] = []
 
@@ -190,6 +190,7 @@ class Episode:
         self._world.hands.comes_to_rest()
         took = time.monotonic() - began
         self._world.hands.decide()
+        self._world.consumer.comes_to_know_what_is_held(self._world.new_client, DEADLINE)
         self._world.check_service()
         memory = self._world.memory()
         assert memory < MEMORY_MAX, f"the service had {memory} bytes in memory"
@@ -238,19 +239,21 @@ def run(  # noqa: PLR0913  # what the command line says
     *,
     only: Sequence[str],
     shapes: Sequence[Shape],
+    kind: type[TwoHandedWorld] = TwoHandedWorld,
+    faults: Faults = FAULTS,
 ) -> int:
     """Run episodes for so many seconds, or operations; return the exit status."""
     began = time.monotonic()
     slowest = 0.0
     with ExitStack() as running_all:
-        worlds = [_world(place, shape, running_all, mode, seed) for shape in shapes]
+        worlds = [_world(kind, place, shape, running_all, mode, seed) for shape in shapes]
         hands = [world.hands for world in worlds]
         for each in count(seed):
             done = sum(both.done for both in hands)
             if time.monotonic() - began > seconds or done >= operations:
                 break
             world = worlds[each % len(worlds)]
-            episode = Episode(world, each, only)
+            episode = Episode(world, each, only, faults)
             print(f"seed {each}, {mode.value}, {world.shape}: ", end="", flush=True)
             try:
                 took = episode.run()
@@ -277,9 +280,14 @@ def run(  # noqa: PLR0913  # what the command line says
     return 0
 
 
-def _world(
-    place: Path, shape: Shape, running_all: ExitStack, mode: Mode, seed: int
+def _world(  # noqa: PLR0913, PLR0917  # what a world is made of
+    kind: type[TwoHandedWorld],
+    place: Path,
+    shape: Shape,
+    running_all: ExitStack,
+    mode: Mode,
+    seed: int,
 ) -> TwoHandedWorld:
     own = place / f"{mode.value}-{shape.name}"
     own.mkdir()
-    return TwoHandedWorld(own, shape, running_all, mode, seed)
+    return kind(own, shape, running_all, mode, seed)

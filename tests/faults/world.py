@@ -20,11 +20,14 @@ from threading import Event
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
+import redis
 from faults.consumer import Consumer
 from integration.conftest import POWERLESS, SYNC, TO_FILE, RedisServer, paused
 from integration.drift import Sides
 from integration.shape import SHAPES, Shape
 from integration.workload import MIB, Workload, operations
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from support import eventually, running
 
 from sync.redis.keys import EPOCH, MANIFEST, NAMES
@@ -32,6 +35,7 @@ from sync.redis.keys import EPOCH, MANIFEST, NAMES
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
 STREAM = b"changes"
+TEXT: Any = {"decode_responses": True, "encoding_errors": "surrogateescape"}
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
@@ -57,8 +61,11 @@ class World:
         workload: what is done to the directory.
         process: the service, None while it does not run.
         environ: what the service is told beside what all are.
+        prefix: what all keys begin with.
 
     """
+
+    prefix = b""
 
     def __init__(
         self,
@@ -83,19 +90,37 @@ class World:
         self.workload = Workload(self.root, self._mount / "outside", shape)
         directory = place / "redis"
         directory.mkdir()
-        self.redis = RedisServer(directory)
-        running_all.callback(self.redis.close)
+        self.redis = self._make_redis(directory, running_all)
         self._start_redis()
         self._saved: dict[bytes, bytes] = {}  # the foreign keys in the RDB file
         self._rdb = directory / "dump.rdb"
         self.sides = Sides(self.root, self.redis.client, shape, stream=STREAM)
-        self.consumer = Consumer(self.redis.socket, STREAM.decode(), place / "index.json")
+        self.consumer = Consumer(self._text_client(), self.prefix, STREAM, place / "index.json")
         running_all.callback(self.consumer.close)
         self.process: subprocess.Popen[str] | None = None
         self.output = place
         self.start_service()
 
     # Redis.
+
+    @staticmethod
+    def _make_redis(directory: Path, running_all: ExitStack) -> RedisServer:
+        server = RedisServer(directory)
+        running_all.callback(server.close)
+        return server
+
+    def new_client(self) -> redis.Redis:
+        """Return a client that tries nothing again."""
+        return redis.Redis(unix_socket_path=str(self.redis.socket), retry=Retry(NoBackoff(), 0))
+
+    def _text_client(self) -> Any:  # noqa: ANN401  # of one of several classes
+        """Return a client for what is text to it."""
+        return redis.Redis(unix_socket_path=str(self.redis.socket), **TEXT)
+
+    @property
+    def _access(self) -> dict[str, str]:
+        """What tells the service where Redis is."""
+        return {"REDIS_URL": f"unix://app:any@{self.redis.socket}?socket_timeout={SOCKET_TIMEOUT}"}
 
     def _start_redis(self) -> None:
         self.redis.start()
@@ -229,7 +254,7 @@ class World:
             "SYNC_DELETE_MAX": "100%",  # directories are replaced, and it is to follow
             "SYNC_STREAM": STREAM.decode(),
             "SYNC_STREAM_MAXLEN": "100",  # so that consumers miss some
-            "REDIS_URL": f"unix://app:any@{self.redis.socket}?socket_timeout={SOCKET_TIMEOUT}",
+            **self._access,
             "OUTPUT": str(self.output),
             "PYTHONFAULTHANDLER": "1",  # says where it is, when aborted
             **(shape or self.shape).environ,

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +19,22 @@ from integration.ways import FROM_REDIS, REPLICA, RESOLVED
 from redis.crc import key_slot
 from support import eventually
 
+from sync.core.access import Access
+from sync.core.changes import Set, Signature
+from sync.core.errors import RedisAwayError
+from sync.core.manifest import Entries
+from sync.redis.address import Address
+from sync.redis.target import Target
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from integration.conftest import RedisServer, Service, Start
 
 LONG = 30.0  # seconds; a failover takes two or three
 NUMBERS = count(1)
+SIGNATURE = Signature(1, 3, 1, 1)
+ENTRIES = Entries(trimmed=False)
 LARGE = b"large" * 600_000
 STILL = [f"still-{number}" for number in range(300)]
 
@@ -188,12 +197,49 @@ def test_while_a_slot_is_half_moved_it_waits_and_says_so(
     write(root / "new")
     (root / "f1").unlink()
     eventually(lambda: mirror.service.says("waiting for", "is being moved", "--cluster fix"), True)
-    assert mirror.service.health()[0] == 1
+    status, words = mirror.service.health()
+    assert (status, "is being moved" in words, "(since 20" in words) == (1, True, True)
     assert len(list(root.iterdir())) == 100
     Cluster.cli("--cluster", "fix", source.address)
     mirror.is_equal()
     assert len(list(root.iterdir())) == 100
     assert len(mirror.service.lines("is being moved")) == 1
+
+
+def test_what_a_node_says_of_a_key_that_has_moved_is_no_answer(cluster: Cluster) -> None:
+    """Nor is it a refusal of one name's value."""
+    prefix = b"{t%d}:" % next(NUMBERS)
+    address = Address(Access(cluster.url), prefix)
+    acts: dict[str, Callable[[Target], object]] = {
+        "lengths": lambda target: target.lengths([b"a"]),
+        "are there": lambda target: target.are_there([b"a"]),
+        "piece": lambda target: target.piece(b"a", 0, 9),
+        "download": lambda target: list(target.download(b"a").pieces()),
+        "look": lambda target: target.look([b"a"], watch=False),
+        "one": lambda target: target.apply([Set(b"a", b"two", SIGNATURE)]),
+        "both": lambda target: target.apply(
+            [Set(b"b", b"two", SIGNATURE), Set(b"a", b"two", SIGNATURE)]
+        ),
+    }
+    with ExitStack() as stack:
+        targets = {
+            name: stack.enter_context(closing(Target(address.dial, ENTRIES, prefix, place=address)))
+            for name in acts
+        }
+        first = targets["look"]
+        first.connect()
+        first.apply([Set(b"a", b"one", SIGNATURE), Set(b"b", b"one", SIGNATURE)])
+        for target in targets.values():
+            target.join()
+        source = cluster.owner(prefix)
+        to = next(node for node in cluster.masters() if node is not source)
+        cluster.begin_move(prefix, to)
+        stack.callback(cluster.end_move, prefix, to)
+        stack.callback(cluster.move_keys, prefix, source, to)
+        source.do("MIGRATE", "127.0.0.1", to.port, prefix + b"a", 0, 5000)
+        for name, act in acts.items():
+            with pytest.raises(RedisAwayError, match="is being moved to another node"):
+                pytest.fail(f"{name}: {act(targets[name])}")
 
 
 @pytest.mark.parametrize("how", ["is killed", "hangs"])

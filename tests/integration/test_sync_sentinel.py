@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from integration.files import write
-from integration.topology import NAME, Load, SentinelSet, paused
+from integration.topology import NAME, PASSWORD, Load, SentinelSet, paused
 from integration.ways import REPLICA, RESOLVED
 from support import eventually
 
@@ -146,6 +146,21 @@ def test_a_master_that_does_not_know_that_it_is_none_any_more_is_left(
         assert master.client.info("replication")["role"] == "master"
         assert master.client.get("a") is None
     is_equal(sentinels, service)
+
+
+def test_a_replica_that_is_called_a_master_is_not_written_to(
+    sentinels: SentinelSet, start: Start, root: Path
+) -> None:
+    write(root / "a")
+    replica = next(node for node in sentinels.nodes if node is not sentinels.master)
+    replica.client.config_set("replica-read-only", "no")
+    ask: Any = sentinels.asked.sentinels[0].execute_command
+    ask("SENTINEL MONITOR", "other", "127.0.0.1", replica.port, 1)
+    ask("SENTINEL SET", "other", "auth-pass", PASSWORD)
+    url = sentinels.url.replace(NAME, "other")
+    service = start(in_step=False, **{**sentinels.environ, "REDIS_URL": url})
+    eventually(lambda: service.says("waiting for", "it is not the master"), True)
+    assert replica.client.keys() == []
 
 
 def test_sentinels_that_hang_or_are_gone_are_passed_over(

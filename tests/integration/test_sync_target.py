@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis import Redis
+from redis import Redis, ResponseError
 from support import eventually
 
 from sync.core.access import Access
@@ -386,6 +387,41 @@ class TestRefusals:
             target.remove([b"a"])
         target.check()
         assert redis_server.keys() == {b"b": b"one"}
+
+
+class TestStatesOfAServer:
+    """They are no answers, and no refusals of one name."""
+
+    def test_too_few_replicas(self, target: Target, redis_server: RedisServer) -> None:
+        redis_server.client.config_set("min-replicas-to-write", 1)
+        with pytest.raises(RedisAwayError, match="NOREPLICAS"):
+            target.apply([Set(b"a", b"one", SIGNATURE)])
+
+    def test_read_only(self, target: Target, redis_server: RedisServer) -> None:
+        redis_server.client.replicaof("127.0.0.1", 1)
+        with pytest.raises(RedisAwayError, match="It is a replica"):
+            target.apply([Set(b"a", b"one", SIGNATURE)])
+
+    def test_without_its_master(self, target: Target, redis_server: RedisServer) -> None:
+        target.apply([Set(b"a", b"one", SIGNATURE)])
+        redis_server.client.config_set("replica-serve-stale-data", "no")
+        redis_server.client.replicaof("127.0.0.1", 1)
+        with pytest.raises(RedisAwayError, match="MASTERDOWN"):
+            target.are_there([b"a"])
+
+    def test_busy(self, target: Target, redis_server: RedisServer) -> None:
+        target.apply([Set(b"a", b"one", SIGNATURE)])
+        redis_server.client.config_set("busy-reply-threshold", 1)
+        with ThreadPoolExecutor(1) as pool:
+            busy = pool.submit(redis_server.client.eval, "while true do end", 0)
+            try:
+                with pytest.raises(RedisAwayError, match="BUSY"):
+                    eventually(lambda: target.lengths([b"a"]), [-1])
+            finally:
+                with closing(Redis(unix_socket_path=str(redis_server.socket))) as other:
+                    other.script_kill()
+            with pytest.raises(ResponseError, match="killed"):
+                busy.result()
 
 
 class TestRecords:

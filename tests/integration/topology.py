@@ -77,7 +77,9 @@ class Node(RedisServer):
         super().__init__(directory)
         self.client.close()
         self.client = redis.Redis(
-            unix_socket_path=str(self.socket), password=password, retry=Retry(NoBackoff(), 0)
+            unix_socket_path=str(self.socket),
+            password=password,
+            retry=Retry(NoBackoff(), 2),  # its connections are killed, too
         )
         self.port = free_port()
         log = ("--logfile", str(directory / "log"))
@@ -203,6 +205,27 @@ class SentinelSet:
         masters = [each for each in roles if each["role"] == "master"]
         return len(masters) == 1 and masters[0]["connected_slaves"] == 2
 
+    def has_replicas(self) -> bool:
+        """Say whether all name one master that is one, is up, and could be followed by another."""
+        states = self.states()
+        if not states or len(self._ports()) != 1:
+            return False
+        if any(
+            "down" in str(state["flags"]) or "failover" in str(state["flags"]) for state in states
+        ):
+            return False
+        try:
+            roles = [node.client.info("replication") for node in self.nodes]
+        except redis.RedisError:
+            return False
+        masters = [each for each in roles if each["role"] == "master"]
+        if len(masters) != 1:  # one that is none any more, and is not told yet, takes writes
+            return False
+        replicas = [each for each in masters[0].values() if isinstance(each, dict)]
+        if not any(each["state"] == "online" for each in replicas):
+            return False
+        return min(int(state["num-slaves"]) for state in states) > 0
+
     def has_another_master(self, than: Node) -> None:
         """Wait until some Sentinel names another server."""
         eventually(lambda: self._ports() - {than.port} != set(), True, _SETTLED)
@@ -212,10 +235,10 @@ class SentinelSet:
         was = self.master
 
         def begun() -> bool:
-            with suppress(redis.ResponseError):  # one is under way still
-                sentinel: Any = self.asked.sentinels[0]
-                sentinel.execute_command("SENTINEL FAILOVER", NAME)
-                return True
+            for sentinel in list[Any](self.asked.sentinels):
+                with suppress(redis.RedisError):  # one is under way still, or it hangs
+                    sentinel.execute_command("SENTINEL FAILOVER", NAME)
+                    return True
             return False
 
         eventually(begun, True, _SETTLED)
@@ -337,6 +360,15 @@ class Cluster:
         port = max(seen, key=lambda each: seen[each])
         return next(node for node in self.nodes if node.port == port)
 
+    def replica(self, prefix: bytes) -> Node:
+        """Return a replica of the node that has the slot."""
+        port = self.owner(prefix).port
+        return next(
+            node
+            for node in self.nodes
+            if node.client.info("replication").get("master_port") == port
+        )
+
     def masters(self) -> Sequence[Node]:
         return [n for n in self.nodes if n.client.info("replication")["role"] == "master"]
 
@@ -379,7 +411,8 @@ class Cluster:
         slot, moved = key_slot(prefix), 0
         while most is None or moved < most:
             count = 10 if most is None else min(10, most - moved)
-            names = source.do("CLUSTER GETKEYSINSLOT", slot, count)
+            # As two words, or redis-py makes text of the names.
+            names = source.do("CLUSTER", "GETKEYSINSLOT", slot, count)
             if not names:
                 break
             arguments = ("127.0.0.1", to.port, "", 0, 5000, "REPLACE", "KEYS", *names)

@@ -65,3 +65,29 @@ def test_nobody_is_told_too_early_wherever_the_service_is(before: list[Step]) ->
         check([*MIRRORED, *before[:-1], steps, *before[-1:], WAIT])
         check([*MIRRORED, *before, WAIT, steps, *done(("write", b"a", b"666"))])
         check([*MIRRORED, *before, steps, WAIT])
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        done(("bring", b"f", ((b"a", b"2"), (b"e/a", b"3")))),
+        done(("rename", b"d", b"f"), ("write", b"f/a", b"55")),
+        done(("rename", b"d", b"e/d")),
+        done(("move_out", b"d"), ("write", b"a", b"55")),
+        done(("mkdir", b"e/d"), ("write", b"e/d/a", b"3")),
+    ],
+)
+def test_nobody_is_told_too_early_of_a_directory(before: list[Step]) -> None:
+    for steps in ANYWHERE:
+        check([*ONE, *before[:-1], steps, *before[-1:], WAIT], is_tree=True)
+        check([*ONE, *before, steps, WAIT], is_tree=True)
+
+
+@pytest.mark.parametrize("content", [b"55", b"77777"])
+def test_nobody_is_told_too_early_of_a_file_s_other_names(content: bytes) -> None:
+    links = done(("link", b"a", b"c"))
+    for steps in ANYWHERE:
+        check([*MIRRORED, *links, steps, WAIT])
+        check([*MIRRORED, *links, Go(), *done(("write", b"a", content)), steps, WAIT])
+        check([*MIRRORED, *links, Go(), *done(("write", b"c", content)), WAIT, steps])
+        check([*MIRRORED, *links, steps, *done(("write", b"a", content)), WAIT])
