@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +22,7 @@ from sync.settings import Settings
 
 if TYPE_CHECKING:
     from sync.disk.files import Directory
+    from sync.service.hook import Hook
 
 log = logging.getLogger(__name__)
 
@@ -137,13 +138,13 @@ def run(settings: Settings) -> int:
         feed = Feed.of(stream, settings.stream_max, prefix)
         target = Target(address.dial, entries, prefix, place=address, feed=feed)
         excluded, skipped = _excluded(settings), Skipped(log)
-        listens = settings.digests or settings.guard
-        with closing(target):
+        hook = _hook(settings)
+        with closing(target), closing(hook) if hook else nullcontext():
             notes = Notes(target)
             conflicts = Conflicts(notes)
             parts = Parts(
                 *(target, skipped, notes, conflicts, in_thread),
-                listener=Listener(address.dial, prefix, stream) if listens else None,
+                listener=Listener(address.dial, prefix, stream) if settings.listens else None,
                 mode=settings.mode,
                 files=Files(
                     settings.file_mode,
@@ -154,6 +155,7 @@ def run(settings: Settings) -> int:
                 keeps_expired=settings.keeps_expired,
                 delete_max=settings.delete_max,
                 trim_newline=settings.trim,
+                hook=hook,
             )
             board = Board(
                 *(StatusFile(settings.status), target, address, skipped.all),
@@ -173,6 +175,14 @@ def run(settings: Settings) -> int:
     except Exception:  # the log that an operator reads must say why it ended
         log.exception("ended by a defect")
         return 1
+
+
+def _hook(settings: Settings) -> "Hook | None":
+    if settings.on_change is None:
+        return None
+    from sync.service.hook import Hook  # noqa: PLC0415
+
+    return Hook(settings.on_change, {**os.environ, "SYNC_ROOT": str(settings.root)})
 
 
 def _excluded(settings: Settings) -> Excluded:

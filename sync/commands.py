@@ -10,16 +10,20 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from redis.connection import parse_url
+
 from sync.core.decision import Mode, Side
-from sync.core.errors import RedisAwayError, SyncError
+from sync.core.errors import RedisAwayError, SettingsError, SyncError
 from sync.core.manifest import Entries
 from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
+from sync.redis.acl import Needs, lines
 from sync.redis.address import Address
 from sync.redis.feed import Feed
 from sync.redis.notes import Notes
 from sync.redis.target import Target
+from sync.redis.url import parse
 from sync.report.figures import counted
 from sync.report.screen import Screen, cannot, write_any_name
 from sync.report.status import health
@@ -48,6 +52,8 @@ def carry_out(
             return conflicts(settings, everything=options.all, for_programs=options.json)
         case "resolve":
             return resolve(settings, options.name, Side(options.take), options.number)
+        case "acl":
+            return acl(settings, options.user)
     return accept(settings, Side(options.side))
 
 
@@ -174,6 +180,41 @@ def _decide(settings: Settings, decide: Callable[[Resolution], Answer]) -> int:
         return answer.status
 
     return _beside(settings, decided, "it was done")
+
+
+def needs_of(settings: Settings) -> Needs:
+    """Return what the rights of the service's user depend on. Raises SettingsError."""
+    try:
+        url = parse(settings.access.url)
+        database = parse_url(url.plain).get("db")  # type: ignore[no-untyped-call]  # redis-py's
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
+    return Needs(
+        settings.mode,
+        settings.prefix,
+        listens=settings.listens,
+        tells=settings.stream is not None,
+        database=int(database or 0),
+        by=url.by,
+    )
+
+
+def acl(settings: Settings, user: str) -> int:
+    """Print what gives a user of Redis just the rights that are needed; return 0."""
+    if not user or any(each.isspace() for each in user):
+        return cannot(f"--user is {user!r}: use a name without white space")
+    try:
+        found = lines(user, needs_of(settings))
+    except SettingsError as error:
+        return cannot(str(error))
+    for line in found:
+        print(line)
+    print(
+        "Put a password in the place of PASSWORD, and tell mdvp-sync that and the name of the user "
+        "in REDIS_PASSWORD and REDIS_USERNAME.",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def _beside(settings: Settings, act: Callable[[Target, Address], int], ends: str) -> int:

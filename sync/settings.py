@@ -131,6 +131,11 @@ class Settings:
         """Whether Redis is to remember what both sides had last, by its digest."""
         return self.mode is not Mode.ONE_WAY_REPLICA
 
+    @property
+    def listens(self) -> bool:
+        """Whether it is to hear of what others change in Redis."""
+        return self.digests or self.guard
+
     def below(self, path: str) -> bytes:
         """Return a path as one below the root: it is one, or one of the file system, or the root.
 

@@ -127,7 +127,7 @@ def _failovers(failovers: Mapping[str, Sequence[Failover]]) -> str:
         (
             "program",
             "another master after, s",
-            "that is told after, s",
+            "that is known after, s",
             "it has a file after, s",
             "equal after, s",
             "times",

@@ -8,9 +8,8 @@ import os
 import sys
 import time
 
-from sync.wait import wait
-
 from sync.settings import Settings
+from sync.wait import wait
 
 _TIMEOUT = 10.0  # seconds; far more than any takes
 

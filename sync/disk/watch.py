@@ -85,6 +85,7 @@ class Watch:
         kind = _OwnNotifier if own else _Notifier
         self._notifier = kind(manager, self._handler, timeout=0)
         os.set_blocking(manager.get_fd(), False)
+        os.set_inheritable(manager.get_fd(), False)
         self._poll = select.poll()
         self._poll_own = select.poll()
         for poll in (self._poll, self._poll_own):

@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=dash
 # What a container may do, and what to add where that is not enough; for the entrypoints, to be sourced.
 
 # Of this process, and so of its children: /proc/PID/status, proc(5).
@@ -67,7 +67,8 @@ have() { # have DIRECTORY...: below /run, for this user alone to write to
   local each
   # In the image it is anybody's, so that any user can be the service.
   for each in /run "$@"; do
-    mkdir -p "$each" 2>/dev/null && [ -w "$each" ] ||
+    mkdir -p "$each" 2>/dev/null || true
+    [ -w "$each" ] ||
       die "user $USER_ID cannot write to $each: add --tmpfs /run (in Kubernetes an emptyDir at /run)" \
         "that this user can write to"
     chmod 0755 "$each" 2>/dev/null || true # somebody else's

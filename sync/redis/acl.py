@@ -6,28 +6,31 @@ left out on purpose: CONFIG GET, which would show the passwords that the server 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sync.core.decision import Mode
 from sync.redis.url import CLUSTER, SENTINEL
 
-_PASSWORD = ">PASSWORD"
+_PASSWORD = b"PASSWORD"
 _GLOB = b"\\*?[]"
 _PLAIN = re.compile(rb"[!#-&(-~]+")  # what redis-cli takes without quotes
 
 _ALWAYS = (
     *("multi", "exec", "watch", "unwatch"),  # a transaction, void if another service has begun
-    *("get", "incr"),  # the epoch
+    *("get", "incrby"),  # the epoch, and the lease
     *("hget", "hmget", "hlen", "hscan", "hexists", "hset", "hdel"),  # the records, and the notes
-    *("set", "mset", "del"),  # values
+    *("set", "del"),  # values
     *("rename", "persist", "pexpire"),  # values that are moved, or are large
     *("exists", "strlen", "mget", "getrange", "pttl"),  # what there is
+    *("rpush", "blpop"),  # `mdvp-sync wait`
     "info",  # memory, what was evicted, which run of the server it is
 )
+_FOR_A_COPY = ("mset",)  # where a key has no time to live that somebody has given it
 _FOR_KEYS = ("scan", "type", "hincrby")  # keys that become files, and values that lost
 _FOR_HEARING = ("client|id", "client|tracking", "subscribe", "ping")
-_INVALIDATIONS = "__redis__:invalidate"
+_INVALIDATIONS = b"__redis__:invalidate"
+_FOR_A_STREAM = ("xadd", "xinfo|stream")
 _FOR_A_DATABASE = ("select",)
 _FOR_A_CLUSTER = ("cluster|info", "cluster|slots")
 _FOR_SENTINELS = ("sentinel|master",)
@@ -39,6 +42,7 @@ class Needs(NamedTuple):
     mode      which side follows which
     prefix    what all keys begin with
     listens   whether it hears of what others change in Redis
+    tells     whether there is a stream of changes
     database  its number
     by        who says where the server is: SENTINEL, CLUSTER, or "" for nobody
     """
@@ -46,6 +50,7 @@ class Needs(NamedTuple):
     mode: Mode
     prefix: bytes = b""
     listens: bool = True
+    tells: bool = False
     database: int = 0
     by: str = ""
 
@@ -55,46 +60,66 @@ def lines(user: str, needs: Needs) -> list[str]:
 
     The first line is for the server, or each node of the cluster; a second for each Sentinel.
     """
-    keys = b"~" + _pattern(needs.prefix) + b"*"
-    channels = [b"&" + _INVALIDATIONS.encode()] if needs.listens else []
-    found = [_line(user, [keys, b"resetchannels", *channels], _commands(needs))]
+    found = [_line(user, rules(needs))]
     if needs.by == SENTINEL:
-        found.append(_line(user, [b"resetchannels"], _FOR_SENTINELS))
+        found.append(_line(user, _rules([], _FOR_SENTINELS)))
     return found
+
+
+def rules(needs: Needs, password: bytes = _PASSWORD) -> list[bytes]:
+    """Return the rules of ACL SETUSER that give a user with a password what is needed."""
+    channels = [_INVALIDATIONS] if needs.listens else []
+    where = [b"~" + _pattern(needs.prefix) + b"*", *(b"&" + each for each in channels)]
+    return _rules(where, _commands(needs), password)
+
+
+def _rules(
+    where: Iterable[bytes], commands: Iterable[str], password: bytes = _PASSWORD
+) -> list[bytes]:
+    # Redis 6.2 resets a user to all channels.
+    first = [b"reset", b"on", b">" + password, b"resetchannels"]
+    return [*first, *where, *(f"+{command}".encode() for command in commands)]
 
 
 def _commands(needs: Needs) -> Iterator[str]:
     yield from _ALWAYS
+    if needs.mode is Mode.ONE_WAY_REPLICA:
+        yield from _FOR_A_COPY
     if needs.mode.writes_files:
         yield from _FOR_KEYS
     if needs.listens:
         yield from _FOR_HEARING
+    if needs.tells:
+        yield from _FOR_A_STREAM
     if needs.database:
         yield from _FOR_A_DATABASE
     if needs.by == CLUSTER:
         yield from _FOR_A_CLUSTER
 
 
-def _line(user: str, where: list[bytes], commands: Iterator[str] | tuple[str, ...]) -> str:
-    may = (f"+{command}".encode() for command in commands)
-    words = [user.encode(errors="surrogateescape"), b"reset", b"on", _PASSWORD.encode()]
-    return " ".join(["ACL SETUSER", *map(_quoted, [*words, *where, *may])])
+def _line(user: str, rules: Iterable[bytes]) -> str:
+    words = [user.encode(errors="surrogateescape"), *rules]
+    return " ".join(["ACL SETUSER", *map(_quoted, words)])
 
 
 def _pattern(prefix: bytes) -> bytes:
     """Return a pattern for a prefix: but for white space, which it cannot have, nothing else's."""
-    each = (prefix[at : at + 1] for at in range(len(prefix)))
-    return b"".join(
-        b"?" if c.isspace() or c == b"\0" else b"\\" + c if c in _GLOB else c for c in each
-    )
+    return b"".join(map(_literal, (prefix[at : at + 1] for at in range(len(prefix)))))
+
+
+def _literal(byte: bytes) -> bytes:
+    if byte.isspace() or byte == b"\0":
+        return b"?"
+    return b"\\" + byte if byte in _GLOB else byte
 
 
 def _quoted(word: bytes) -> str:
     """Write a word as redis-cli takes it."""
     if _PLAIN.fullmatch(word):
         return word.decode()
-    return (
-        '"'
-        + "".join(f"\\x{c:02x}" if not 32 <= c < 127 or c in b'"\\' else chr(c) for c in word)
-        + '"'
-    )
+    return f'"{"".join(map(_escaped, word))}"'
+
+
+def _escaped(byte: int) -> str:
+    is_plain = 32 <= byte < 127 and byte not in b'"\\'  # noqa: PLR2004  # ASCII that is printed
+    return chr(byte) if is_plain else f"\\x{byte:02x}"

@@ -6,13 +6,20 @@ not the one to ask now (it is no master any more, its slot has moved, it is busy
 server's: it says nothing about what was asked for, and the connection ends.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import redis
 from hiredis import pack_command
-from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    TryAgainError,
+)
 
 from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisRefusedError, SyncError
 from sync.redis import tls
@@ -28,6 +35,7 @@ _WAYS_OUT: dict[type[Exception], str] = {
     redis.AuthenticationError: " REDIS_PASSWORD must be the server's",
     redis.OutOfMemoryError: " Raise its maxmemory, or remove files",
     redis.ReadOnlyError: " It is a replica: name its master in REDIS_URL",
+    NoPermissionError: "; `mdvp-sync acl` prints what its user has to be allowed",
 }
 # What says nothing about what was asked for, but about the server.
 _STATES = (
@@ -37,6 +45,8 @@ _STATES = (
     redis.ReadOnlyError,
 )
 _STATES_IN_WORDS = ("NOREPLICAS ", "BUSY ")  # for which redis-py has no types
+# Whoever may not ask this at all would take the refusal for what a key is, or is not.
+_UNTOLD = re.compile(r"to run the '(exists|get|getrange|hincrby|pttl|strlen|type)'")
 # What a request says of a key of ours that somebody has put something else under.
 _FOREIGN = ("WRONGTYPE", "value is not an integer", "would overflow")
 
@@ -133,6 +143,8 @@ class Connection:
             return self._connection.read_response(push_request=self._hears)
         except redis.ResponseError as error:
             if isinstance(error, _STATES) or str(error).startswith(_STATES_IN_WORDS):
+                raise
+            if isinstance(error, NoPermissionError) and _UNTOLD.search(str(error)):
                 raise
             return error
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sync.core.errors import RedisAwayError
-from sync.redis.connection import Connection, Request
+from sync.redis.connection import Connection, Request, away
 from sync.redis.keys import OWN, PROBE, REQUESTS
 
 BY_TRACKING = "tracking"
@@ -208,6 +208,9 @@ class Listener:
             case b"PONG" | [b"pong", _]:
                 self._asked = None
                 self.answered += 1
+            case Exception():  # it may not be asked, say
+                self.close()
+                raise away(message)
 
     def _hear(self, keys: object) -> None:
         if not isinstance(keys, list):

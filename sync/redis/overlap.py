@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from redis.exceptions import NoPermissionError
+
 from sync.core.changes import shown
 from sync.core.errors import OverlapError
 from sync.redis.cluster import tag
@@ -75,7 +77,10 @@ class Overlap:
         if not keys:
             return
         (there,) = server.converse((b"EXISTS", *keys))
-        if there == 0:
+        if isinstance(there, NoPermissionError) and self._shorter:
+            self._shorter = []  # it may not look at others' keys, but at those among its own
+            self.check(server)
+        elif there == 0:
             self._longer.clear()
             self._kept.clear()
         elif isinstance(there, int):  # else it may not look

@@ -269,6 +269,8 @@ class Target:
 
         Raises RedisAwayError.
         """
+        if not self._connection.is_open:
+            self._open()
         if self._place:
             self._place.check()
         return self._lease.is_free(self.converse(*self._lease.questions))
@@ -367,6 +369,7 @@ class Target:
         holder = lease.other(found[:2]) if found else None
         if holder and (number(epoch) != self._epoch or not lease.is_held):
             lease.is_held = lease.is_taken = False
+            self._connection.close()  # nothing more is to be sent over it
             raise StandsByError(holder)
         self._check_epoch(epoch)
         if found and not lease.is_own(found[0]):
@@ -657,7 +660,7 @@ class Target:
         self.ask(
             (b"MULTI",),
             (b"HMGET", self._manifest, b""),
-            (b"MSET", self._probe, b""),
+            (b"SET" if self.format.digests else b"MSET", self._probe, b""),
             (b"DEL", self._probe),
             (b"HSET", self._probe, b"", b""),
             (b"HDEL", self._probe, b""),

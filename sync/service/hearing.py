@@ -27,7 +27,7 @@ _AT_ONCE = 700  # names that are looked at together
 # Each wake takes as long as much that is heard at once. When it was all others', what comes next
 # most likely is, too.
 _PAUSE = 0.002  # seconds
-_BEATS = 4  # of so many signs of life one asks the listener: to be woken by the answer takes long
+_BEATS = 8  # of so many signs of life one asks the listener: to be woken by the answer takes long
 _WAITING_MAX = 2 * _AT_ONCE  # names that wait in the plan; if some are due, these go first
 _SAID = {
     BY_NOTIFICATIONS: "it goes by the keyspace notifications that are on there",

@@ -21,6 +21,7 @@ from sync.service.conflicts import Conflicts
 from sync.service.downloads import Downloads, Value
 from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
+from sync.service.hook import Hook
 from sync.service.lacking import Lacking
 from sync.service.merge import Merge, Sides
 from sync.service.mirror import Mirror
@@ -56,6 +57,7 @@ class Parts:
         target: the server, the same for all sessions.
         skipped: what is not mirrored, from one session to the next.
         conflicts: what waits for somebody's decision.
+        hook: runs somebody's command when something has changed; None if there is none.
 
     """
 
@@ -70,6 +72,7 @@ class Parts:
     keeps_expired: bool = False
     delete_max: float = 0.5
     trim_newline: bool = False
+    hook: Hook | None = None
     _absence: Absence | None = None
 
     def __post_init__(self) -> None:

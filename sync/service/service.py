@@ -95,6 +95,8 @@ class Service:
         except (DirectoryGoneError, RedisAwayError) as error:
             self._out_of_memory = error.cause == OUT_OF_MEMORY
             took = time.monotonic() - began
+            if self._cause == TAKEOVER:  # which is said once
+                self._cause = error.cause
             if session and session.in_step:
                 self._cause, self._pause, self._said = error.cause, 0.0, ""
                 took = 0.0
@@ -143,8 +145,8 @@ class Service:
         standing = parts.standing(directory)
         waiters = parts.waiters(directory, watch, news, mirror)
         made = (directory, watch, news, target, mirror, self._report, self._board)
-        feeding = parts.feeding(directory)
-        return Session(*made, self._rescan, standing, waiters, hearing, together, feeding)
+        optional = (hearing, together, parts.feeding(directory), parts.hook)
+        return Session(*made, self._rescan, standing, waiters, *optional)
 
     def _place(self, error: SyncError) -> str:
         redis_away = isinstance(error, RedisAwayError)

@@ -25,6 +25,7 @@ from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
 from sync.service.feeding import Feeding
 from sync.service.hearing import Hearing
+from sync.service.hook import Hook
 from sync.service.mirror import NAMES_MAX, Mirror, Outcome
 from sync.service.news import News
 from sync.service.reconcile import Reconcile
@@ -65,12 +66,14 @@ class Session:
         hearing: Hearing | None = None,
         together: Together | None = None,
         feeding: Feeding | None = None,
+        hook: Hook | None = None,
     ) -> None:
         """Mirror `directory` by way of `mirror` to `target`; `news` is what `watch` tells of it.
 
         The `waiters` are told when all that they wait for is in Redis. What others change there
         comes by way of `hearing`, and what links make depend on each other goes by way of
-        `together`. The stream of changes is kept whole by `feeding`.
+        `together`. The stream of changes is kept whole by `feeding`, and `hook` runs somebody's
+        command.
         """
         self._directory = directory
         self._watch = watch
@@ -83,6 +86,7 @@ class Session:
         self._hearing = hearing
         self._together = together
         self._feeding = feeding
+        self._hook = hook
         self._report = report
         self._board = board
         self._schedule = Schedule(rescan)
@@ -357,6 +361,8 @@ class Session:
         """Have looked at again what has to be."""
         now = time.monotonic()
         self._waiters.account(outcome, owed)
+        if self._hook:
+            self._hook.changed(outcome.done)
         for name, delay in outcome.deferred.items():
             self._pending.defer([name], now, delay)
         for name, seconds in outcome.resting.items():

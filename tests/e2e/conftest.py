@@ -97,5 +97,5 @@ def docker() -> Iterator[Docker]:
 @pytest.fixture(scope="session")
 def image(docker: Docker) -> str:
     """Return the name of the image, built."""
-    docker.script("build_image.sh")
+    docker.script("build_image.sh", "redis-sync")
     return "mdvp/redis-sync"

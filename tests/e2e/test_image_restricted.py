@@ -42,7 +42,7 @@ class Place(NamedTuple):
             options += ("--link=elsewhere", f"--env=SYNC_PREFIX={name}:")
             options += ("--env=REDIS_URL=redis://elsewhere", *self.password())
         self.docker(
-            "run", "--detach", f"--name={name}", "--volume=restricted:/foo", *options, image
+            "run", "--detach", f"--name={name}", "--volume=restricted:/foo:ro", *options, image
         )
         return name
 
@@ -216,6 +216,17 @@ def test_the_image_without_a_server_is_small_and_names_what_is_in_it(place: Plac
     assert {"busybox", "libc6", "libssl3t64", "python3.13-minimal"} <= set(packages)
     licences = " ".join(f"/usr/share/doc/{package}/copyright" for package in packages)
     assert docker.inside(name, f"cat {licences} >/dev/null && echo all") == "all"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_nothing_is_left_of_what_a_command_has_started(place: Place, image: str) -> None:
+    docker, name = place.docker, named(image, "user")
+    docker.inside(name, "sleep 0.1 &")  # which is a child of the container's first process by then
+
+    def left() -> list[str]:
+        return re.findall("defunct|sleep", docker("top", name, "-eo", "pid,args"))
+
+    eventually(left, [])
 
 
 def test_the_image_without_a_server_runs_commands_beside_the_service(place: Place) -> None:

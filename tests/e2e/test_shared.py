@@ -46,7 +46,7 @@ def remove_containers(docker: Docker, volume: str) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def plugin(docker: Docker) -> Iterator[None]:
     """Have the plugin and the image under their names in the examples."""
-    docker.script("build_image.sh")  # again: a test before may have taken it away
+    docker.script("build_image.sh", "redis-sync")  # again: a test before may have taken it away
     docker.script("build_plugin.sh", "--enable")
     yield
     docker("plugin", "rm", "--force", "mdvp")

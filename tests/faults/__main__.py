@@ -75,7 +75,9 @@ class Episode:
             load.result()
         self._world.workload.finish_locked()
         seconds = self._world.sides.become_equal(DEADLINE if self._plan.rate else IDLE_DEADLINE)
-        self._world.consumer.comes_to_know(self._world.shape.files(self._world.root), IDLE_DEADLINE)
+        self._world.consumer.comes_to_know(
+            lambda: self._world.shape.files(self._world.root), IDLE_DEADLINE
+        )
         self._world.workload.links.are_known()
         self._world.check_service()
         memory = self._world.memory()

@@ -18,7 +18,7 @@ from subprocess import TimeoutExpired
 from threading import Event
 
 from faults.plan import Planned, plan, seeded
-from faults.world import Faults, World
+from faults.world import STREAM, Faults, World
 from integration.drift import DriftError
 from integration.shape import Shape
 from integration.two_hands import TwoHands
@@ -49,6 +49,7 @@ class TwoHandedWorld(World):
         running_all.callback(client.close)
         outside = self.workload.outside
         self.hands = TwoHands(mode, shape, self.root, outside, client, seed=seed, deadline=DEADLINE)
+        self.hands.judge.stream = STREAM
         running_all.callback(self.hands.close)
 
     # Redis.
@@ -189,6 +190,7 @@ class Episode:
         self._world.hands.comes_to_rest()
         took = time.monotonic() - began
         self._world.hands.decide()
+        self._world.consumer.comes_to_know_what_is_held(self._world.new_client, DEADLINE)
         self._world.check_service()
         memory = self._world.memory()
         assert memory < MEMORY_MAX, f"the service had {memory} bytes in memory"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import redis
 from faults import hands, world
 from faults.hands import TwoHandedWorld
-from faults.world import SOCKET_TIMEOUT, STREAM, World
+from faults.world import SOCKET_TIMEOUT, TEXT, World
 from integration.topology import PASSWORD, Cluster, Node, SentinelSet, paused
 from redis.backoff import ConstantBackoff, NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from support import eventually
 
@@ -46,12 +47,15 @@ class SentinelWorld(World):
         """The servers, and the Sentinels."""
         return cast("SentinelSet", self.redis)
 
-    def new_client(self, **options: Any) -> redis.Redis:  # noqa: ANN401  # as redis-py has them
+    def new_client(self) -> redis.Redis:
         """Return a client of the master, whoever that is, that tries nothing again."""
+        retry = Retry(NoBackoff(), 0)
         asked: Any = self.servers.asked
-        told = {"password": PASSWORD, "retry": Retry(NoBackoff(), 0), **options}
-        client: redis.Redis = asked.master_for("mymaster", **told)
+        client: redis.Redis = asked.master_for("mymaster", password=PASSWORD, retry=retry)
         return client
+
+    def _text_client(self) -> Any:  # noqa: ANN401  # as redis-py has it
+        return self.servers.asked.master_for("mymaster", password=PASSWORD, **TEXT)
 
     @property
     def _access(self) -> dict[str, str]:
@@ -151,6 +155,8 @@ class SentinelHandsWorld(SentinelWorld, TwoHandedWorld):
 class ClusterWorld(World):
     """A world with a cluster of six, and all keys in one slot of it."""
 
+    prefix = _PREFIX
+
     @staticmethod
     def _make_redis(directory: Path, running_all: ExitStack) -> RedisServer:
         cluster = Cluster(directory)
@@ -162,19 +168,15 @@ class ClusterWorld(World):
         """The cluster."""
         return cast("InCluster", self.redis).cluster
 
+    def _text_client(self) -> Any:  # noqa: ANN401  # as redis-py has it
+        node_of: Any = ClusterNode
+        nodes = [node_of("127.0.0.1", node.port) for node in self.cluster.nodes]
+        return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **TEXT)
+
     @property
     def _access(self) -> dict[str, str]:
         url = self.cluster.url.replace("socket_timeout=2", f"socket_timeout={SOCKET_TIMEOUT}")
         return {"REDIS_URL": url, "SYNC_PREFIX": _PREFIX.decode()}
-
-    def new_client(self, **options: Any) -> redis.Redis:  # noqa: ANN401  # as redis-py has them
-        """Return a client of the node that has the slot by now."""
-        path = str(self.cluster.owner(_PREFIX).socket)
-        return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 2), **options)
-
-    @property
-    def _stream_key(self) -> str:
-        return (_PREFIX + STREAM).decode()
 
     def _start_redis(self) -> None:
         """Do nothing: they run."""

@@ -35,6 +35,7 @@ from sync.redis.keys import EPOCH, MANIFEST, NAMES
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
 STREAM = b"changes"
+TEXT: Any = {"decode_responses": True, "encoding_errors": "surrogateescape"}
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to
@@ -60,8 +61,11 @@ class World:
         workload: what is done to the directory.
         process: the service, None while it does not run.
         environ: what the service is told beside what all are.
+        prefix: what all keys begin with.
 
     """
+
+    prefix = b""
 
     def __init__(
         self,
@@ -91,7 +95,8 @@ class World:
         self._saved: dict[bytes, bytes] = {}  # the foreign keys in the RDB file
         self._rdb = directory / "dump.rdb"
         self.sides = Sides(self.root, self.redis.client, shape, stream=STREAM)
-        self.consumer = Consumer(self.new_client, self._stream_key, place / "index.json")
+        self.consumer = Consumer(self._text_client(), self.prefix, STREAM, place / "index.json")
+        running_all.callback(self.consumer.close)
         self.process: subprocess.Popen[str] | None = None
         self.output = place
         self.start_service()
@@ -104,14 +109,13 @@ class World:
         running_all.callback(server.close)
         return server
 
-    def new_client(self, **options: Any) -> redis.Redis:  # noqa: ANN401  # as redis-py has them
+    def new_client(self) -> redis.Redis:
         """Return a client that tries nothing again."""
-        path = str(self.redis.socket)
-        return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 0), **options)
+        return redis.Redis(unix_socket_path=str(self.redis.socket), retry=Retry(NoBackoff(), 0))
 
-    @property
-    def _stream_key(self) -> str:
-        return STREAM.decode()
+    def _text_client(self) -> Any:  # noqa: ANN401  # of one of several classes
+        """Return a client for what is text to it."""
+        return redis.Redis(unix_socket_path=str(self.redis.socket), **TEXT)
 
     @property
     def _access(self) -> dict[str, str]:

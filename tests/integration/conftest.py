@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import redis
@@ -20,8 +20,14 @@ from integration.servers import redis_program
 from integration.shape import FLAT, TREE, Shape
 from support import eventually, running
 
+from sync.commands import needs_of
+from sync.redis.acl import rules
+from sync.redis.keys import LEASE
+from sync.settings import Settings
+
 SYNC = (sys.executable, "-m", "sync")
 # Root without the right to read what it may not.
+PASSWORD = "users"  # noqa: S105  # it is no secret
 POWERLESS = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
 # A pipe that nobody reads would stop a service that has much to say.
 TO_FILE = ("sh", "-c", 'exec "$@" >"$OUTPUT" 2>&1', "sh")
@@ -50,11 +56,38 @@ class RedisServer:
             *(redis_program(), "--port", "0", "--save", "", "--dir", str(directory)),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "777"),
         ]
+        self._users: dict[str, list[bytes]] = {}
         self._running = ExitStack()
+
+    def add_user(self, name: str, environ: Mapping[str, str]) -> str:
+        """Have a user with just the rights of `mdvp-sync acl`; return the URL for it.
+
+        There is one for as long as this server is, however often it is started.
+        """
+        self._users[name] = rules(needs_of(Settings.read(environ)), PASSWORD.encode())
+        if self._answers():
+            self.client.execute_command("ACL", "SETUSER", name, *self._users[name])  # type: ignore[no-untyped-call]
+        return self.url.replace("://", f"://{name}:{PASSWORD}@")
+
+    def refused(self) -> list[str]:
+        """Return what the users that were added were refused, and who, in the server's words.
+
+        That they may not ask for the configuration, or for the leases of others with shorter
+        prefixes, is meant, and no defect.
+        """
+        log: Any = self.client.acl_log() if self._answers() else []
+        return [
+            f"{each['username']}: {each['reason']} {each['object']}"
+            for each in log
+            if each["username"] in self._users
+            and not each["object"].startswith("config")
+            and not (each["reason"] == "key" and each["object"].endswith(LEASE.decode()))
+        ]
 
     def start(self, *options: str) -> None:
         """Start it with `options` of its command line beside the usual ones."""
-        command = [*self._command, *options]
+        users = [("--user", name, *map(os.fsdecode, may)) for name, may in self._users.items()]
+        command = [*self._command, *chain.from_iterable(users), *options]
         self.process = self._running.enter_context(running(command, os.environ))
         eventually(self._answers, True)
 
@@ -172,10 +205,15 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def idle_redis(place: Path) -> Iterator[RedisServer]:
-    """Return a Redis server that has not been started."""
+    """Return a Redis server that has not been started.
+
+    None of the users that were added may be refused anything in the end.
+    """
     server = RedisServer(place)
     yield server
+    refused = server.refused()
     server.close()
+    assert not refused
 
 
 @pytest.fixture
@@ -218,6 +256,8 @@ def start(place: Path, root: Path, idle_redis: RedisServer) -> Iterator[Start]:
                 "OUTPUT": str(place / f"output-{started}"),
                 **environ,
             }
+            if "REDIS_URL" not in environ:
+                complete["REDIS_URL"] = idle_redis.add_user(f"sync-{started}", complete)
             process = stack.enter_context(running((*TO_FILE, *prefix, *SYNC, "run"), complete))
             service = Service(process, root, idle_redis, complete)
             if in_step:

@@ -115,6 +115,7 @@ class Judge:
         self._client: Any = client
         self._history = history
         self._digests: dict[bytes, tuple[Mark, bytes]] = {}  # of files, by path
+        self.stream = b""  # the key of the stream of changes
         self.is_flushed: Callable[[], bool] = lambda: False  # whether Redis has ever lost keys
 
     # What is there.
@@ -173,7 +174,7 @@ class Judge:
                 seen.expiring.add(name)
             if name.startswith(LOST_VALUE):
                 seen.lost.add(what)
-            elif name.startswith(_OWN):
+            elif name.startswith(_OWN) or name == self.stream:
                 continue
             elif length:
                 seen.keys[name] = Key(what, left, *length)

@@ -279,8 +279,9 @@ class TestLargeFiles:
         assert redis_server.keys() == {b"a": b"x" * 2 * MIB, b"b": b"x" * MIB}
 
     def test_one_that_redis_cannot_take_is_no_key_and_listed_as_skipped(
-        self, service: Service
+        self, redis_server: RedisServer, start: Start
     ) -> None:
+        service = start(in_step=True, REDIS_URL=redis_server.url)  # which may ask for that
         service.redis.client.config_set("proto-max-bulk-len", 2 * MIB)
         (service.root / "a").write_bytes(b"x")
         service.catches_up()

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
 from integration.conftest import paused
 from support import eventually
 
+from sync.core.access import Access
+from sync.core.changes import Set, Signature
+from sync.core.errors import RedisAwayError, StandsByError
+from sync.core.manifest import Entries
+from sync.redis.address import Address
 from sync.redis.keys import EPOCH, LEASE
+from sync.redis.lease import Holder, Lease
+from sync.redis.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,6 +167,109 @@ class TestOneStandsBy:
             services.remove(worker)
             services.append(start(prefix=ELSEWHERE))
             signal_elsewhere(worker, signal.SIGKILL)
+
+
+def target(redis_server: RedisServer, host: str) -> Target:
+    """Return a target of a process on another host."""
+    holder = Holder(host=host, pid=1, machine=host, run=secrets.token_hex(8))
+    dial = Address(Access(redis_server.url)).dial
+    return Target(dial, Entries(trimmed=False), lease=Lease(b"", holder))
+
+
+def connects(one: Target, barrier: Barrier) -> bool:
+    """Connect when others do; say whether that has got the lease."""
+    barrier.wait()
+    try:
+        one.connect()
+    except StandsByError:
+        return False
+    return True
+
+
+class TestFencing:
+    """What the lease alone does not do."""
+
+    SIGNATURE = Signature(1, 6, 2, 3)
+
+    def test_of_many_that_connect_at_once_one_gets_it(self, redis_server: RedisServer) -> None:
+        with ThreadPoolExecutor(4) as threads, ExitStack() as stack:
+            targets = [stack.enter_context(closing(target(redis_server, f"{n}"))) for n in range(4)]
+            barrier = Barrier(len(targets))
+            for _ in range(200):
+                redis_server.client.delete(LEASE)
+                got = list(threads.map(connects, targets, [barrier] * len(targets)))
+                assert got.count(True) == 1
+                targets[got.index(True)].check()
+
+    @pytest.mark.parametrize("flushed", [False, True])
+    def test_what_one_that_was_deposed_sends_is_void(
+        self, redis_server: RedisServer, flushed: bool
+    ) -> None:
+        with (
+            closing(target(redis_server, "old")) as old,
+            closing(target(redis_server, "new")) as new,
+        ):
+            old.connect()
+            old.apply([Set(b"a", b"before", self.SIGNATURE)])
+            with pytest.raises(StandsByError, match="the one on old, process 1"):
+                new.connect()
+            # Its lease is over, and it does not know yet.
+            redis_server.client.delete(LEASE)
+            if flushed:
+                redis_server.client.flushall()
+            new.connect()
+            new.apply([Set(b"a", b"new", self.SIGNATURE)])
+            with pytest.raises(StandsByError, match="the one on new"):
+                old.apply([Set(b"a", b"late", self.SIGNATURE)])
+            with pytest.raises(RedisAwayError):
+                old.apply([Set(b"a", b"late", self.SIGNATURE)])
+            assert not old.may_take()
+            new.check()
+            assert redis_server.client.get("a") == b"new"
+
+    def test_one_whose_lease_is_over_goes_on_if_nobody_has_taken_it(
+        self, redis_server: RedisServer
+    ) -> None:
+        with (
+            closing(target(redis_server, "old")) as old,
+            closing(target(redis_server, "new")) as new,
+        ):
+            old.connect()
+            redis_server.client.delete(LEASE)
+            old.apply([Set(b"a", b"value", self.SIGNATURE)])
+            old.check()
+            with pytest.raises(StandsByError):
+                new.connect()
+            assert not new.may_take()
+
+    def test_it_lasts_as_long_as_much_is_asked(self, redis_server: RedisServer) -> None:
+        with closing(target(redis_server, "old")) as old:
+            old.connect()
+            redis_server.client.pexpire(LEASE, 1)
+            eventually(lambda: redis_server.client.exists(LEASE), 0)
+            old.check()  # puts it there again
+            redis_server.client.pexpire(LEASE, 1000)
+
+            def lasts() -> bool:
+                old.are_there([b"a"])
+                return redis_server.client.pttl(LEASE) > 1000
+
+            eventually(lasts, True)
+
+    def test_it_is_given_back_to_nobody_else(self, redis_server: RedisServer) -> None:
+        with (
+            closing(target(redis_server, "old")) as old,
+            closing(target(redis_server, "new")) as new,
+        ):
+            old.connect()
+            redis_server.client.delete(LEASE)
+            new.connect()
+            before = redis_server.client.get(LEASE)
+            old.give_back()
+            assert redis_server.client.get(LEASE) == before
+            new.give_back()
+            with closing(target(redis_server, "third")) as third:
+                third.connect()
 
 
 def one_works(services: Sequence[Service]) -> bool:

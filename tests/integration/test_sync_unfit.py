@@ -171,7 +171,7 @@ def test_a_file_larger_than_a_value_can_be_is_mirrored_once_it_has_shrunk(
     redis_server: RedisServer, root: Path, start: Start
 ) -> None:
     redis_server.client.config_set("proto-max-bulk-len", MIB)
-    service = start(in_step=True)
+    service = start(in_step=True, REDIS_URL=redis_server.url)  # which may ask for that
     (root / "X").write_bytes(b"x" * MIB)
     service.catches_up()
     (root / "X").write_bytes(b"x" * 2 * MIB)

@@ -1,5 +1,6 @@
 """`mdvp-sync wait` beside a real service: what is finished before is in Redis when it returns."""
 
+import fcntl
 import os
 import random
 import signal
@@ -69,10 +70,11 @@ def test_a_cookie_leaves_no_trace(redis_server: RedisServer, root: Path, start: 
     service = start(
         in_step=True, SYNC_EXCLUDE="", SYNC_MODE="two-way-resolved", SYNC_TREE="1", SYNC_PREFIX="p:"
     )
+    assert redis_server.client.get("p:" + LEFTOVER) is None
     redis_server.client.set("p:" + LEFTOVER, "somebody's")
     commands = redis_server.commands(lambda: waited(service))
     assert not [each for each in commands if LEFTOVER[:15] in each and LEFTOVER not in each]
-    assert os.listdir(root) == [LEFTOVER]
+    assert [(path.name, path.read_bytes()) for path in root.iterdir()] == [(LEFTOVER, b"")]
     assert redis_server.client.get("p:" + LEFTOVER) == b"somebody's"
     assert service.health()[0] == 0
 
@@ -107,6 +109,33 @@ def test_what_was_finished_before_another_began_is_not_forgotten(service: Servic
             file.write(b"2")
             assert waited(service) == 0
             assert service.get(path.name) in {b"1", b"12"}
+
+
+def test_what_cannot_be_read_since_another_has_it_open_is_waited_for(service: Service) -> None:
+    (service.root / "a").write_text("0")
+    for number in range(1, 4):
+        with (service.root / "a").open("rb+"):
+            (service.root / "a").write_text(str(number))
+            (service.root / "later").write_text(str(number))
+            eventually(lambda: service.get("later"), str(number).encode())
+            assert waited(service) == 0
+            assert service.get("a") == str(number).encode()
+
+
+def test_the_keys_of_a_directory_that_is_gone_are_waited_for(
+    redis_server: RedisServer, start: Start, outside: Path
+) -> None:
+    (outside / "d").mkdir()
+    for number in range(5000):
+        (outside / f"d/f{number}").write_text("1")
+    service = start(in_step=True, SYNC_TREE="1")
+    for _ in range(3):
+        (outside / "d").rename(service.root / "d")
+        assert waited(service) == 0
+        assert len(redis_server.keys()) == 5000
+        (service.root / "d").rename(outside / "d")
+        assert waited(service) == 0
+        assert redis_server.keys() == {}
 
 
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.REDIS_TO_DISK])
@@ -172,6 +201,32 @@ def test_other_names_of_a_file_are_waited_for(service: Service) -> None:
         (service.root / "abc"[number % 3]).write_text(str(number))
         assert waited(service) == 0
         assert redis_values(service, "a", "b", "c") == [str(number).encode()] * 3
+
+
+def test_names_of_a_file_that_nobody_knew_of_are_waited_for(
+    service: Service, outside: Path
+) -> None:
+    (service.root / "a").write_text("1")
+    for number in range(3000):  # they are looked through before
+        (service.root / f"f{number}").write_text("1")
+    for number in range(5):
+        assert waited(service) == 0
+        (outside / "z").hardlink_to(service.root / "a")
+        (outside / "z").rename(service.root / "z")
+        (service.root / "z").write_text(str(number))
+        assert waited(service) == 0
+        assert redis_values(service, "a", "z") == [str(number).encode()] * 2
+        (service.root / "z").unlink()
+
+
+def test_a_file_that_somebody_has_locked_is_waited_for(service: Service) -> None:
+    with (service.root / "a").open("ab") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        (service.root / "a").write_text("1")
+        assert waited(service, timeout=0.5) == 1
+        fcntl.flock(locked, fcntl.LOCK_UN)
+        assert waited(service) == 0
+        assert service.get("a") == b"1"
 
 
 def redis_values(service: Service, *names: str) -> list[object]:
@@ -255,6 +310,20 @@ def test_a_service_that_is_away_is_waited_for(service: Service) -> None:
         assert "after 0.7 s" in said
     assert waited(service) == 0
     assert service.get("a") == b"1"
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_the_one_that_takes_over_answers(start: Start) -> None:
+    first = start(in_step=True)
+    second = start()
+    eventually(lambda: second.says("standing by"), True)
+    (first.root / "a").write_text("1")
+    assert waited(second) == 0
+    assert first.get("a") == b"1"
+    with first.paused():
+        (first.root / "a").write_text("2")
+        assert waited(second) == 0
+        assert first.get("a") == b"2"
 
 
 def is_waiting(service: Service) -> bool:

@@ -21,6 +21,7 @@ from sync.report.status import (
     NOTIFICATIONS,
     RECONCILING,
     RESCANS,
+    STANDBY,
     TRACKING,
     WAITING,
     Status,
@@ -328,3 +329,17 @@ def test_the_board_has_the_first_of_the_names_in_conflict(path: Path) -> None:
     assert (said["mode"], said["heard_by"], said["undone"]) == ("two-way-safe", TRACKING, 4)
     assert said["conflicts_count"] == NAMED_MAX + 1
     assert said["conflicts"] == {f"{number}\\n": "differs" for number in range(NAMED_MAX)}
+
+
+def test_one_that_stands_by_is_well_and_says_who_works(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    file = StatusFile(path)
+    file.write(Status(state=STANDBY, detail="the one on there", mode="two-way-safe"))
+    found = health(path, json.loads(path.read_text())["at"])
+    assert found.problem is None
+    assert str(found).splitlines() == [
+        "standby: another mdvp-sync works with the same keys: the one on there",
+        "mode        two-way-safe",
+    ]
+    late = health(path, json.loads(path.read_text())["at"] + FRESH + 1)
+    assert "its last was: standby: the one on there" in str(late.problem)

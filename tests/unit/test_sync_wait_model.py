@@ -87,6 +87,7 @@ def test_nobody_is_told_too_early_of_a_directory(before: list[Step]) -> None:
 def test_nobody_is_told_too_early_of_a_file_s_other_names(content: bytes) -> None:
     links = done(("link", b"a", b"c"))
     for steps in ANYWHERE:
+        check([*MIRRORED, *links, steps, WAIT])
         check([*MIRRORED, *links, Go(), *done(("write", b"a", content)), steps, WAIT])
         check([*MIRRORED, *links, Go(), *done(("write", b"c", content)), WAIT, steps])
         check([*MIRRORED, *links, steps, *done(("write", b"a", content)), WAIT])
