@@ -4,9 +4,10 @@ All Sentinels are asked, and the one with the latest configuration is believed: 
 from the others still names the master that was. What it takes to ask once more, in each beat, is
 the affair of a thread: nobody waits for a Sentinel that hangs.
 
-Failure model. Sentinels that do not answer are passed over. As long as none of them knows of a
-master that is up, there is none. If they are all cut off from the others, the old master is
-followed until it is told better: it ends all connections then.
+Failure model. Sentinels that do not answer, or answer what makes no sense, are passed over. As long
+as none of those with the latest configuration says that its master is up, there is none: what an
+earlier configuration calls so was deposed. If they are all cut off from the others, the old master
+is followed until it is told better: it ends all connections then.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,8 +41,8 @@ class Sentinels:
 
     def find(self) -> Host:
         """Ask where the master is. Raises RedisAwayError."""
-        found, errors = self._ask()
-        if not found:
+        found, is_up, errors = self._ask()
+        if not found or not is_up:
             raise RedisAwayError(f"no Sentinel tells where {self._name} is: {'; '.join(errors)}")
         with self._lock:
             self._found, self._seen = found, None
@@ -68,26 +69,33 @@ class Sentinels:
             self._wanted.clear()
             with self._lock:
                 before = self._found
-            seen, _ = self._ask()
+            seen, *_ = self._ask()
             with self._lock:
                 if self._found is before:  # else what was seen may be from before it
                     self._seen = seen
 
-    def _ask(self) -> tuple[tuple[int, Host] | None, list[str]]:
-        """Return the latest epoch in which there is a master, and where that is; or why not."""
+    def _ask(self) -> tuple[tuple[int, Host] | None, bool, list[str]]:
+        """Return the latest epoch, and where the master is in it; whether it is up; or why not."""
         found: tuple[int, Host] | None = None
+        is_up = False
         errors = []
         for host, client in self._clients.items():
             try:
                 ask: Any = client.execute_command  # it has no types
                 state = ask("SENTINEL MASTER", self._name)
+                seen = int(state["config-epoch"]), Host(str(state["ip"]), int(state["port"]))
+                is_down = not state["is_master"] or state["is_sdown"] or state["is_odown"]
             except (redis.RedisError, OSError) as error:
                 is_none = "unknown command" in str(error)
                 errors.append(f"{host} is no Sentinel" if is_none else f"{host}: {error}")
                 continue
-            if not state["is_master"] or state["is_sdown"] or state["is_odown"]:
-                errors.append(f"{host}: {state['ip']}:{state['port']} is down")
+            except (LookupError, TypeError, ValueError):  # the thread goes on, too
+                errors.append(f"{host} does not answer as a Sentinel does")
                 continue
-            seen = int(state["config-epoch"]), Host(str(state["ip"]), int(state["port"]))
-            found = max(found or seen, seen, key=lambda each: each[0])
-        return found, errors
+            if is_down:
+                errors.append(f"{host}: {seen[1]} is down")
+            if found is None or seen[0] > found[0]:
+                found, is_up = seen, not is_down
+            elif seen[0] == found[0] and not is_down:
+                found, is_up = (found if is_up else seen), True
+        return found, is_up, errors

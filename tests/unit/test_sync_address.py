@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 import redis
 from redis.crc import key_slot
+from support import eventually
 
 from sync.core.access import Access
 from sync.core.errors import RedisAwayError, SettingsError
@@ -108,12 +109,40 @@ class TestSentinels:
             assert Sentinels([ONE, TWO, THREE], "m", Asked(answers).client).find() == THREE
 
     def test_what_is_down_is_not_the_master(self) -> None:
-        asked = Asked({ONE: says(TWO, 8, is_down=True), TWO: says(THREE, 7)})
-        assert Sentinels([ONE, TWO], "m", asked.client).find() == THREE
+        asked = Asked({ONE: says(TWO, 8, is_down=True), TWO: says(TWO, 8)})
+        assert Sentinels([ONE, TWO], "m", asked.client).find() == TWO
         asked.answers = {ONE: says(TWO, 8, is_down=True)}
         with pytest.raises(RedisAwayError, match="one:1: two:2 is down; two:2: it is gone"):
             Sentinels([ONE, TWO], "m", asked.client).find()
 
+    def test_one_that_was_deposed_is_none_though_the_next_one_is_down(self) -> None:
+        for answers in (
+            {ONE: says(TWO, 8, is_down=True), TWO: says(THREE, 7)},
+            {ONE: says(THREE, 7), TWO: says(TWO, 8, is_down=True)},
+        ):
+            with pytest.raises(RedisAwayError, match="two:2 is down"):
+                Sentinels([ONE, TWO], "m", Asked(answers).client).find()
+
+    def test_one_is_left_for_a_later_one_that_is_down(self) -> None:
+        asked = Asked({ONE: says(THREE, 7)})
+        sentinels = Sentinels([ONE, TWO], "m", asked.client)
+        assert sentinels.find() == THREE
+        asked.answers[TWO] = says(TWO, 8, is_down=True)
+        eventually(sentinels.has_moved, TWO)
+
+    def test_what_answers_nonsense_is_passed_over_for_good(self) -> None:
+        """Also by the thread that asks for the next time."""
+        asked = Asked({ONE: {"SENTINEL MASTER": {}}, TWO: says(THREE, 7)})
+        sentinels = Sentinels([ONE, TWO], "m", asked.client)
+        assert sentinels.find() == THREE
+        asked.answers[TWO] = {"SENTINEL MASTER": None}
+        before = len(asked.asked)
+        eventually(lambda: (sentinels.has_moved(), len(asked.asked) >= before + 4)[1], True)
+        asked.answers[TWO] = says(TWO, 8)
+        eventually(sentinels.has_moved, TWO)
+        asked.answers = {ONE: {"SENTINEL MASTER": {}}}
+        with pytest.raises(RedisAwayError, match="one:1 does not answer as a Sentinel does"):
+            sentinels.find()
 
     def test_what_is_no_sentinel_is_named(self) -> None:
         """It is a server like any other, and knows no such command."""
