@@ -31,7 +31,7 @@ class Sentinels:
         self._name = name
         self._lock = Lock()
         self._found: tuple[int, Host] | None = None  # with its epoch, since the last `find`
-        self._seen: tuple[int, Host] | None = None  # by the thread, since then
+        self._moved: Host | None = None  # where the thread has found that it is, since then
         self._wanted = Event()
         self._thread: Thread | None = None
 
@@ -45,7 +45,7 @@ class Sentinels:
         if not found or not is_up:
             raise RedisAwayError(f"no Sentinel tells where {self._name} is: {'; '.join(errors)}")
         with self._lock:
-            self._found, self._seen = found, None
+            self._found, self._moved = found, None
         return found[1]
 
     def has_moved(self) -> Host | None:
@@ -54,14 +54,12 @@ class Sentinels:
         They are asked again by that, for the next time.
         """
         with self._lock:
-            found, seen = self._found, self._seen
+            moved = self._moved
         if self._thread is None:
             self._thread = Thread(target=self._look_out, name="Sentinels", daemon=True)
             self._thread.start()
         self._wanted.set()
-        # They may name the same one by its number and by its name, but not in a later epoch.
-        is_later = found and seen and seen[0] > found[0] and seen[1] != found[1]
-        return seen[1] if seen and is_later else None
+        return moved
 
     def _look_out(self) -> None:
         while True:
@@ -69,10 +67,17 @@ class Sentinels:
             self._wanted.clear()
             with self._lock:
                 before = self._found
-            seen, *_ = self._ask()
+            seen, _, errors = self._ask()
+            if not before or not seen:
+                continue
+            # If all know of earlier epochs alone they were told to watch another one, and count
+            # anew (SENTINEL MONITOR). Some of them that do may be cut off.
+            is_later = seen[0] > before[0] or (seen[0] < before[0] and not errors)
+            # They may name the same one by its number and by its name, but not in a later epoch.
+            moved = seen[1] if is_later and seen[1] != before[1] else None
             with self._lock:
                 if self._found is before:  # else what was seen may be from before it
-                    self._seen = seen
+                    self._moved = moved
 
     def _ask(self) -> tuple[tuple[int, Host] | None, bool, list[str]]:
         """Return the latest epoch, and where the master is in it; whether it is up; or why not."""

@@ -130,6 +130,17 @@ class TestSentinels:
         asked.answers[TWO] = says(TWO, 8, is_down=True)
         eventually(sentinels.has_moved, TWO)
 
+    def test_one_is_left_when_all_were_told_to_watch_another(self) -> None:
+        """They count anew then; one that was cut off knows of an earlier one, too."""
+        asked = Asked({ONE: says(THREE, 7), TWO: says(THREE, 7)})
+        sentinels = Sentinels([ONE, TWO], "m", asked.client)
+        sentinels.find()
+        asked.answers = {ONE: says(TWO, 0)}
+        before = len(asked.asked)
+        eventually(lambda: (sentinels.has_moved(), len(asked.asked) >= before + 6), (None, True))
+        asked.answers[TWO] = says(TWO, 0)
+        eventually(sentinels.has_moved, TWO)
+
     def test_what_answers_nonsense_is_passed_over_for_good(self) -> None:
         """Also by the thread that asks for the next time."""
         asked = Asked({ONE: {"SENTINEL MASTER": {}}, TWO: says(THREE, 7)})
