@@ -126,9 +126,14 @@ class Lease:
         holder, (value, ttl) = self.holder(answers), answers
         if holder and isinstance(ttl, int):
             self._until = time.monotonic() + ttl / 1e3
-        elif value == _FREE or _holder(value):  # whose process has ended
+        elif value == _FREE or self._is_gone(value):
             self._until = 0.0
         return holder
+
+    def _is_gone(self, value: object) -> bool:
+        """Say whether it is known that whoever has put this there has ended."""
+        found = _holder(value)
+        return found is not None and (found.run == self._me.run or found.is_gone(self._me))
 
     def is_free(self, answers: Sequence[object]) -> bool:
         """Say whether it is time to take what another had.

@@ -84,6 +84,8 @@ def test_what_is_gone_before_its_time_is_not_free_until_it_would_have_expired() 
         clock.return_value = 103.9
         assert not lease.is_free([None, -2])
         assert not lease.is_free([b"somebody's", -1])
+        assert not lease.is_free([value(OTHER), -1])  # somebody has said how long it lasts
+        assert not lease.is_free([value(OTHER), LIFE + 1])
         clock.return_value = 104.0
         assert lease.is_free([None, -2])
 
