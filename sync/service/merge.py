@@ -797,7 +797,7 @@ class Merge(Mirror):
         if value and value.refusal:
             raise value.refusal
         if value is None or value.draft is None:
-            self._writer.check(name)  # says why it cannot be
+            self._writer.begin(name).close()  # says why it cannot be, or cannot be there
             self._sides.downloads.want(name, as_file=True)
             raise NotAsExpectedError("it was not written aside")
         draft, value.draft = value.draft, None

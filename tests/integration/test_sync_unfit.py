@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.conftest import POWERLESS
+from integration.ways import FROM_REDIS, RESOLVED
 from support import eventually
 
 if TYPE_CHECKING:
@@ -185,3 +186,19 @@ def test_a_file_larger_than_a_value_can_be_is_mirrored_once_it_has_shrunk(
     eventually(lambda: service.get("X") == b"y" * MIB, True)
     service.catches_up()
     assert len(service.lines("ERROR")) == 1
+
+
+@pytest.mark.parametrize("mode", [RESOLVED, FROM_REDIS])
+def test_a_large_key_that_leads_through_a_file_is_not_fetched_for_ever(
+    redis_server: RedisServer, root: Path, start: Start, mode: str
+) -> None:
+    redis_server.client.mset({"file": "content", "file/below": "large" * MIB})
+    (root / "file").write_text("content")
+    service = start(in_step=True, SYNC_MODE=mode, SYNC_TREE="1", SYNC_RESCAN="0")
+    eventually(lambda: service.says("file/below leads through what is no directory"), True)
+    redis_server.client.set("other", "here")
+    eventually((root / "other").exists, True)
+    redis_server.client.delete("other")  # it does not go before all is known
+    eventually((root / "other").exists, False)
+    redis_server.client.delete("file")
+    eventually((root / "file/below").is_file, True)
