@@ -360,7 +360,8 @@ def test_a_user_who_may_not_answer_says_so(redis_server: RedisServer, start: Sta
     client.execute_command("ACL SETUSER app on >pw ~* &* +@all -rpush")  # type: ignore[no-untyped-call]
     service = start(in_step=True, REDIS_USERNAME="app", REDIS_PASSWORD="pw")  # noqa: S106
     assert waited(service, timeout=0.3) == 1
-    assert service.says("ERROR", "mdvp-sync wait", "rpush", "mdvp-sync acl")
+    words = ("ERROR", "mdvp-sync wait", "rpush", "mdvp-sync acl")
+    eventually(lambda: service.says(*words), True)
     client.execute_command("ACL SETUSER app +rpush")  # type: ignore[no-untyped-call]
     assert waited(service) == 0
 
