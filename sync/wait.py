@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sync.core.changes import shown
-from sync.core.errors import RedisAwayError, SyncError
+from sync.core.errors import RedisAwayError, RedisForbidsError, SyncError
 from sync.core.exclude import COOKIE
 from sync.core.manifest import Entries
 from sync.redis.address import Address
@@ -81,9 +81,11 @@ def _answer(
         left = max(min(_AGAIN, deadline - time.monotonic()), _LEAST)
         try:
             (answer,) = target.ask((b"BLPOP", key, f"{left:.3f}".encode()))
+        except RedisForbidsError:
+            raise  # to come back would be of no use
         except RedisAwayError:
             _come_back(target, token, names, deadline)
-            continue
+            answer = None
         if answer:
             with suppress(RedisAwayError):  # they expire, too
                 target.ask((b"DEL", key, paths_key(target.prefix, token)))

@@ -24,6 +24,10 @@ class RedisAwayError(SyncError):
     cause = "Redis was away"  # what a reconcile after it is for
 
 
+class RedisForbidsError(RedisAwayError):
+    """The user that the service has in Redis lacks a right."""
+
+
 class RedisChangedError(RedisAwayError):
     """Redis no longer holds what was put there: it was flushed, or another mirror writes to it."""
 

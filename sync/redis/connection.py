@@ -21,7 +21,13 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from sync.core.errors import OUT_OF_MEMORY, RedisAwayError, RedisRefusedError, SyncError
+from sync.core.errors import (
+    OUT_OF_MEMORY,
+    RedisAwayError,
+    RedisForbidsError,
+    RedisRefusedError,
+    SyncError,
+)
 from sync.redis import tls
 
 Request: TypeAlias = tuple[Any, ...]  # of bytes and int
@@ -162,7 +168,8 @@ def away(error: Exception) -> RedisAwayError:
     words = _state(error) or tls.words(error) or str(error) or type(error).__name__
     if any(each in words for each in _FOREIGN):
         words += "; delete the keys that begin with /mdvp-sync/ (after SYNC_PREFIX)"
-    found = RedisAwayError(words + _WAYS_OUT.get(type(error), ""))
+    kind = RedisForbidsError if isinstance(error, NoPermissionError) else RedisAwayError
+    found = kind(words + _WAYS_OUT.get(type(error), ""))
     found.cause = _CAUSES.get(type(error), found.cause)
     return found
 

@@ -44,6 +44,7 @@ from sync.core.errors import (
     CannotBeError,
     MeanwhileError,
     NotAsExpectedError,
+    RedisForbidsError,
     RedisRefusedError,
 )
 from sync.core.manifest import NOTHING, PENDING_GONE, digest_of
@@ -319,6 +320,8 @@ class Merge(Mirror):
         self._sides.downloads.drop()
         if isinstance(error, OSError):
             return self._unwritable(name, error)
+        if isinstance(error, RedisForbidsError):
+            raise error  # to try it again would be of no use
         return Outcome(deferred={name: _AWAY})
 
     def _unwritable(self, name: bytes, error: OSError) -> Outcome:

@@ -6,23 +6,29 @@ rights, who may be refused nothing (`RedisServer.add_user`).
 
 from __future__ import annotations
 
+import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from integration.conftest import PASSWORD, SYNC
-from support import eventually
+from integration.servers import redis_program
+from integration.topology import NAME, Node, free_port
+from support import eventually, running
 
 from sync.commands import needs_of
-from sync.redis.acl import rules
+from sync.core.decision import Mode
+from sync.redis.acl import lines, rules
 from sync.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from integration.conftest import RedisServer, Start
+    from integration.conftest import RedisServer, Service, Start
 
 USER, PREFIX = "app", "app [1]:"
 LARGE = b"large" * 300_000
@@ -44,7 +50,8 @@ class World:
         self.rights = rules(needs_of(Settings.read(self.environ)), PASSWORD.encode())
         self.allow(self.rights)
         self.service = start(in_step=True, **self.environ)
-        self.root, self._said = self.service.root, 0
+        self.root = self.service.root
+        self._said, self._answers = 0, list[str]()  # lines so far, and those of the last command
         self.client.select(1)
 
     def allow(self, may: list[bytes]) -> None:
@@ -54,7 +61,7 @@ class World:
     def without(self, right: str) -> Iterator[None]:
         """Take one right away for the time of the block."""
         assert right.encode() in self.rights
-        self._said = len(self.service.lines())
+        self._said, self._answers = len(self.service.lines()), []
         self.allow([each for each in self.rights if each != right.encode()])
         try:
             yield
@@ -65,13 +72,14 @@ class World:
         self.client.execute_command("CLIENT", "KILL", "USER", USER)
 
     def says(self, *words: str) -> bool:
-        lines = self.service.lines()[self._said :]
+        lines = [*self.service.lines()[self._said :], *self._answers]
         return any(all(word in line for word in words) for line in lines)
 
-    def lacks(self, right: str) -> None:
-        """Wait until the service has said that it lacks a right, by its name."""
+    def lacks(self, right: str, *words: str) -> None:
+        """Wait until the service, or a command, has said that it lacks a right, by its name."""
         name = right.lstrip("+").partition("|")[0]
-        eventually(lambda: self.says("permissions to run the", f"'{name}"), True)
+        said = words or ("permissions to run the", f"'{name}")
+        eventually(lambda: self.says(*said), True)
 
     def is_well(self) -> None:
         eventually(lambda: self.service.health()[0], 0)
@@ -79,16 +87,17 @@ class World:
     def key(self, name: str) -> str:
         return PREFIX + name
 
-    def command(self, *arguments: str) -> tuple[int, str]:
-        """Run a command beside the service; return its exit status and what it says."""
+    def command(self, *arguments: str) -> int:
+        """Run a command beside the service; return its exit status."""
         done = subprocess.run(
-            *((*SYNC, *arguments),),
-            env={**self.service.environ},
+            (*SYNC, *arguments),
+            env=self.service.environ,
             capture_output=True,
             text=True,
             check=False,
         )
-        return done.returncode, done.stdout + done.stderr
+        self._answers = (done.stdout + done.stderr).splitlines()
+        return done.returncode
 
 
 @pytest.fixture
@@ -104,12 +113,12 @@ class Tried:
         self._world = world
         self.rights: set[str] = set()
 
-    def __call__(self, right: str, work: Callable[[], object]) -> None:
-        """Check that one right is missed, by its name, when `work` is done without it."""
+    def __call__(self, right: str, work: Callable[[], object], *words: str) -> None:
+        """Check that one right is missed, in these words or by its name, when `work` is done."""
         self.rights.add(right)
         with self._world.without(right):
             work()
-            self._world.lacks(right)
+            self._world.lacks(right, *words)
 
 
 BEGINNING = (
@@ -119,6 +128,7 @@ BEGINNING = (
 )
 
 
+@pytest.mark.timeout(300)
 def test_each_right_is_needed_and_said_to_be_lacking(world: World) -> None:
     tried, client, root, key = Tried(world), world.client, world.root, world.key
     (root / "a").write_text("one")
@@ -127,20 +137,93 @@ def test_each_right_is_needed_and_said_to_be_lacking(world: World) -> None:
 
     for each in BEGINNING:
         tried(f"+{each}", world.begin_anew)
+    for right, words in (
+        ("~app?\\[1\\]:*", ("permissions to access", "key")),
+        ("&__redis__:invalidate", ("permissions to access", "channel", "rescans only")),
+        ("+info", ("allow it +info",)),
+    ):
+        tried(right, world.begin_anew, *words)
     world.begin_anew()
     world.is_well()
 
+    # What somebody changes in Redis, and large values.
     tried("+strlen", lambda: client.set(key("a"), "more"))
     world.is_well()
     tried("+mget", lambda: client.set(key("a"), "more yet"))
+    eventually((root / "a").read_text, "more yet")
+    tried("+unwatch", lambda: client.set(key("a"), "more yet"))
     world.is_well()
     tried("+getrange", lambda: client.set(key("large"), LARGE))
     world.is_well()
     for right in ("+exists", "+rename", "+persist", "+pexpire"):
-        content = LARGE + right.encode()
-        tried(right, partial((root / "large").write_bytes, content))
+        tried(right, partial((root / "large").write_bytes, LARGE + right.encode()))
         world.is_well()
     tried("+type", lambda: client.set(key("x/mdvp-sync/epoch"), "1"))
+    world.is_well()
+
+    # What both have changed, and what is held.
+    def change_both() -> None:
+        with world.service.paused():
+            (root / "b").write_text("on disk")
+            client.set(key("b"), "in Redis")
+
+    tried("+hincrby", change_both)
+    world.is_well()
+    for right in ("+rpush", "+blpop"):
+        tried(right, lambda: world.command("wait", "--timeout", "1"))
+    many = [f"f{number}" for number in range(150)]
+    for name in many:
+        (root / name).touch()
+    eventually(lambda: client.exists(*map(key, many)), len(many))
+    with world.service.paused():
+        world.begin_anew()  # so nobody hears of this
+        client.delete(*map(key, many))
+    tried("+hget", lambda: None)
+    eventually(lambda: world.says("holding"), True)
+    tried("+hexists", lambda: world.command("accept", "disk"))
+    world.is_well()  # it has heard of it
+
+    tried("+ping", world.begin_anew)
+    first = world.rights.index(b"resetchannels") + 1
+    assert tried.rights == {each.decode() for each in world.rights[first:]}
+
+
+def test_a_copy_takes_other_rights(redis_server: RedisServer, start: Start) -> None:
+    world = World(redis_server, start, SYNC_MODE="one-way-replica")
+    tried = Tried(world)
+    tried("+mset", partial((world.root / "a").write_text, "one"))
+    world.is_well()
+    # How much memory there is: what it has no room for is not sent.
+    used = world.client.info("memory")["used_memory"]
+    world.client.config_set("maxmemory", used + len(LARGE) // 2)
+    (world.root / "large").write_bytes(LARGE)
+    eventually(lambda: world.says("large", "has no room"), True)
+    with world.without("+info"):
+        (world.root / "large").write_bytes(LARGE + b"more")
+        eventually(lambda: world.says("large", "is refused by Redis"), True)
+
+
+def allows(*words: str, **environ: str) -> bool:
+    """Say whether the line for some settings has all these words in it."""
+    rights = [each.decode() for each in rules(needs_of(Settings.read(environ)))]
+    return not set(words) - set(rights)
+
+
+def test_what_is_not_done_is_not_allowed() -> None:
+    hears = ("+client|id", "+client|tracking", "+subscribe", "+ping", "&__redis__:invalidate")
+    assert allows("~*", "+mset", *hears)
+    assert not any(allows(each, SYNC_GUARD="0") for each in hears)
+    assert allows(*hears, SYNC_GUARD="0", SYNC_MODE="two-way-safe")
+    for mode in Mode:
+        taken = [allows(each, SYNC_MODE=mode.value) for each in ("+scan", "+type", "+hincrby")]
+        assert set(taken) == {mode.writes_files}
+        assert allows("+mset", SYNC_MODE=mode.value) == (mode is Mode.ONE_WAY_REPLICA)
+    assert not allows("+xadd")
+    assert allows("+xadd", "+xinfo|stream", SYNC_STREAM="changes")
+    assert not allows("+select")
+    assert allows("+select", REDIS_URL="redis://host/3")
+    assert not allows("+cluster|slots")
+    assert not allows("+config|get")
 
 
 def test_the_line_is_what_redis_cli_takes(redis_server: RedisServer, start: Start) -> None:
@@ -163,3 +246,66 @@ def test_the_line_is_what_redis_cli_takes(redis_server: RedisServer, start: Star
     eventually(lambda: service.get(PREFIX + "a"), b"one")
     client: Any = redis_server.client
     assert {each["object"] for each in client.acl_log()} <= {"config|get", "/mdvp-sync/lease"}
+
+
+@pytest.fixture
+def node(place: Path) -> Iterator[Node]:
+    """Return one node that is a whole cluster."""
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with closing(Node(place / "node", *options)) as node:
+        node.start()
+        node.do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: b"cluster_state:ok" in node.do("CLUSTER", "INFO"), True)
+        yield node
+
+
+def test_in_a_cluster_it_is_asked_for_the_slot(node: Node, start: Start) -> None:
+    settings = {"REDIS_URL": f"redis+cluster://{node.address}", "SYNC_PREFIX": "{a}:"}
+    may = rules(needs_of(Settings.read(settings)), PASSWORD.encode())
+    service: Service | None = None
+    for right in (b"+cluster|info", b"+cluster|slots", b""):
+        node.do("ACL", "SETUSER", USER, *(each for each in may if each != right))
+        service = service or start(
+            in_step=False, REDIS_USERNAME=USER, REDIS_PASSWORD=PASSWORD, **settings
+        )
+        words = right.decode().strip("+").partition("|")
+        said = ("permissions to run the", f"'{words[0]}") if right else (" equals ",)
+        eventually(partial(service.says, *said), True)
+
+
+def test_sentinels_are_asked_as_a_user_of_theirs(place: Path, start: Start) -> None:
+    with closing(Node(place / "node")) as node:
+        node.start()
+        port = free_port()
+        path = place / "sentinel.conf"
+        path.write_text(
+            f"port {port}\ndir {place}\nsentinel monitor {NAME} 127.0.0.1 {node.port} 1\n"
+        )
+        command = (redis_program(), str(path), "--sentinel")
+        url = f"redis+sentinel://127.0.0.1:{port}/{NAME}"
+        needs = needs_of(Settings.read({"REDIS_URL": url}))
+        with running(command, os.environ), closing(redis.Redis(port=port)) as sentinel:
+            _, line = lines(USER, needs)
+            rights = line.replace("PASSWORD", PASSWORD).split()[3:]
+            node.do("ACL", "SETUSER", USER, *rules(needs, PASSWORD.encode()))
+            ask: Any = sentinel.execute_command
+            eventually(lambda: answers(sentinel), True)
+            ask("ACL", "SETUSER", USER, *rights[:-1])
+            service = start(
+                REDIS_URL=url,
+                REDIS_USERNAME=USER,
+                REDIS_PASSWORD=PASSWORD,
+                REDIS_SENTINEL_USERNAME=USER,
+                REDIS_SENTINEL_PASSWORD=PASSWORD,
+            )
+            assert rights[-1] == "+sentinel|master"
+            eventually(lambda: service.says("permissions to run the", "'sentinel"), True)
+            ask("ACL", "SETUSER", USER, *rights)
+            eventually(lambda: service.says(" equals "), True)
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
