@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from sync.core.errors import MeanwhileError, RedisRefusedError
+from sync.redis.connection import refused
 from sync.redis.keys import WAITS
 from sync.redis.target import Target
 
@@ -64,8 +65,13 @@ class Waits:
         self._target = target
 
     def paths(self, token: bytes) -> list[bytes]:
-        """Return the paths that one of them means; none for all. Raises RedisAwayError."""
-        (said,) = self._target.converse((b"GET", paths_key(self._target.prefix, token)))
+        """Return the paths that one of them means; none for all.
+
+        Raises RedisRefusedError when Redis does not say, and RedisAwayError.
+        """
+        (said,) = answers = self._target.converse((b"GET", paths_key(self._target.prefix, token)))
+        if error := refused(answers):
+            raise error
         return decode_paths(said) if said else []
 
     def answer(self, token: bytes, problems: Mapping[bytes, str]) -> str | None:

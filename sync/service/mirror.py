@@ -131,7 +131,8 @@ class Outcome:
 
     def again(self) -> set[bytes]:
         """Return the names that are to be looked at again, since they were not carried out."""
-        return {*self.deferred, *self.resting, *self.held_back, *self.left} - self.done_names()
+        again = (self.deferred, self.resting, self.held_back, self.left, self.free)
+        return {*chain.from_iterable(again)} - self.done_names()
 
     def done_names(self) -> set[bytes]:
         """Return the names of what was carried out."""

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Container, Iterable
 
+from sync.core.errors import RedisRefusedError
 from sync.core.plan import Plan
 from sync.disk.watch import Watch
 from sync.redis.waits import Waits
@@ -97,12 +98,17 @@ class Waiters:
             self._among,
         )
         for token in self._barriers.take(waiting, now):
-            problems = self._lacking.at(self._waits.paths(token))
-            if refusal := self._waits.answer(token, problems):
+            if refusal := self._waits.answer(token, self._problems(token)):
                 self._lines.write(
                     f"Redis refuses what tells `mdvp-sync wait` that all is there ({refusal}): "
-                    "allow +rpush and +pexpire for keys of SYNC_PREFIX/mdvp-sync/waits/"
+                    "`mdvp-sync acl` prints what a user needs"
                 )
+
+    def _problems(self, token: bytes) -> dict[bytes, str]:
+        try:
+            return self._lacking.at(self._waits.paths(token))
+        except RedisRefusedError as error:
+            return {b"": f"Redis refuses to tell the service what is waited for: {error}"}
 
     def _among(self, names: Iterable[bytes]) -> set[bytes]:
         names = set(names)

@@ -72,7 +72,9 @@ def place(docker: Docker) -> Iterator[Place]:
     place = Place(docker, root, secret)
     names = ["elsewhere"]
     try:
-        docker("run", "--detach", "--name=elsewhere", *place.password(), "mdvp/redis-sync")
+        # Without a prefix its own service would have all keys, and the others wait.
+        own = ("--env=SYNC_PREFIX=own:", *place.password())
+        docker("run", "--detach", "--name=elsewhere", *own, "mdvp/redis-sync")
         for image in IMAGES:
             for restriction, options in RESTRICTIONS.items():
                 names.append(place.run(named(image, restriction), image, *options))
@@ -154,20 +156,24 @@ def test_without_a_place_for_its_files_it_says_what_to_add(
     assert len(said.splitlines()) == 1
 
 
-def test_with_all_restrictions_keys_become_files_of_its_user(place: Place) -> None:
+def test_with_all_restrictions_keys_become_files_of_its_user_and_a_command_is_told(
+    place: Place,
+) -> None:
     docker = place.docker
     docker("volume", "create", "of-a-user")
     root = Path(docker("volume", "inspect", "--format={{.Mountpoint}}", "of-a-user"))
-    docker(
-        *("run", "--rm", "--volume=of-a-user:/foo", "debian:trixie-slim", "chown", "1234", "/foo")
-    )
-    mode = "--env=SYNC_MODE=two-way-safe"
-    docker("run", "--detach", "--name=writes", "--volume=of-a-user:/foo", mode, *ALL, IMAGES[0])
+    os.chown(root, 1234, 2345)
+    options = ("--volume=of-a-user:/foo", "--env=SYNC_MODE=two-way-safe", *ALL)
+    told = "--env=SYNC_ON_CHANGE=xargs -0 -n 1 echo told >>/tmp/told"
     try:
+        docker("run", "--detach", "--name=writes", told, *options, "mdvp/redis-sync")
         docker.wait_healthy("writes", 60)
         docker.inside("writes", "redis-cli set key value")
         eventually((root / "key").exists, True)
         assert (root / "key").stat().st_uid == 1234
+        eventually(lambda: docker.inside("writes", "cat /tmp/told || true"), "told key")
+        docker.inside("writes", "echo >/foo/new && mdvp-sync wait new")
+        assert docker.inside("writes", "redis-cli exists new") == "1"
         docker("kill", "writes")  # and what that leaves is in nobody's way
         docker("start", "writes")
         docker.wait_healthy("writes", 60)
@@ -234,6 +240,9 @@ def test_the_image_without_a_server_runs_commands_beside_the_service(place: Plac
     place.docker.wait_healthy(name, 60)
     beside = ["run", "--rm", "--volume=restricted:/foo", "--link=elsewhere", *place.password()]
     beside += ["--env=REDIS_URL=redis://elsewhere", f"--env=SYNC_PREFIX={name}:"]
+    (place.root / "waited").write_text("for")
+    place.docker(*beside, "mdvp/sync", "wait", "waited")
+    assert place.get(name, "waited") == "for"
     assert "equals /foo/open: 1 file" in place.docker(*beside, "mdvp/sync", "verify", "open")
     as_user = (*beside, USER, "mdvp/sync", "verify", "closed")
     done = place.docker.engine.docker(*as_user, check=False)

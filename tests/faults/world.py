@@ -35,7 +35,11 @@ from sync.redis.keys import EPOCH, MANIFEST, NAMES
 # A pause longer than this and the connection is given up.
 SOCKET_TIMEOUT = 1  # seconds
 STREAM = b"changes"
-TEXT: Any = {"decode_responses": True, "encoding_errors": "surrogateescape"}
+TEXT: Any = {
+    "decode_responses": True,
+    "encoding_errors": "surrogateescape",
+    "socket_timeout": 2,
+}
 _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 _STORM_MAX = 200_000  # events
 _END_MAX = 5.0  # seconds that the service may take to end when it is told to

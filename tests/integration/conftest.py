@@ -75,7 +75,7 @@ class RedisServer:
         That they may not ask for the configuration, or for the leases of others with shorter
         prefixes, is meant, and no defect.
         """
-        log: Any = self.client.acl_log() if self._answers() else []
+        log: Any = self.client.acl_log() if self._users and self._answers() else []
         return [
             f"{each['username']}: {each['reason']} {each['object']}"
             for each in log

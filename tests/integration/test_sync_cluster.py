@@ -9,9 +9,11 @@ import tempfile
 from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 from integration.conftest import SYNC
 from integration.files import make, write
 from integration.topology import Cluster, Load, free_port, paused
@@ -204,6 +206,55 @@ def test_while_a_slot_is_half_moved_it_waits_and_says_so(
     mirror.is_equal()
     assert len(list(root.iterdir())) == 100
     assert len(mirror.service.lines("is being moved")) == 1
+
+
+class KeysLoad:
+    """Keys that change all the time, for the time of a block; `last` is what they had last."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.last: dict[str, bytes] = {}
+        self._mirror = mirror
+        self._over = Event()
+        self._thread = Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        for number in count():
+            name, value = f"r{number % 20}", b"%d" % number
+            while not self._is_set(self._mirror.prefix + name.encode(), value):
+                pass
+            self.last[name] = value
+            if self._over.wait(0.002):
+                return
+
+    def _is_set(self, key: bytes, value: bytes) -> bool:
+        try:
+            return bool(self._mirror.cluster.client(self._mirror.prefix).set(key, value))
+        except redis.RedisError:
+            return False  # its slot is being moved
+
+
+def test_a_slot_is_moved_while_both_sides_change(
+    cluster: Cluster, root: Path, start: Start
+) -> None:
+    make(root, *STILL)
+    mirror = Mirror(cluster, start, SYNC_MODE=RESOLVED)
+    files = identities(root)
+    keys = KeysLoad(mirror)
+    with Load(root), keys:
+        for _ in range(4):
+            cluster.move(mirror.prefix)
+            before = len(mirror.service.lines(" equals "))
+            eventually(lambda: len(mirror.service.lines(" equals ")) > before, True, LONG)  # noqa: B023
+    mirror.is_equal()
+    assert files.items() <= identities(root).items(), "a file was removed, and made again"
+    assert {name: (root / name).read_bytes() for name in keys.last} == keys.last
 
 
 def test_what_a_node_says_of_a_key_that_has_moved_is_no_answer(cluster: Cluster) -> None:

@@ -88,6 +88,21 @@ def test_it_is_told_what_changes_in_redis(
 
 
 @pytest.mark.usefixtures("redis_server")
+def test_it_is_told_what_has_changed_while_the_service_did_not_run(
+    start: Start, noted: Path
+) -> None:
+    service = start(in_step=True)
+    (service.root / "a").write_text("1")
+    (service.root / "b").write_text("1")
+    service.catches_up()
+    assert service.stop(signal.SIGTERM) == 0
+    (service.root / "a").write_text("22")
+    (service.root / "b").unlink()
+    start(in_step=True, SYNC_ON_CHANGE=NOTES, NOTED=str(noted))
+    eventually(lambda: all_told(noted), {b"a", b"b"})
+
+
+@pytest.mark.usefixtures("redis_server")
 def test_what_changes_while_it_runs_is_told_once_and_after_that(start: Start, noted: Path) -> None:
     (noted / "shut").touch()
     service = start(in_step=True, SYNC_ON_CHANGE=NOTES, NOTED=str(noted))

@@ -23,7 +23,7 @@ from sync.core.errors import RedisAwayError, StandsByError
 from sync.core.manifest import Entries
 from sync.redis.address import Address
 from sync.redis.keys import EPOCH, LEASE
-from sync.redis.lease import Holder, Lease
+from sync.redis.lease import LIFE, Holder, Lease
 from sync.redis.target import Target
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class TestOneStandsBy:
         end = time.monotonic() + 6  # longer than a lease lasts
         while time.monotonic() < end:
             works.catches_up()
+            assert redis_server.client.pttl(LEASE) > LIFE / 4
         assert redis_server.client.get(EPOCH) == epoch
         assert state(other) == "standby"
         assert not works.says("waiting")

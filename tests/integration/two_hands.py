@@ -200,7 +200,7 @@ class TwoHands:
         follows = self._mode in {Mode.REDIS_TO_DISK, Mode.ONE_WAY_SAFE}
         self.history.give_up(
             key
-            for key, each in list(self.history.written.items())
+            for key, each in self.history.written.copy().items()
             if key not in files or (follows and each.side is Side.REDIS)
         )
 

@@ -85,6 +85,8 @@ class One:
         answer = self._asked.answers.get(self._host)
         if answer is None:
             raise redis.ConnectionError("it is gone")
+        if command not in answer:
+            raise redis.ResponseError(f"unknown command {command!r}")
         return answer[command]
 
     def close(self) -> None:
@@ -111,6 +113,13 @@ class TestSentinels:
         asked.answers = {ONE: says(TWO, 8, is_down=True)}
         with pytest.raises(RedisAwayError, match="one:1: two:2 is down; two:2: it is gone"):
             Sentinels([ONE, TWO], "m", asked.client).find()
+
+
+    def test_what_is_no_sentinel_is_named(self) -> None:
+        """It is a server like any other, and knows no such command."""
+        asked = Asked({ONE: {}})
+        with pytest.raises(RedisAwayError, match="one:1 is no Sentinel"):
+            Sentinels([ONE], "m", asked.client).find()
 
 
 def node(slots: Sequence[tuple[int, int, Host]], state: str = "ok") -> dict[str, Any]:
