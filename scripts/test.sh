@@ -105,11 +105,12 @@ case $part in
     lint
     need_for_integration
     need_for_e2e
-    .venv/bin/pytest tests/integration
-    # The one keeps a core busy, the other mostly waits for an engine.
+    .venv/bin/pytest -m 'not waits' tests/integration
+    # These keep a core busy, at most; the end-to-end tests mostly wait for an engine.
     mkdir -p build
     (
       .venv/bin/pytest tests/unit
+      .venv/bin/pytest -m waits tests/integration
       servers
     ) >build/beside.log 2>&1 &
     beside=$!

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 USER, PREFIX = "app", "app [1]:"
 LARGE = b"large" * 300_000
 

@@ -12,6 +12,8 @@ from integration.conftest import RedisServer, Service, Start
 from integration.reader import Reader
 from support import eventually
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def reader(place: Path, redis_server: RedisServer) -> Reader:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 # Processes that do not know each other's numbers, as in two containers or on two hosts.
 ELSEWHERE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 TAKEN_OVER = 5.0  # seconds that it may take at most

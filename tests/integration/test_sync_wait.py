@@ -22,6 +22,8 @@ from sync.core.exclude import COOKIE
 from sync.settings import Settings
 from sync.wait import wait
 
+pytestmark = pytest.mark.waits
+
 LARGE = b"0123456789abcdef" * (1 << 17)  # bytes; it is brought beside everything else
 QUICKLY = 0.4  # seconds; whoever waited for a writer at work would wait for longer
 LEFTOVER = os.fsdecode(COOKIE % b"0123456789abcdef")
