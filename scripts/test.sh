@@ -10,6 +10,9 @@
 #   scripts/test.sh faults --mode MODE [--minutes N | --operations N] [--seed N] [--shape flat|tree]
 #                                                      the same of a mode of SYNC_MODE, with two
 #                                                      hands at work, on the directory and in Redis
+#   scripts/test.sh faults --topology sentinel|cluster [--minutes N] [--seed N]
+#                                                      the same through Sentinels or into a cluster, with
+#                                                      failovers, and a slot that moves
 #
 # scripts/bench.sh has its own description.
 #
