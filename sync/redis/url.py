@@ -15,8 +15,8 @@ _SEVERAL = re.compile(
     r"(?P<user>[^/?]*@)?(?P<hosts>[^/?@]*)(?:/(?P<path>[^?]*))?(?P<query>\?.*)?"
 )
 _UNREADABLE = (
-    "a host or a port in it cannot be read; in a user's name and a password write signs such as / : @ ? [ "
-    "as %2F %3A %40 %3F %5B"
+    "a host or a port in it cannot be read; in a user's name and a password write signs such as "
+    "/ : @ ? [ as %2F %3A %40 %3F %5B"
 )
 
 
