@@ -93,7 +93,7 @@ def test_a_password_in_a_file_may_be_of_any_bytes(
     redis_server: RedisServer, root: Path, start: Start, tmp_path: Path
 ) -> None:
     (root / "a").write_text("one")
-    redis_server.client.config_set("requirepass", b"\xff\xfe")  # type: ignore[arg-type]
+    redis_server.client.config_set("requirepass", b"\xff\xfe")
     file = tmp_path / "password"
     file.write_bytes(b"\xff\xfe\n")
     service = start(in_step=True, REDIS_URL=redis_server.url, REDIS_PASSWORD_FILE=str(file))
