@@ -11,5 +11,5 @@ def test_a_time_to_wait_that_never_comes_is_refused(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["wait", f"--timeout={given}"], {})
-    assert ended.value.code == 2  # noqa: PLR2004  # wrong usage
+    assert ended.value.code == 2  # wrong usage
     assert "is no number of seconds" in capsys.readouterr().err
