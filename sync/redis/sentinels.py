@@ -81,13 +81,17 @@ class Sentinels:
             try:
                 ask: Any = client.execute_command  # it has no types
                 state = ask("SENTINEL MASTER", self._name)
+                seen = int(state["config-epoch"]), Host(str(state["ip"]), int(state["port"]))
+                is_up = state["is_master"] and not (state["is_sdown"] or state["is_odown"])
             except (redis.RedisError, OSError) as error:
                 is_none = "unknown command" in str(error)
                 errors.append(f"{host} is no Sentinel" if is_none else f"{host}: {error}")
                 continue
-            if not state["is_master"] or state["is_sdown"] or state["is_odown"]:
-                errors.append(f"{host}: {state['ip']}:{state['port']} is down")
+            except (LookupError, TypeError, ValueError) as error:  # whatever it is
+                errors.append(f"{host} does not answer as a Sentinel does: {error!r}")
                 continue
-            seen = int(state["config-epoch"]), Host(str(state["ip"]), int(state["port"]))
+            if not is_up:
+                errors.append(f"{host}: {seen[1]} is down")
+                continue
             found = max(found or seen, seen, key=lambda each: each[0])
         return found, errors

@@ -394,7 +394,7 @@ class Target:
     def _let_go(self) -> None:
         """Have nobody wait for the lease of a service that waits itself."""
         if self._lease.is_held:
-            self.converse(self._lease.giving_back())
+            self._give_back()  # if it is still this one's
         self._lease.is_held = self._lease.is_taken = False
 
     def _put_lease(self) -> None:
