@@ -19,6 +19,7 @@ from support import eventually
 
 from sync.core.decision import Mode
 from sync.core.exclude import COOKIE
+from sync.redis.waits import answer_key, paths_key
 from sync.settings import Settings
 from sync.wait import wait
 
@@ -362,6 +363,14 @@ def test_a_user_who_may_not_answer_says_so(redis_server: RedisServer, start: Sta
     assert waited(service, timeout=0.3) == 1
     assert service.says("ERROR", "mdvp-sync wait", "rpush", "mdvp-sync acl")
     client.execute_command("ACL SETUSER app +rpush")  # type: ignore[no-untyped-call]
+    assert waited(service) == 0
+
+
+def test_what_nobody_can_ask_for_ends_nothing(service: Service) -> None:
+    cookie, client = b"0123456789abcdef", service.redis.client
+    client.set(paths_key(b"", cookie), "[" * 100_000)
+    (service.root / LEFTOVER).touch()
+    eventually(lambda: client.llen(answer_key(b"", cookie)), 1)
     assert waited(service) == 0
 
 

@@ -114,7 +114,6 @@ class TestSentinels:
         with pytest.raises(RedisAwayError, match="one:1: two:2 is down; two:2: it is gone"):
             Sentinels([ONE, TWO], "m", asked.client).find()
 
-
     def test_what_is_no_sentinel_is_named(self) -> None:
         """It is a server like any other, and knows no such command."""
         asked = Asked({ONE: {}})
