@@ -27,7 +27,11 @@ from sync.redis.url import CLUSTER, SENTINEL, Host, Url, parse
 _UNLIMITED = 1 << 30  # redis-py counts those that were made, and not those that are open
 _TIMEOUT = 10.0  # seconds; no command is so large that it takes one
 _ASKED = 1.0  # seconds that who knows where the server is has for an answer
-_QUIET: Mapping[str, Any] = {"retry": Retry(NoBackoff(), 0), "max_connections": _UNLIMITED}
+_QUIET: Mapping[str, Any] = {
+    "retry": Retry(NoBackoff(), 0),
+    "max_connections": _UNLIMITED,
+    "driver_info": None,  # to tell the server what redis-py is takes a right more
+}
 
 
 class Finder(Protocol):

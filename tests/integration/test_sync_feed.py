@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from integration.conftest import RedisServer, Service, Start
     from integration.ways import Redis
 
+pytestmark = pytest.mark.waits
+
 LARGE = os.urandom((2 << 20) + 3)
 FEED = "/mdvp-sync/feed"
 STREAM = "changes"

@@ -14,6 +14,8 @@ from sync.core.changes import NONE, Confirm, Delete, Keep, Record, Rename, Set
 from sync.core.plan import SPARE
 from sync.service.hook import Hook
 
+pytestmark = pytest.mark.waits
+
 # Writes down what it was told, a file for each time that it ran, and says if two run at a time.
 NOTES = (
     'mkdir "$NOTED/runs" || touch "$NOTED/twice"; while [ -e "$NOTED/shut" ]; do sleep 0.01; done; '

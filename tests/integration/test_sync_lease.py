@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 # Processes that do not know each other's numbers, as in two containers or on two hosts.
 ELSEWHERE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 TAKEN_OVER = 5.0  # seconds that it may take at most
@@ -337,9 +339,11 @@ class TestOverlap:
         assert service.health()[0] == 1
 
     @pytest.mark.parametrize("prefix", ["", "a", "a:b"])
-    def test_the_longer_one_waits(self, start: Start, prefix: str) -> None:
+    def test_the_longer_one_waits(
+        self, redis_server: RedisServer, start: Start, prefix: str
+    ) -> None:
         shorter = start(in_step=True, SYNC_PREFIX=prefix)
-        longer = start(SYNC_PREFIX="a:b:")
+        longer = start(SYNC_PREFIX="a:b:", REDIS_URL=redis_server.url)  # who may do all
         self.waits(longer, f"SYNC_PREFIX='{prefix}'", "'a:b:'")
         shorter.stop(signal.SIGTERM)
         eventually(lambda: longer.says(" equals "), True)
@@ -352,7 +356,7 @@ class TestOverlap:
     def test_the_longer_one_waits_when_the_shorter_one_comes_later(
         self, redis_server: RedisServer, start: Start
     ) -> None:
-        longer = start(in_step=True, SYNC_PREFIX="a:b:")
+        longer = start(in_step=True, SYNC_PREFIX="a:b:", REDIS_URL=redis_server.url)
         shorter = start(in_step=True, SYNC_PREFIX="a:")
         self.waits(longer, "SYNC_PREFIX='a:'")
         assert not redis_server.client.ttl(b"a:b:" + LEASE) > 1

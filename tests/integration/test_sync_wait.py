@@ -23,6 +23,8 @@ from sync.redis.waits import answer_key, paths_key
 from sync.settings import Settings
 from sync.wait import wait
 
+pytestmark = pytest.mark.waits
+
 LARGE = b"0123456789abcdef" * (1 << 17)  # bytes; it is brought beside everything else
 QUICKLY = 0.4  # seconds; whoever waited for a writer at work would wait for longer
 LEFTOVER = os.fsdecode(COOKIE % b"0123456789abcdef")
@@ -354,16 +356,6 @@ def test_the_way_out_is_named_when_it_cannot_look(service: Service, outside: Pat
     assert (status, "see REDIS_URL" in said) == (2, True)
     status, said = command(environ, "/etc/passwd")
     assert (status, "is not below" in said) == (2, True)
-
-
-def test_a_user_who_may_not_answer_says_so(redis_server: RedisServer, start: Start) -> None:
-    client = redis_server.client
-    client.execute_command("ACL SETUSER app on >pw ~* &* +@all -rpush")  # type: ignore[no-untyped-call]
-    service = start(in_step=True, REDIS_USERNAME="app", REDIS_PASSWORD="pw")  # noqa: S106
-    assert waited(service, timeout=0.3) == 1
-    assert service.says("ERROR", "mdvp-sync wait", "rpush", "mdvp-sync acl")
-    client.execute_command("ACL SETUSER app +rpush")  # type: ignore[no-untyped-call]
-    assert waited(service) == 0
 
 
 def test_what_nobody_can_ask_for_ends_nothing(service: Service) -> None:
