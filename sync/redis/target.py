@@ -710,8 +710,13 @@ class Target:
         return self.feed is not None and self.feed.name == name
 
     def forget_feed(self) -> None:
-        """Have the stream of changes begin anew, by whatever service there is with one next."""
-        self.ask(self._untold)
+        """Have the stream of changes begin anew, by whatever service there is with one next.
+
+        What somebody has put in the place of the hash tells of no stream.
+        """
+        (answer,) = self.converse(self._untold)
+        if "WRONGTYPE" not in str(answer):
+            self._connection.accepted([answer])
 
     def remove(self, names: Sequence[bytes]) -> dict[bytes, Exception]:
         """Delete keys where the server has no memory: then it takes no transaction, but takes this.

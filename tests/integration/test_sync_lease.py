@@ -282,6 +282,21 @@ def one_works(services: Sequence[Service]) -> bool:
     return is_one and services[0].redis.keys() == services[0].files()
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    ["[" * 100_000, '{"host": "\\ud800", "pid": 1, "machine": "", "run": "", "since": 1.0}'],
+)
+def test_what_somebody_has_put_in_its_place_ends_nobody(
+    redis_server: RedisServer, start: Start, theirs: str
+) -> None:
+    redis_server.client.set(LEASE, theirs, px=2_000)
+    service = start(in_step=True)
+    redis_server.client.set(LEASE, theirs, px=2_000)
+    eventually(lambda: redis_server.client.get(LEASE) == theirs.encode(), False)
+    assert service.process.poll() is None
+    service.catches_up()
+
+
 @pytest.mark.usefixtures("redis_server")
 class TestWithoutMemory:
     def test_one_works(self, redis_server: RedisServer, root: Path, start: Start) -> None:

@@ -19,6 +19,7 @@ from support import eventually
 
 from sync.core.decision import Mode
 from sync.core.exclude import COOKIE
+from sync.redis.waits import answer_key, paths_key
 from sync.settings import Settings
 from sync.wait import wait
 
@@ -355,6 +356,14 @@ def test_the_way_out_is_named_when_it_cannot_look(service: Service, outside: Pat
     assert (status, "see REDIS_URL" in said) == (2, True)
     status, said = command(environ, "/etc/passwd")
     assert (status, "is not below" in said) == (2, True)
+
+
+def test_what_nobody_can_ask_for_ends_nothing(service: Service) -> None:
+    cookie, client = b"0123456789abcdef", service.redis.client
+    client.set(paths_key(b"", cookie), "[" * 100_000)
+    (service.root / LEFTOVER).touch()
+    eventually(lambda: client.llen(answer_key(b"", cookie)), 1)
+    assert waited(service) == 0
 
 
 def test_many_wait_at_the_same_time(service: Service) -> None:
