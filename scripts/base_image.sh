@@ -4,8 +4,8 @@
 #     scripts/base_image.sh [--fresh] [TAG]        # default debian:trixie-slim
 #
 # It takes the first that works: the engine has it; `docker pull`; the same base made here from
-# Debian's packages and imported under TAG. With --fresh what was there before does not count. With MDVP_CACHE=DIR the made base is kept in DIR and
-# used again for 7 days; without, nothing is kept.
+# Debian's packages and imported under TAG. With MDVP_CACHE=DIR the made base is kept in DIR and used
+# again for 7 days; without, nothing is kept. With --fresh what was there before does not count.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

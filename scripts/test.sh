@@ -10,6 +10,9 @@
 #   scripts/test.sh faults --mode MODE [--minutes N | --operations N] [--seed N] [--shape flat|tree]
 #                                                      the same of a mode of SYNC_MODE, with two
 #                                                      hands at work, on the directory and in Redis
+#   scripts/test.sh faults --topology sentinel|cluster [--minutes N] [--seed N]
+#                                                      the same through Sentinels or into a cluster, with
+#                                                      failovers, and a slot that moves
 #
 # scripts/bench.sh has its own description.
 #
@@ -97,6 +100,24 @@ lint() {
     sync/image/entrypoint sync/image/entrypoint-sync sync/image/redis-cli
 }
 
+unit() { .venv/bin/pytest tests/unit; }
+
+others() { # of the integration tests
+  .venv/bin/pytest tests/integration/test_mdvp_*.py
+  .venv/bin/pytest -m waits tests/integration
+  servers
+}
+
+beside() { # beside FUNCTION: run it in the background
+  "$1" >"build/$1.log" 2>&1 &
+  background=$!
+}
+
+ended() { # ended FUNCTION: wait until it has ended in the background, and say how
+  wait "$background" || { cat "build/$1.log"; die "what ran in the background has failed: $1"; }
+  grep -E '^on |(passed|failed)' "build/$1.log"
+}
+
 part=${1:-all}
 shift || true
 need_venv
@@ -105,19 +126,17 @@ case $part in
     lint
     need_for_integration
     need_for_e2e
-    .venv/bin/pytest tests/integration
-    # The one keeps a core busy, the other mostly waits for an engine.
     mkdir -p build
-    (
-      .venv/bin/pytest tests/unit
-      servers
-    ) >build/beside.log 2>&1 &
-    beside=$!
-    e2e=0
-    .venv/bin/pytest tests/e2e || e2e=$?
-    wait "$beside" || { cat build/beside.log; die "what ran beside the e2e tests has failed"; }
-    grep -E '^on |(passed|failed)' build/beside.log
-    exit "$e2e"
+    # Each of the two that run side by side keeps about one core busy, or mostly waits.
+    beside unit
+    result=0
+    .venv/bin/pytest -m 'not waits' --ignore-glob='*/test_mdvp_*' tests/integration || result=$?
+    ended unit
+    [ "$result" = 0 ] || exit "$result"
+    beside others
+    .venv/bin/pytest tests/e2e || result=$?
+    ended others
+    exit "$result"
     ;;
   lint) lint ;;
   unit) .venv/bin/pytest tests/unit "$@" ;;

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SIDES = [side.value for side in Side]
+_LONGEST = 1e7  # seconds that `wait` may wait
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -95,13 +96,21 @@ def _parser() -> argparse.ArgumentParser:
         "paths", nargs="*", metavar="PATH", help="a file below SYNC_ROOT (whatever is there)"
     )
     awaited.add_argument(
-        "--timeout", type=float, default=10.0, metavar="S", help="give up after S seconds (10)"
+        "--timeout", type=_seconds, default=10.0, metavar="S", help="give up after S seconds (10)"
     )
     allowed = commands.add_parser(
         "acl", help="print the ACL SETUSER line for a user with just the rights that it takes"
     )
     allowed.add_argument("--user", default="mdvp-sync", help="the user's name (mdvp-sync)")
     return parser
+
+
+def _seconds(given: str) -> float:
+    with suppress(ValueError):
+        seconds = float(given)
+        if 0 <= seconds <= _LONGEST:  # which "nan" is not
+            return seconds
+    raise argparse.ArgumentTypeError(f"{given!r} is no number of seconds, up to {_LONGEST:.0f}")
 
 
 def run(settings: Settings) -> int:

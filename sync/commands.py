@@ -1,4 +1,7 @@
-"""The commands that work beside a service, by way of Redis: verify, conflicts, resolve, accept."""
+"""The commands that work beside a service: verify, conflicts, resolve, accept; and acl.
+
+But for the last they work by way of Redis. `wait` has a module of its own, which is loaded quickly.
+"""
 
 import argparse
 import logging

@@ -95,6 +95,8 @@ def token_of(name: bytes) -> bytes | None:
 
 def is_own(path: bytes) -> bool:
     """Say whether a path is one of a temporary file, or of a cookie."""
+    if not path.endswith(b"~"):  # this is asked of each name that is listed
+        return False
     return is_temporary(path) or token_of(path[path.rfind(b"/") + 1 :]) is not None
 
 

@@ -9,6 +9,7 @@ REDIS_URL says (HELLO: redis.io). One that is master no more, and knows it, refu
 (see `connection`). One that does not know it yet, while the Sentinels do, is found by `check`.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -27,7 +28,11 @@ from sync.redis.url import CLUSTER, SENTINEL, Host, Url, parse
 _UNLIMITED = 1 << 30  # redis-py counts those that were made, and not those that are open
 _TIMEOUT = 10.0  # seconds; no command is so large that it takes one
 _ASKED = 1.0  # seconds that who knows where the server is has for an answer
-_QUIET: Mapping[str, Any] = {"retry": Retry(NoBackoff(), 0), "max_connections": _UNLIMITED}
+_QUIET: Mapping[str, Any] = {
+    "retry": Retry(NoBackoff(), 0),
+    "max_connections": _UNLIMITED,
+    "driver_info": None,  # to tell the server what redis-py is takes a right more
+}
 
 
 class Finder(Protocol):
@@ -149,8 +154,8 @@ def _options(access: Access, url: str) -> dict[str, Any]:
     """Return what redis-py is to be told of a server, and of those who know where it is."""
     given = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py's
     options = {
-        "username": access.username,
-        "password": access.password,
+        "username": _encoded(access.username),
+        "password": _encoded(access.password),
         "socket_timeout": _TIMEOUT,
         "socket_connect_timeout": _TIMEOUT,
         **_QUIET,
@@ -158,12 +163,20 @@ def _options(access: Access, url: str) -> dict[str, Any]:
     return {**options, **tls.options(access, given), **given}
 
 
+def _encoded(given: str | None) -> bytes | None:
+    """Return the bytes that were given: they may be of no encoding, which redis-py would want."""
+    return None if given is None else os.fsencode(given)
+
+
 def _finder(access: Access, url: Url, prefix: bytes, options: Mapping[str, Any]) -> Finder | None:
     if not url.by:
         return None
     told = {**options, "socket_timeout": _ASKED, "socket_connect_timeout": _ASKED, "db": 0}
     if url.by == SENTINEL:
-        told |= {"username": access.sentinel_username, "password": access.sentinel_password}
+        told |= {
+            "username": _encoded(access.sentinel_username),
+            "password": _encoded(access.sentinel_password),
+        }
 
     def client(host: Host) -> redis.Redis:
         pool = redis.ConnectionPool(**{**told, "host": host.name, "port": host.port})

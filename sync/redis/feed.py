@@ -27,6 +27,7 @@ from sync.redis.keys import FEED
 
 _RUN, _STREAM, _PARTIAL = b"run", b"stream", b"partial"  # fields of FEED
 _NO_KEY = "no such key"
+_DIGITS_MAX = 18  # of a number
 Fields: TypeAlias = tuple[Any, ...]  # of an entry: bytes and int, but for its number
 
 
@@ -36,11 +37,13 @@ class Found(NamedTuple):
     is_whole  whether all that the manifest has was told of a run of a server, and all since
     last      the ID of its last entry, and the number of that; None if there is none of ours
     refusal   why nothing can be known, in the server's words; "" if it can
+    added     how many entries were ever added to it; None where the server does not tell (6.2)
     """
 
     is_whole: bool = False
     last: tuple[bytes, int] | None = None
     refusal: str = ""
+    added: int | None = 0
 
 
 class Feed:
@@ -69,6 +72,7 @@ class Feed:
         self._is_live = False
         self._last: bytes | None = None
         self._number = 0
+        self._more: int | None = None  # entries than numbers, while all that are added are ours
 
     @classmethod
     def of(cls, name: bytes | None, most: int, prefix: bytes = b"") -> "Feed | None":
@@ -97,20 +101,28 @@ class Feed:
                 return Found(refusal=str(each))
         said, name, partial = noted if isinstance(noted, list) else (None, None, None)
         is_whole = said == run and name == self.name
-        return Found(is_whole and (is_partial or partial is None), _last_of(stream))
+        is_whole &= is_partial or partial is None
+        return Found(is_whole, _last_of(stream), added=_added_to(stream))
 
-    def is_at(self, last: tuple[bytes, int] | None) -> bool:
-        """Say whether what was added last is the last entry."""
-        return last is not None and last[0] == self._last
+    def is_at(self, found: Found) -> bool:
+        """Say whether what was added last is the last entry, and nobody else has added any.
+
+        When the stream was deleted meanwhile, fewer were added.
+        """
+        if found.last is None or found.last[0] != self._last:
+            return False
+        is_ours = found.added is None or found.added - self._number == self._more
+        return is_ours or self._more is None
 
     def stop(self, refusal: str = "") -> None:
         """Tell nothing from now on; if the server has refused something, for that reason."""
         self._is_live = False
         self.refusal = refusal
 
-    def go_on(self, number: int) -> None:
-        """Tell what is done from now on; the last entry has this number."""
+    def go_on(self, number: int, added: int | None = None) -> None:
+        """Tell what is done from now on; the last entry has this number, and so many were added."""
         self._is_live, self._number, self.refusal = True, number, ""
+        self._more = None if added is None else added - number
 
     # What is added. One transaction at a time: its numbers count when it is known to be done.
 
@@ -200,14 +212,24 @@ def _told(commands: Sequence[Command]) -> Iterator[Fields]:
                 is_ring &= old != SPARE
 
 
+def _fields_of(stream: object) -> Mapping[bytes, Any]:
+    if isinstance(stream, list):
+        return dict(zip(stream[::2], stream[1::2], strict=True))
+    return stream if isinstance(stream, dict) else {}
+
+
+def _added_to(stream: object) -> int | None:
+    """Return how many entries were added to a stream; None if the server does not tell."""
+    fields = _fields_of(stream)
+    return fields.get(b"entries-added") if fields else 0
+
+
 def _last_of(stream: object) -> tuple[bytes, int] | None:
     """Return the ID and the number of the last entry, if nothing came after it, or was ours."""
-    if isinstance(stream, list):
-        stream = dict(zip(stream[::2], stream[1::2], strict=True))
-    if not isinstance(stream, dict):
-        return None
-    match stream.get(b"last-entry"):
-        case [bytes(last), list(fields)] if last == stream.get(b"last-generated-id"):
+    found = _fields_of(stream)
+    match found.get(b"last-entry"):
+        case [bytes(last), list(fields)] if last == found.get(b"last-generated-id"):
             number = dict(zip(fields[::2], fields[1::2], strict=False)).get(b"seq", b"")
-            return (last, int(number)) if number.isdigit() else None
+            is_number = number.isdigit() and len(number) <= _DIGITS_MAX
+            return (last, int(number)) if is_number else None
     return None

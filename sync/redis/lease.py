@@ -28,6 +28,7 @@ LIFE = 4_000  # ms that a lease lasts without being renewed
 _RENEWED = 0.5  # seconds after which it is renewed with whatever is sent
 _FREE = b"given back"  # what the key holds for a moment then
 _FREE_LIFE = 1_000  # ms
+_VALUE_MAX = 2_000  # bytes; no service puts more there
 _SINCE_MAX = 1e11  # s since 1970; what no clock shows
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PIDS = Path("/proc/self/ns/pid")
@@ -66,7 +67,8 @@ class Holder:
     def __str__(self) -> str:
         """Write it for people."""
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
-        return f"the one on {shown(os.fsencode(self.host))}, process {self.pid}, since {since}"
+        host = shown(self.host.encode("utf-8", "surrogatepass"))
+        return f"the one on {host}, process {self.pid}, since {since}"
 
     def is_gone(self, me: "Holder") -> bool:
         """Say whether it is known that this process has ended."""
@@ -172,8 +174,8 @@ class Lease:
 
 def _holder(value: object) -> Holder | None:
     """Return who has put a value there; None if it is none of a service's."""
-    with suppress(ValueError, TypeError):
-        if not isinstance(value, bytes):
+    with suppress(ValueError, TypeError, RecursionError):
+        if not isinstance(value, bytes) or len(value) > _VALUE_MAX:
             return None
         found = Holder(**json.loads(value))
         types = {"host": str, "pid": int, "machine": str, "run": str, "since": float}

@@ -94,8 +94,8 @@ class Sentinels:
                 is_none = "unknown command" in str(error)
                 errors.append(f"{host} is no Sentinel" if is_none else f"{host}: {error}")
                 continue
-            except (LookupError, TypeError, ValueError):  # the thread goes on, too
-                errors.append(f"{host} does not answer as a Sentinel does")
+            except (LookupError, TypeError, ValueError) as error:  # the thread goes on, too
+                errors.append(f"{host} does not answer as a Sentinel does: {error!r}")
                 continue
             if is_down:
                 errors.append(f"{host}: {seen[1]} is down")

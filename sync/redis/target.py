@@ -10,11 +10,14 @@ Each directory of a tree has two such records of its own, `MANIFEST/a/b/` and `N
 those of the directory that it is in there is a mark, a name with a slash in the end: so all records
 can be found from the root's on, by either kind. A mark is there before what it leads to.
 
-Only `connect` opens a connection: a server that was away may have come back empty. Each connection
-begins an epoch, a number in Redis that every transaction WATCHes. What an earlier connection has
-sent and a server that hung carries out late is thereby void, and so is what another mirror sends.
+A connection that was lost is not opened again but by `connect`, for the service, or by `join`, for
+a command beside it: a server that was away may have come back empty. With `connect` the service
+takes the lease (see `lease`), without which it stands by, and begins an epoch, a number in Redis
+that every transaction WATCHes. What an earlier connection has sent and a server that hung carries
+out late is thereby void, and so is what a service sends that has lost the lease.
 
-A transaction that the server refuses is not carried out, and the connection goes on.
+A transaction that the server refuses is not carried out, and the connection goes on. What is done
+is told to a stream in the same transaction, where there is one (see `feed`).
 
 A large value is under a key of the service's first (see `upload`), and takes effect by a RENAME in
 a transaction like any other. That also watches this key, which may have expired, or be evicted or
@@ -391,7 +394,7 @@ class Target:
     def _let_go(self) -> None:
         """Have nobody wait for the lease of a service that waits itself."""
         if self._lease.is_held:
-            self.converse(self._lease.giving_back())
+            self._give_back()  # if it is still this one's
         self._lease.is_held = self._lease.is_taken = False
 
     def _put_lease(self) -> None:
@@ -707,8 +710,13 @@ class Target:
         return self.feed is not None and self.feed.name == name
 
     def forget_feed(self) -> None:
-        """Have the stream of changes begin anew, by whatever service there is with one next."""
-        self.ask(self._untold)
+        """Have the stream of changes begin anew, by whatever service there is with one next.
+
+        What somebody has put in the place of the hash tells of no stream.
+        """
+        (answer,) = self.converse(self._untold)
+        if "WRONGTYPE" not in str(answer):
+            self._connection.accepted([answer])
 
     def remove(self, names: Sequence[bytes]) -> dict[bytes, Exception]:
         """Delete keys where the server has no memory: then it takes no transaction, but takes this.
@@ -1025,7 +1033,7 @@ class Target:
         return self._connection.receive(len(renewal) + len(requests))[len(renewal) :]
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the lease expires by itself, unless it was given back."""
         self._connection.close()
 
 

@@ -1,4 +1,8 @@
-"""REDIS_URL: one server, or the hosts that know where it is."""
+"""REDIS_URL: one server, or the hosts that know where it is.
+
+No refusal quotes any of it: a password whose signs are not written as a URL wants them is taken for
+something else, a port, say, and would be in the log.
+"""
 
 import re
 from typing import NamedTuple
@@ -9,6 +13,10 @@ _PORTS = {SENTINEL: 26379, CLUSTER: 6379}
 _SEVERAL = re.compile(
     r"(?P<scheme>rediss?)\+(?P<by>sentinel|cluster)://"
     r"(?P<user>[^/?]*@)?(?P<hosts>[^/?@]*)(?:/(?P<path>[^?]*))?(?P<query>\?.*)?"
+)
+_UNREADABLE = (
+    "a host or a port in it cannot be read; in a user's name and a password write signs such as "
+    "/ : @ ? [ as %2F %3A %40 %3F %5B"
 )
 
 
@@ -44,6 +52,8 @@ def parse(url: str) -> Url:
     if not found:
         return Url(_known(url))
     by, path = found["by"], (found["path"] or "").strip("/")
+    if "@" in path:
+        raise ValueError(_UNREADABLE)
     hosts = tuple(_host(each, _PORTS[by]) for each in found["hosts"].split(","))
     name, database = "", path
     if by == SENTINEL:
@@ -54,7 +64,7 @@ def parse(url: str) -> Url:
                 "redis+sentinel://host1:26379,host2:26379/mymaster"
             )
     if database and not (database.isascii() and database.isdigit()):
-        raise ValueError(f"{database!r} is no number of a database")
+        raise ValueError("what is behind the last slash is no number of a database")
     if by == CLUSTER and database.strip("0"):
         raise ValueError("a cluster has no other database than 0: leave the number out")
     plain = f"{found['scheme']}://{found['user'] or ''}/{database or '0'}{found['query'] or ''}"
@@ -67,11 +77,21 @@ def _known(url: str) -> str:
             "it must begin with redis://, rediss:// or unix://, or with redis+sentinel:// or "
             "redis+cluster:// (rediss+... for TLS)"
         )
+    _split(url)
     return url
 
 
 def _host(written: str, port: int) -> Host:
-    parts = urlsplit(f"//{written}")
-    if not parts.hostname:
+    name, given = _split(f"//{written}")
+    if not name:
         raise ValueError("it needs the names of hosts, with commas between them")
-    return Host(unquote(parts.hostname), parts.port or port)
+    return Host(unquote(name), given or port)
+
+
+def _split(url: str) -> tuple[str | None, int | None]:
+    """Return the host and the port in a URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None

@@ -39,7 +39,7 @@ def decode_paths(said: object) -> list[bytes]:
     """Return the paths in what is asked for; none for what is nothing of the kind."""
     try:
         return [os.fsencode(path) for path in json.loads(cast("bytes", said))]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return []
 
 
@@ -53,7 +53,7 @@ def decode_answer(said: object) -> dict[bytes, str]:
     try:
         found = json.loads(cast("bytes", said))
         return {os.fsencode(path): str(why) for path, why in found.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -15,9 +15,11 @@ nothing is heard any more is forgotten.
 
 import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 _PATIENCE = 5.0  # seconds without a cookie, of which there is one each half second
+_MOST = 100  # who wait at the same time; others are heard again when these are answered
 _FEW = 100  # names of which it is found out at any time whether they still wait
 
 
@@ -67,7 +69,7 @@ class _Barrier:
         if self.places:
             return False
         if self.names is None:
-            self.names = waiting.owed()
+            self.names = {*waiting.owed()}
         elif self.names and (len(self.names) <= _FEW or not waiting.is_ready):
             # What was looked at, and is not to be looked at again, is right.
             self.names = waiting.among(self.names)
@@ -88,7 +90,8 @@ class Barriers:
     def add(self, tokens: Iterable[bytes], now: float) -> None:
         """Take up cookies that have come; after that, all that had happened before is known."""
         for token in tokens:
-            self._barriers.setdefault(token, _Barrier(now, now)).heard = now
+            if token in self._barriers or len(self._barriers) < _MOST:
+                self._barriers.setdefault(token, _Barrier(now, now)).heard = now
 
     def brought(self, names: Collection[bytes], since: float = math.inf) -> None:
         """Take note that names are as they were at some time `since` then, or later."""
@@ -104,6 +107,8 @@ class Barriers:
 
     def take(self, waiting: Waiting, now: float) -> list[bytes]:
         """Return the tokens of those for whom all has been brought, and forget them."""
+        # Very many names may wait, and they are the same for all.
+        waiting = replace(waiting, owed=cache(waiting.owed))
         over = [token for token, barrier in self._barriers.items() if barrier.is_over(waiting)]
         silent = [token for token, each in self._barriers.items() if now - each.heard > _PATIENCE]
         for token in {*over, *silent}:

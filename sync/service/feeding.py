@@ -57,7 +57,7 @@ class Feeding:
         found = feed.found((noted, stream), self._run)
         found = self._without_key(found)
         if found.is_whole and found.last and self._run:
-            feed.go_on(found.last[1])
+            feed.go_on(found.last[1], found.added)
             self._add(feed.begun(cause))
         else:
             self._begin_anew(found, cause)
@@ -89,7 +89,7 @@ class Feeding:
         is_begun = self._target.is_begun  # then the last entry is not known yet
         questions = self._feed.questions[: 1 if is_begun else None]
         found = self._feed.found(self._target.converse(*questions), self._run, is_partial=True)
-        is_whole = found.is_whole and (is_begun or self._feed.is_at(found.last))
+        is_whole = found.is_whole and (is_begun or self._feed.is_at(found))
         self._is_lost |= bool(self._feed.refusal or found.refusal) or not is_whole
         self._tell()
 
@@ -110,7 +110,7 @@ class Feeding:
 
     def _begin_anew(self, found: Found, cause: str | None = None) -> None:
         last = found.last[1] if found.last else 0
-        self._feed.go_on(max(last, time.time_ns() // 1000))
+        self._feed.go_on(max(last, time.time_ns() // 1000), found.added)
         self._told = 0
         if found.refusal:
             self._stop(found.refusal)

@@ -79,12 +79,16 @@ class Hook:
             self._has_news.notify()
         if self._thread is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with self._starts:
-                if self._process:
-                    with suppress(ProcessLookupError):
-                        os.killpg(self._process, number)
-            self._thread.join(_ENDS)
+        with self._starts:
+            process = self._process  # it is not reaped any more
+        if process:
+            with suppress(PermissionError):  # all of it runs as others by now
+                os.killpg(process, signal.SIGTERM)
+                time.sleep(_ENDS)  # the shell may end at once, and what it has started not
+                os.killpg(process, signal.SIGKILL)
+        self._thread.join(_ENDS)
+        if process:
+            os.waitpid(process, os.WNOHANG)
 
     def _run(self) -> None:
         while True:
@@ -115,9 +119,11 @@ class Hook:
         # Until it is reaped no other group gets its number.
         os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
         with self._starts:
+            if self._ends:
+                return ""
             self._process = 0
             _, status = os.waitpid(process, 0)
-        return "" if self._ends else _failure(status)
+        return _failure(status)
 
     def _say(self, failure: str, count: int) -> None:
         now = time.monotonic()

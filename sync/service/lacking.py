@@ -1,5 +1,6 @@
 """Why Redis lacks what is at a path, though nothing waits for its turn."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
 
 from sync.core.changes import shown
@@ -28,12 +29,14 @@ class Lacking:
         self._tells_of = tells_of
         self._skipped = skipped
         self._conflicts = conflicts
+        self._sorted: list[bytes] = []  # the names that are skipped
 
     def at(self, paths: Collection[bytes]) -> dict[bytes, str]:
         """Return words that complete a sentence about each of some paths of which Redis lacks some.
 
         For no paths, return them of the whole directory, under an empty one.
         """
+        self._sorted = sorted(self._skipped)  # once: there may be very many of both
         found = {path: next(self._why(path), None) for path in paths or [b""]}
         return {path: why for path, why in found.items() if why}
 
@@ -64,10 +67,12 @@ class Lacking:
         for name in (path, path + b"/"):
             if name in self._skipped:
                 yield self._skipped[name]
-        for name, why in self._skipped.items():
-            is_above = name.endswith(b"/") and path.startswith(name)
-            if is_above or name.startswith(path + b"/"):
-                yield f"is not there as a whole: {shown(name)} {why}"
+        below = path + b"/"
+        at = bisect_left(self._sorted, below)
+        above = [each for each in _path_and_above(path) if each.endswith(b"/")]
+        for name in (*above, *self._sorted[at : at + 1]):
+            if name in self._skipped and (name in above or name.startswith(below)):
+                yield f"is not there as a whole: {shown(name)} {self._skipped[name]}"
 
 
 def _path_and_above(path: bytes) -> Iterator[bytes]:

@@ -797,7 +797,8 @@ class Merge(Mirror):
         if value and value.refusal:
             raise value.refusal
         if value is None or value.draft is None:
-            self._writer.begin(name).close()  # says why it cannot be, or cannot be there
+            # Says why it cannot be, if it cannot: else it would be read again and again.
+            self._writer.begin(name).close()
             self._sides.downloads.want(name, as_file=True)
             raise NotAsExpectedError("it was not written aside")
         draft, value.draft = value.draft, None

@@ -131,8 +131,9 @@ class Outcome:
 
     def again(self) -> set[bytes]:
         """Return the names that are to be looked at again, since they were not carried out."""
-        again = (self.deferred, self.resting, self.held_back, self.left, self.free)
-        return {*chain.from_iterable(again)} - self.done_names()
+        parts = (self.deferred, self.resting, self.held_back, self.left, self.free)
+        again = {*chain.from_iterable(parts)}
+        return again - self.done_names() if again else again
 
     def done_names(self) -> set[bytes]:
         """Return the names of what was carried out."""

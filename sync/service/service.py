@@ -37,7 +37,7 @@ from sync.service.together import Together
 log = logging.getLogger(__name__)
 
 _BEAT = 1.0  # seconds between two signs of life
-_PAUSE_MIN, _PAUSE_MAX = 0.05, 1.0  # seconds between two tries
+_PAUSE_MIN, _PAUSE_MAX = 0.05, 0.5  # seconds between two tries
 _POLL = 0.2  # seconds between two looks whether the one that works has ended
 _PAUSE_LONGEST = 60.0  # seconds, after a try that took as long
 
@@ -80,7 +80,7 @@ class Service:
 
     def _mirror_until_loss(self) -> tuple[float, str]:
         """Run a session; return how long to wait before the next, and for what."""
-        began = time.monotonic()
+        began = time.process_time()  # to wait for a server that hangs is no work
         session: Session | None = None
         self._works = ""
         try:
@@ -94,7 +94,7 @@ class Service:
             return 0.0, ""
         except (DirectoryGoneError, RedisAwayError) as error:
             self._out_of_memory = error.cause == OUT_OF_MEMORY
-            took = time.monotonic() - began
+            took = time.process_time() - began
             if self._cause == TAKEOVER:  # which is said once
                 self._cause = error.cause
             if session and session.in_step:

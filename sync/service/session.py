@@ -201,8 +201,11 @@ class Session:
 
     def _answer(self) -> None:
         """Answer those who wait, if what they wait for is in Redis."""
-        places = self._news.looks.places() | {*self._gone}
-        self._waiters.answer(self._settle, places, is_unknown=self._is_reconciling())
+        self._waiters.answer(self._settle, self._places, is_unknown=self._is_reconciling())
+
+    def _places(self) -> set[bytes]:
+        """Return the directories that are to be looked into, or are being looked into."""
+        return self._news.looks.places() | {*self._gone}
 
     def _hear(self) -> None:
         """Take up what others have changed in Redis."""

@@ -44,8 +44,8 @@ class Waiters:
         again = outcome.again()
         owed = again - outcome.locked if among is None else set(filter(among.__contains__, again))
         owed |= outcome.others | set(outcome.free)
-        owed -= outcome.done_names()
-        if owed:
+        if owed:  # mostly all was carried out
+            owed -= outcome.done_names()
             self._pending.owe(owed)
             self._barriers.owe(owed)
 
@@ -75,12 +75,17 @@ class Waiters:
         return {name for name in names if name in skipped and not has_news(name)}
 
     def answer(
-        self, settle: Callable[[], None], places: Collection[bytes], *, is_unknown: bool
+        self,
+        settle: Callable[[], None],
+        places: Callable[[], Collection[bytes]],
+        *,
+        is_unknown: bool,
     ) -> None:
         """Answer those for whom all is in Redis. Raises RedisAwayError.
 
-        What was sent to Redis last is settled first, by `settle`. These `places` are to be looked
-        into; all is, if it `is_unknown` what has happened.
+        What was sent to Redis last is settled first, by `settle`. The directories that are to be
+        looked into `places` returns: they may be many, and mostly nobody waits. All is to be looked
+        at if it `is_unknown` what has happened.
         """
         now = time.monotonic()
         self._barriers.add(self._watch.take_cookies(), now)
@@ -91,7 +96,7 @@ class Waiters:
         is_together = groups is not None and groups.is_waiting
         waiting = Waiting(
             is_unknown or self._watch.lost,
-            places,
+            places(),
             is_together or self._mirror.links.is_searching,
             self._pending.is_ready,
             self.owed,

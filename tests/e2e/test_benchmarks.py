@@ -273,6 +273,9 @@ def test_every_file_is_compared_with_its_key(short_path: Path) -> None:
         server.client.set("before/what no file can have as its name", "")
         server.client.set("before no file", "")
         assert server.compared(root, b"before") == Comparison(files=3, right=1, wrong=0, extra=1)
+        assert server.holds(2, prefix=b"before") is None
+        server.client.set("before0000000", value(0))
+        assert server.holds(2, prefix=b"before")
 
 
 def test_a_directory_is_equal_when_its_last_file_came(short_path: Path) -> None:

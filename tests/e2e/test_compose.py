@@ -77,6 +77,7 @@ def plugin(docker: Docker) -> Iterator[None]:
     docker.script("build_plugin.sh", "--enable")
     yield
     docker("plugin", "rm", "--force", "mdvp")
+    shutil.rmtree(docker.engine.tmp / ".mdvp")  # its state, which the quickstart would keep
 
 
 def containers(docker: Docker) -> list[str]:

@@ -256,7 +256,7 @@ def start(place: Path, root: Path, idle_redis: RedisServer) -> Iterator[Start]:
                 "OUTPUT": str(place / f"output-{started}"),
                 **environ,
             }
-            if "REDIS_URL" not in environ:
+            if environ.keys().isdisjoint(("REDIS_URL", "REDIS_USERNAME", "REDIS_PASSWORD")):
                 complete["REDIS_URL"] = idle_redis.add_user(f"sync-{started}", complete)
             process = stack.enter_context(running((*TO_FILE, *prefix, *SYNC, "run"), complete))
             service = Service(process, root, idle_redis, complete)

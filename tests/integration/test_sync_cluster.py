@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 LONG = 30.0  # seconds; a failover takes two or three
 NUMBERS = count(1)
 SIGNATURE = Signature(1, 3, 1, 1)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from integration.conftest import RedisServer, Service, Start
     from integration.ways import Redis
 
+pytestmark = pytest.mark.waits
+
 LARGE = os.urandom((2 << 20) + 3)
 FEED = "/mdvp-sync/feed"
 STREAM = "changes"
@@ -212,6 +214,29 @@ class TestTheStreamBeginsAnew:
         picture.begins_anew({b"a": 3})
 
     @pytest.mark.usefixtures("service")
+    def test_when_somebody_else_has_added_to_it_before_the_service(
+        self, root: Path, client: Redis, picture: Picture
+    ) -> None:
+        with client.pipeline() as at_once:
+            at_once.xadd(STREAM, {"op": "del", "name": "a", "seq": 1})
+            at_once.execute()
+        write(root / "b")
+        picture.begins_anew({b"a": 3, b"b": 3})
+
+    def test_after_it_was_deleted_and_added_to_by_the_service(
+        self, root: Path, service: Service, client: Redis
+    ) -> None:
+        client.delete(STREAM)
+        write(root / "b")
+        eventually(lambda: service.get("b"), b"one")
+        Picture(client).begins_anew({b"a": 3, b"b": 3})
+
+    def test_after_an_entry_of_no_number(self, service: Service, client: Redis) -> None:
+        client.xadd(STREAM, {"op": "set", "name": "theirs", "size": 1, "seq": "9" * 5000})
+        eventually(lambda: client.xrevrange(STREAM, count=1)[0][1][b"op"], b"ready")
+        assert service.process.poll() is None
+
+    @pytest.mark.usefixtures("service")
     def test_when_a_consumer_asks_for_it(self, client: Redis, picture: Picture) -> None:
         client.hdel(FEED, "run")
         picture.begins_anew({b"a": 3})
@@ -316,6 +341,20 @@ class TestTheKey:
         client.delete(STREAM)
         picture.shows({b"a": 3})
         eventually(lambda: skipped(service), {})
+
+    @pytest.mark.parametrize("stream", [STREAM, ""])
+    def test_has_no_notes_where_these_are_somebodys(
+        self, root: Path, start: Start, client: Redis, picture: Picture, stream: str
+    ) -> None:
+        client.set(FEED, "theirs")
+        service = start(SYNC_STREAM=stream) if stream else start()
+        write(root / "a")
+        eventually(lambda: service.get("a"), b"one")
+        assert client.get(FEED) == b"theirs"
+        if stream:
+            eventually(lambda: "WRONGTYPE" in skipped(service).get(STREAM, ""), True)
+            client.delete(FEED)
+            picture.shows({b"a": 3})
 
     def test_is_missed_when_somebody_takes_it(
         self, root: Path, feed: Feed, client: Redis, picture: Picture

@@ -1,16 +1,21 @@
 """The example of the change feed, command by command, and its consumer killed at any instant."""
 
+import importlib
 import json
 import random
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from integration.conftest import RedisServer, Service, Start
 from integration.reader import Reader
 from support import eventually
+
+pytestmark = pytest.mark.waits
 
 
 @pytest.fixture
@@ -85,3 +90,23 @@ def test_the_consumer_can_be_killed(reader: Reader, redis_server: RedisServer) -
             eventually(lambda: index(reader), (pages(reader), True))
         finally:
             consumer.kill()
+
+
+@pytest.mark.usefixtures("service")
+def test_the_consumer_asks_again_if_nothing_comes_of_it(
+    reader: Reader, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(reader.directory)
+    example = importlib.import_module("follow")
+    monkeypatch.setattr(example, "PATIENCE", 0.2)
+    (reader.directory / "pages" / "a").write_bytes(b"one")
+    url = reader.environ["REDIS_URL"]
+    with closing(redis.Redis.from_url(url, decode_responses=True)) as client:
+        stream = example.Stream(client, "site:changes", "site:/mdvp-sync/feed")
+        eventually(lambda: "'a'" in str(client.xrevrange("site:changes", count=1)), True)
+        client.xtrim("site:changes", maxlen=1, approximate=False)
+        ask, lost = stream.ask, [1]
+        monkeypatch.setattr(stream, "ask", lambda: lost.pop() if lost else ask())
+        index = example.Index(place / "its.json")
+        steps = example.follow(stream, index, 20)
+        eventually(lambda: (next(steps), index.sizes), (True, pages(reader)))

@@ -14,6 +14,8 @@ from sync.core.changes import NONE, Confirm, Delete, Keep, Record, Rename, Set
 from sync.core.plan import SPARE
 from sync.service.hook import Hook
 
+pytestmark = pytest.mark.waits
+
 # Writes down what it was told, a file for each time that it ran, and says if two run at a time.
 NOTES = (
     'mkdir "$NOTED/runs" || touch "$NOTED/twice"; while [ -e "$NOTED/shut" ]; do sleep 0.01; done; '
@@ -153,10 +155,13 @@ def test_a_failure_is_a_line_and_nothing_more(start: Start, command: str, words:
 
 
 @pytest.mark.usefixtures("redis_server")
+@pytest.mark.parametrize("who", ["shell", "what it starts"])
 def test_a_command_without_an_end_holds_up_nothing_and_ends_with_the_service(
-    start: Start, noted: Path
+    start: Start, noted: Path, who: str
 ) -> None:
-    endless = 'trap "" TERM; echo $$ >"$NOTED/new"; mv "$NOTED/new" "$NOTED/group"; sleep 1000'
+    endless = '; echo $$ >"$NOTED/new"; mv "$NOTED/new" "$NOTED/group"; sleep 1000'
+    ignores = 'trap "" TERM'
+    endless = (ignores if who == "shell" else f"({ignores}; exec sleep 1000) & true") + endless
     service = start(in_step=True, SYNC_ON_CHANGE=endless, NOTED=str(noted))
     (service.root / "a").write_text("1")
     eventually((noted / "group").exists, True)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 # Processes that do not know each other's numbers, as in two containers or on two hosts.
 ELSEWHERE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 TAKEN_OVER = 5.0  # seconds that it may take at most
@@ -280,6 +282,21 @@ def one_works(services: Sequence[Service]) -> bool:
     return is_one and services[0].redis.keys() == services[0].files()
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    ["[" * 100_000, '{"host": "\\ud800", "pid": 1, "machine": "", "run": "", "since": 1.0}'],
+)
+def test_what_somebody_has_put_in_its_place_ends_nobody(
+    redis_server: RedisServer, start: Start, theirs: str
+) -> None:
+    redis_server.client.set(LEASE, theirs, px=2_000)
+    service = start(in_step=True)
+    redis_server.client.set(LEASE, theirs, px=2_000)
+    eventually(lambda: redis_server.client.get(LEASE) == theirs.encode(), False)
+    assert service.process.poll() is None
+    service.catches_up()
+
+
 @pytest.mark.usefixtures("redis_server")
 class TestWithoutMemory:
     def test_one_works(self, redis_server: RedisServer, root: Path, start: Start) -> None:
@@ -322,9 +339,11 @@ class TestOverlap:
         assert service.health()[0] == 1
 
     @pytest.mark.parametrize("prefix", ["", "a", "a:b"])
-    def test_the_longer_one_waits(self, start: Start, prefix: str) -> None:
+    def test_the_longer_one_waits(
+        self, redis_server: RedisServer, start: Start, prefix: str
+    ) -> None:
         shorter = start(in_step=True, SYNC_PREFIX=prefix)
-        longer = start(SYNC_PREFIX="a:b:")
+        longer = start(SYNC_PREFIX="a:b:", REDIS_URL=redis_server.url)  # who may do all
         self.waits(longer, f"SYNC_PREFIX='{prefix}'", "'a:b:'")
         shorter.stop(signal.SIGTERM)
         eventually(lambda: longer.says(" equals "), True)
@@ -337,7 +356,7 @@ class TestOverlap:
     def test_the_longer_one_waits_when_the_shorter_one_comes_later(
         self, redis_server: RedisServer, start: Start
     ) -> None:
-        longer = start(in_step=True, SYNC_PREFIX="a:b:")
+        longer = start(in_step=True, SYNC_PREFIX="a:b:", REDIS_URL=redis_server.url)
         shorter = start(in_step=True, SYNC_PREFIX="a:")
         self.waits(longer, "SYNC_PREFIX='a:'")
         assert not redis_server.client.ttl(b"a:b:" + LEASE) > 1

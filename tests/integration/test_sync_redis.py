@@ -89,6 +89,17 @@ def test_the_password_opens_a_redis_that_has_one(
     assert not service.says("secret")
 
 
+def test_a_password_in_a_file_may_be_of_any_bytes(
+    redis_server: RedisServer, root: Path, start: Start, tmp_path: Path
+) -> None:
+    (root / "a").write_text("one")
+    redis_server.client.config_set("requirepass", b"\xff\xfe")
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff\xfe\n")
+    service = start(in_step=True, REDIS_URL=redis_server.url, REDIS_PASSWORD_FILE=str(file))
+    service.catches_up()
+
+
 def test_a_wrong_password_is_said_once_and_the_service_waits_until_it_is_right(
     redis_server: RedisServer, root: Path, start: Start
 ) -> None:

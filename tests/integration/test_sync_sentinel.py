@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import Service, Start
 
+pytestmark = pytest.mark.waits
+
 LONG = 30.0  # seconds; a failover takes two or three
 
 

@@ -411,7 +411,7 @@ class TestStatesOfAServer:
 
     def test_busy(self, target: Target, redis_server: RedisServer) -> None:
         target.apply([Set(b"a", b"one", SIGNATURE)])
-        redis_server.client.config_set("busy-reply-threshold", 1)
+        redis_server.client.config_set("lua-time-limit", 1)
         with ThreadPoolExecutor(1) as pool:
             busy = pool.submit(redis_server.client.eval, "while true do end", 0)
             try:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 LARGE = b"large" * 600_000
 
 

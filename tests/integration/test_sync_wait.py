@@ -19,8 +19,11 @@ from support import eventually
 
 from sync.core.decision import Mode
 from sync.core.exclude import COOKIE
+from sync.redis.waits import answer_key, paths_key
 from sync.settings import Settings
 from sync.wait import wait
+
+pytestmark = pytest.mark.waits
 
 LARGE = b"0123456789abcdef" * (1 << 17)  # bytes; it is brought beside everything else
 QUICKLY = 0.4  # seconds; whoever waited for a writer at work would wait for longer
@@ -355,13 +358,11 @@ def test_the_way_out_is_named_when_it_cannot_look(service: Service, outside: Pat
     assert (status, "is not below" in said) == (2, True)
 
 
-def test_a_user_who_may_not_answer_says_so(redis_server: RedisServer, start: Start) -> None:
-    client = redis_server.client
-    client.execute_command("ACL SETUSER app on >pw ~* &* +@all -rpush")  # type: ignore[no-untyped-call]
-    service = start(in_step=True, REDIS_USERNAME="app", REDIS_PASSWORD="pw")  # noqa: S106
-    assert waited(service, timeout=0.3) == 1
-    assert service.says("ERROR", "mdvp-sync wait", "rpush", "mdvp-sync acl")
-    client.execute_command("ACL SETUSER app +rpush")  # type: ignore[no-untyped-call]
+def test_what_nobody_can_ask_for_ends_nothing(service: Service) -> None:
+    cookie, client = b"0123456789abcdef", service.redis.client
+    client.set(paths_key(b"", cookie), "[" * 100_000)
+    (service.root / LEFTOVER).touch()
+    eventually(lambda: client.llen(answer_key(b"", cookie)), 1)
     assert waited(service) == 0
 
 

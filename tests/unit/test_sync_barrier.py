@@ -1,6 +1,7 @@
 """Barriers: what somebody waits for, and when that is over."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sync.service.barrier import Barriers, Waiting
 
@@ -101,3 +102,20 @@ def test_who_is_not_heard_of_any_more_is_forgotten() -> None:
     barriers = begun(b"a")
     assert barriers.take(waiting(b"a"), 16.0) == []
     assert not barriers
+
+
+def test_only_so_many_wait_at_the_same_time_and_what_waits_is_asked_for_once() -> None:
+    asked: list[int] = []
+
+    def owed() -> set[bytes]:
+        asked.append(1)
+        return {b"a"}
+
+    barriers = Barriers()
+    barriers.add([b"%d" % number for number in range(1000)], 10.0)
+    assert barriers.take(replace(waiting(b"a"), owed=owed), 10.0) == []
+    assert len(asked) == 1
+    barriers.add([b"0", b"later"], 14.0)
+    assert len(barriers.take(waiting(), 14.0)) == 100
+    barriers.add([b"later"], 14.5)
+    assert barriers.take(waiting(), 14.5) == [b"later"]

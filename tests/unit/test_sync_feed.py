@@ -16,7 +16,7 @@ from sync.core.changes import (
 )
 from sync.core.manifest import NOTHING, Entries
 from sync.core.plan import SPARE
-from sync.redis.feed import Feed
+from sync.redis.feed import Feed, Found
 
 OF_3, OF_5 = Signature(1, 3, 2, 2), Signature(2, 5, 2, 2)
 RUN = b"this run"
@@ -74,8 +74,8 @@ class TestTold:
         assert feed.told([Delete(b"a")], 0) == feed.told([Delete(b"a")], 0)
         feed.take([b"1-1"])
         assert fields(*feed.told([Delete(b"a")], 0)) == [(b"del", b"name", b"a", b"seq", 12)]
-        assert feed.is_at((b"1-1", 11))
-        assert not feed.is_at((b"1-2", 12))
+        assert feed.is_at(Found(last=(b"1-1", 11)))
+        assert not feed.is_at(Found(last=(b"1-2", 12)))
 
     def test_ends_when_it_is_refused(self) -> None:
         feed = live()
@@ -127,10 +127,22 @@ class TestItGoesOn:
             (b"5-2", [b"5-1", [b"seq", b"7"]]),  # that was deleted
             (b"5-1", None),
             (b"5-1", [b"5-1", [b"seq", b"seven"]]),
+            (b"5-1", [b"5-1", [b"seq", b"9" * 5000]]),
             (b"5-1", [b"5-1", [b"op", b"del"]]),
         ):
             stream = [b"last-generated-id", generated, b"last-entry", entry]
             assert live().found([noted, stream], RUN).last is None
+
+    def test_only_while_all_that_was_added_is_ours(self) -> None:
+        feed = live()
+        feed.go_on(7, added=3)
+        feed.take([b"5-2"])
+        last = (b"5-2", 8)
+        assert feed.is_at(Found(last=last, added=4))
+        assert not feed.is_at(Found(last=last, added=5))  # somebody else has
+        assert not feed.is_at(Found(last=last, added=1))  # it was deleted
+        assert feed.is_at(Found(last=last, added=None))  # nobody knows
+        assert not feed.is_at(Found(last=None, added=4))
 
     def test_not_where_there_is_none_or_no_stream(self) -> None:
         noted = [RUN, b"changes", None]

@@ -44,6 +44,9 @@ def test_another_holds_what_it_has_put_there_until_it_expires() -> None:
         (value(OTHER), -1),  # it has no end: who would renew it?
         (value(OTHER), LIFE + 1),
         (b"somebody's", LIFE),
+        (b"[" * 1500, -1),
+        (b"[" * 100_000, LIFE),
+        (value(OTHER)[:-1] + b" " * 2_000 + b"}", LIFE),
         (b"{}", LIFE),
         (value(OTHER).replace(b"1500000000.0", b"1e30"), LIFE),
         (value(OTHER).replace(b"1500000000.0", b"NaN"), LIFE),
@@ -113,3 +116,4 @@ def test_it_is_renewed_with_whatever_is_sent_but_not_each_time() -> None:
 def test_it_says_who_holds_it_in_one_line() -> None:
     assert str(OTHER) == "the one on there, process 7, since 2017-07-14 02:40:00 UTC"
     assert "\n" not in str(replace(OTHER, host="a\nb"))
+    assert "on \\xed" in str(replace(OTHER, host="\ud800"))  # as no machine is called

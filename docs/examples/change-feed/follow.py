@@ -18,6 +18,8 @@ from typing import Any
 import redis
 
 GROUP, CONSUMER = "index", "index-1"
+AT_ONCE = 500  # entries
+PATIENCE = 5.0  # seconds until it is asked for again that all is told anew
 Entry = tuple[str, dict[str, str]]  # its ID; its fields, none if it was trimmed
 
 
@@ -85,7 +87,7 @@ class Stream:
         Raises ResponseError when there is no such group: the stream is new, or another one.
         """
         given = self._client.xreadgroup(
-            GROUP, CONSUMER, {self._key: self._after}, count=500, block=wait_ms
+            GROUP, CONSUMER, {self._key: self._after}, count=AT_ONCE, block=wait_ms
         )
         entries = list(given[0][1]) if given else []
         if self._after == "0" and not entries:
@@ -113,7 +115,7 @@ class Stream:
 
 def follow(stream: Stream, index: Index, wait_ms: int = 1000) -> Iterator[bool]:
     """Keep the index; yield, after each read, whether it is whole and there was no more to read."""
-    has_asked = False
+    asked = 0.0  # when, if all is to be told anew
     while True:
         try:
             entries = stream.read(wait_ms)
@@ -130,10 +132,11 @@ def follow(stream: Stream, index: Index, wait_ms: int = 1000) -> Iterator[bool]:
             index.save()
             stream.done(entries)
         if index.number is not None:
-            has_asked = False
-        elif not has_asked:
+            asked = 0.0
+        elif not asked or (len(entries) < AT_ONCE and time.monotonic() > asked + PATIENCE):
+            # Once more, since what came of it was trimmed before it was read, or lost.
             stream.ask()
-            has_asked = True
+            asked = time.monotonic()
         yield index.is_whole and not entries
 
 
