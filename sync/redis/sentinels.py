@@ -82,8 +82,7 @@ class Sentinels:
                 ask: Any = client.execute_command  # it has no types
                 state = ask("SENTINEL MASTER", self._name)
             except (redis.RedisError, OSError) as error:
-                is_none = "unknown command" in str(error)
-                errors.append(f"{host} is no Sentinel" if is_none else f"{host}: {error}")
+                errors.append(f"{host}{_why(error)}")
                 continue
             if not state["is_master"] or state["is_sdown"] or state["is_odown"]:
                 errors.append(f"{host}: {state['ip']}:{state['port']} is down")
@@ -91,3 +90,13 @@ class Sentinels:
             seen = int(state["config-epoch"]), Host(str(state["ip"]), int(state["port"]))
             found = max(found or seen, seen, key=lambda each: each[0])
         return found, errors
+
+
+def _why(error: Exception) -> str:
+    """Say why a Sentinel does not answer, in words that follow its name."""
+    words = str(error).rstrip(".")
+    if "unknown command" in words:
+        return " is no Sentinel"
+    if isinstance(error, redis.AuthenticationError):
+        return f" wants another password than REDIS_SENTINEL_PASSWORD ({words})"
+    return f": {words}"
