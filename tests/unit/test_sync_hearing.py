@@ -39,6 +39,11 @@ class Redis:
         self.is_flushed = False
         self.beats = 0
         self.requests: list[bytes] = []
+        self.overlap = self  # nobody else's keys are in the way
+        self.told: list[bytes] = []
+
+    def hear(self, names: Sequence[bytes]) -> None:
+        self.told += names
 
     def read(self) -> Heard:
         return self.heard.pop(0) if self.heard else Heard()
@@ -116,6 +121,7 @@ class TestBothWays:
         hear(it, redis, [b"b", b"a", b"b"])
         hear(it, redis, [b"a", b"misfit", b"c"])
         assert it.is_waiting
+        assert redis.told == [b"b", b"a", b"b", b"a", b"misfit", b"c"]  # of other services', maybe
         assert it.take() == [b"b", b"a", b"c"]
         assert it.take() == []
         assert not it.is_waiting
