@@ -217,6 +217,12 @@ def acl(settings: Settings, user: str) -> int:
         "in REDIS_PASSWORD and REDIS_USERNAME.",
         file=sys.stderr,
     )
+    if len(found) > 1:
+        print(
+            "The second line is for the Sentinels: REDIS_SENTINEL_PASSWORD and "
+            "REDIS_SENTINEL_USERNAME.",
+            file=sys.stderr,
+        )
     return 0
 
 

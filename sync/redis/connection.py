@@ -38,9 +38,9 @@ _CAUSES: dict[type[Exception], str] = {
     redis.ReadOnlyError: "Redis was read-only",
 }
 _WAYS_OUT: dict[type[Exception], str] = {
-    redis.AuthenticationError: " REDIS_PASSWORD must be the server's",
-    redis.OutOfMemoryError: " Raise its maxmemory, or remove files",
-    redis.ReadOnlyError: " It is a replica: name its master in REDIS_URL",
+    redis.AuthenticationError: "; REDIS_PASSWORD must be the server's",
+    redis.OutOfMemoryError: "; raise its maxmemory, or remove files",
+    redis.ReadOnlyError: "; it is a replica: name its master in REDIS_URL",
     NoPermissionError: "; `mdvp-sync acl` prints what its user has to be allowed",
 }
 # What says nothing about what was asked for, but about the server.
@@ -169,7 +169,7 @@ def away(error: Exception) -> RedisAwayError:
     if any(each in words for each in _FOREIGN):
         words += "; delete the keys that begin with /mdvp-sync/ (after SYNC_PREFIX)"
     kind = RedisForbidsError if isinstance(error, NoPermissionError) else RedisAwayError
-    found = kind(words + _WAYS_OUT.get(type(error), ""))
+    found = kind(words.rstrip(".") + _WAYS_OUT.get(type(error), ""))
     found.cause = _CAUSES.get(type(error), found.cause)
     return found
 

@@ -91,8 +91,7 @@ class Sentinels:
                 seen = int(state["config-epoch"]), Host(str(state["ip"]), int(state["port"]))
                 is_down = not state["is_master"] or state["is_sdown"] or state["is_odown"]
             except (redis.RedisError, OSError) as error:
-                is_none = "unknown command" in str(error)
-                errors.append(f"{host} is no Sentinel" if is_none else f"{host}: {error}")
+                errors.append(f"{host}{_why(error)}")
                 continue
             except (LookupError, TypeError, ValueError) as error:  # the thread goes on, too
                 errors.append(f"{host} does not answer as a Sentinel does: {error!r}")
@@ -104,3 +103,13 @@ class Sentinels:
             elif seen[0] == found[0] and not is_down:
                 found, is_up = (found if is_up else seen), True
         return found, is_up, errors
+
+
+def _why(error: Exception) -> str:
+    """Say why a Sentinel does not answer, in words that follow its name."""
+    words = str(error).rstrip(".")
+    if "unknown command" in words:
+        return " is no Sentinel"
+    if isinstance(error, redis.AuthenticationError):
+        return f" wants another password than REDIS_SENTINEL_PASSWORD ({words})"
+    return f": {words}"

@@ -7,9 +7,12 @@ rights, who may be refused nothing (`RedisServer.add_user`).
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +29,6 @@ from sync.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from integration.conftest import RedisServer, Service, Start
 
@@ -233,6 +235,27 @@ def test_what_is_not_done_is_not_allowed() -> None:
     assert allows("+select", REDIS_URL="redis://host/3")
     assert not allows("+cluster|slots")
     assert not allows("+config|get")
+
+
+def test_the_documented_command_takes_a_password_of_any_characters(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "existing-redis.md").read_text()
+    (rest,) = re.findall(r"mdvp/sync acl --user app1 (2>/dev/null [|]\n.*redis-cli)\n```", text)
+    awkward = "a/b&c \"d\" 'e' \\1 $f"
+    (tmp_path / "app1.password").write_text(f"{awkward}\n")
+    script = f"{shlex.join(SYNC)} acl --user app1 {rest} -s {redis_server.socket}"
+    told = subprocess.run(
+        ("sh", "-ec", script),
+        cwd=tmp_path,
+        env={**os.environ, "SYNC_PREFIX": "app1:"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "OK\n"
+    client: Any = redis_server.client
+    assert client.execute_command("AUTH", "app1", awkward)
 
 
 @pytest.mark.servers

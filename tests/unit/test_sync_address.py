@@ -21,7 +21,16 @@ SLOT = key_slot(PREFIX)
 
 
 class TestUrls:
-    @pytest.mark.parametrize("url", ["redis://a:1/2", "rediss://a", "unix:///a?db=1"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "redis://a:1/2",
+            "rediss://a",
+            "redis://u:p%40:@[::1]:6379/1/",
+            "redis://[::1]",
+            "unix:///a?db=1",
+        ],
+    )
     def test_of_one_server_stay_as_they_are(self, url: str) -> None:
         assert parse(url).plain == url
         assert not parse(url).by
@@ -48,7 +57,14 @@ class TestUrls:
             ("redis+sentinel:///master", "needs the names of hosts"),
             ("redis+cluster://one,,two", "needs the names of hosts"),
             ("redis+cluster://one/1", "no other database than 0"),
-            ("redis+cluster://one:x", "a port in it cannot be read"),
+            ("redis+cluster://one:x", "'x' is no number of a port"),
+            ("redis://one:x/0", "'x' is no number of a port"),
+            ("redis://one/x", "'x' is no number of a database"),
+            ("redis://one?db=x", "'x' is no number of a database"),
+            ("unix:///path?db=x", "'x' is no number of a database"),
+            ("redis+sentinel://one//0", "needs the master's name"),
+            ("redis://::1:6379/0", "write an IPv6 address in brackets"),
+            ("redis+sentinel://::1,two/master", "write an IPv6 address in brackets"),
         ],
     )
     def test_that_cannot_be_meant_are_refused(self, url: str, words: str) -> None:
@@ -71,6 +87,13 @@ class TestUrls:
         with pytest.raises(SettingsError, match="REDIS_URL cannot be used") as caught:
             Address(Access(url), PREFIX)
         assert not any(each in str(caught.value) for each in ("sec", "ret"))
+
+    @pytest.mark.parametrize("secret", ["sec/ret", "12/secret", "sec?ret", "1#secret"])
+    @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
+    def test_with_a_password_that_ends_them_do_not_show_it(self, scheme: str, secret: str) -> None:
+        with pytest.raises(SettingsError, match="set REDIS_PASSWORD instead") as caught:
+            Address(Access(f"{scheme}://:{secret}@one:1/0"), PREFIX)
+        assert "sec" not in str(caught.value)
 
     def test_are_shown_without_secrets(self) -> None:
         for url, shown in (
@@ -104,6 +127,8 @@ class One:
             raise redis.ConnectionError("it is gone")
         if command not in answer:
             raise redis.ResponseError(f"unknown command {command!r}")
+        if isinstance(answer[command], Exception):
+            raise answer[command]
         return answer[command]
 
     def close(self) -> None:
@@ -175,6 +200,12 @@ class TestSentinels:
         """It is a server like any other, and knows no such command."""
         asked = Asked({ONE: {}})
         with pytest.raises(RedisAwayError, match="one:1 is no Sentinel"):
+            Sentinels([ONE], "m", asked.client).find()
+
+    def test_a_password_that_they_refuse_is_named(self) -> None:
+        """It is not the server's."""
+        asked = Asked({ONE: {"SENTINEL MASTER": redis.AuthenticationError("invalid.")}})
+        with pytest.raises(RedisAwayError, match=r"one:1 wants .* REDIS_SENTINEL_PASSWORD \(inv"):
             Sentinels([ONE], "m", asked.client).find()
 
 
