@@ -147,7 +147,7 @@ class TestRestart:
             first.process.kill()
             first.process.wait()
             (root / "a").write_text("two")
-            start()
+            start(REDIS_URL=redis_server.url)  # it cannot be asked for a user now
         eventually(redis_server.keys, {b"a": b"two"})
 
 
@@ -188,7 +188,7 @@ class TestRedis:
         client.config_set("replica-serve-stale-data", "yes")
         client.replicaof("127.0.0.1", "1")
         (service.root / "a").write_text("one")
-        eventually(lambda: service.says("ERROR", "waiting for Redis", "It is a replica"), True)
+        eventually(lambda: service.says("ERROR", "waiting for Redis", "it is a replica"), True)
         client.replicaof("NO", "ONE")
         eventually(service.redis.keys, {b"a": b"one"})
         eventually(lambda: service.says("equals", "Redis was read-only"), True)

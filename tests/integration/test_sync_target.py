@@ -399,7 +399,7 @@ class TestStatesOfAServer:
 
     def test_read_only(self, target: Target, redis_server: RedisServer) -> None:
         redis_server.client.replicaof("127.0.0.1", 1)
-        with pytest.raises(RedisAwayError, match="It is a replica"):
+        with pytest.raises(RedisAwayError, match="it is a replica"):
             target.apply([Set(b"a", b"one", SIGNATURE)])
 
     def test_without_its_master(self, target: Target, redis_server: RedisServer) -> None:
