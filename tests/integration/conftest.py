@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path
@@ -21,6 +21,7 @@ from integration.shape import FLAT, TREE, Shape
 from support import eventually, running
 
 from sync.commands import needs_of
+from sync.core.errors import SettingsError
 from sync.redis.acl import rules
 from sync.redis.keys import LEASE
 from sync.settings import Settings
@@ -257,7 +258,8 @@ def start(place: Path, root: Path, idle_redis: RedisServer) -> Iterator[Start]:
                 **environ,
             }
             if environ.keys().isdisjoint(("REDIS_URL", "REDIS_USERNAME", "REDIS_PASSWORD")):
-                complete["REDIS_URL"] = idle_redis.add_user(f"sync-{started}", complete)
+                with suppress(SettingsError):  # the service will say so
+                    complete["REDIS_URL"] = idle_redis.add_user(f"sync-{started}", complete)
             process = stack.enter_context(running((*TO_FILE, *prefix, *SYNC, "run"), complete))
             service = Service(process, root, idle_redis, complete)
             if in_step:

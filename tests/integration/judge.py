@@ -115,7 +115,7 @@ class Judge:
         self._client: Any = client
         self._history = history
         self._digests: dict[bytes, tuple[Mark, bytes]] = {}  # of files, by path
-        self.stream = b""  # the key of the stream of changes
+        self.stream: bytes | None = None  # the key of the stream of changes
         self.is_flushed: Callable[[], bool] = lambda: False  # whether Redis has ever lost keys
 
     # What is there.
