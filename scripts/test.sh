@@ -100,10 +100,12 @@ lint() {
     sync/image/entrypoint sync/image/entrypoint-sync sync/image/redis-cli
 }
 
-unit() { .venv/bin/pytest tests/unit; }
-
-others() { # of the integration tests
+without_containers() { # and the integration tests of mdvp, which see all that there are
+  .venv/bin/pytest tests/unit
   .venv/bin/pytest tests/integration/test_mdvp_*.py
+}
+
+waits() {
   .venv/bin/pytest -m waits tests/integration
   servers
 }
@@ -128,14 +130,14 @@ case $part in
     need_for_e2e
     mkdir -p build
     # Each of the two that run side by side keeps about one core busy, or mostly waits.
-    beside unit
+    beside without_containers
     result=0
     .venv/bin/pytest -m 'not waits' --ignore-glob='*/test_mdvp_*' tests/integration || result=$?
-    ended unit
+    ended without_containers
     [ "$result" = 0 ] || exit "$result"
-    beside others
+    beside waits
     .venv/bin/pytest tests/e2e || result=$?
-    ended others
+    ended waits
     exit "$result"
     ;;
   lint) lint ;;

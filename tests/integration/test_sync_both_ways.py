@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from integration.conftest import RedisServer, Start
     from integration.ways import Redis
 
+pytestmark = pytest.mark.waits
+
 LARGE = os.urandom((2 << 20) + 3)
 
 

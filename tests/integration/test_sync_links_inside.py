@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 FLAT = {"SYNC_LINKS": "inside", "SYNC_RESCAN": "0"}
 TREE = {**FLAT, "SYNC_TREE": "1"}
 NAMES = tuple(f"name-{number}" for number in range(20))

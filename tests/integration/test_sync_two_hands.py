@@ -17,6 +17,8 @@ from support import eventually
 
 from sync.core.decision import Mode
 
+pytestmark = pytest.mark.waits
+
 SECONDS = float(os.environ.get("MDVP_HANDS_SECONDS", "4"))
 SEED = int(os.environ.get("MDVP_HANDS_SEED", "0")) or secrets.randbelow(10**9)
 DEADLINE = float(os.environ.get("MDVP_HANDS_DEADLINE", "15"))  # seconds

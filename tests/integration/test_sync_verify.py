@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from integration.conftest import RedisServer, Service, Start
 
+pytestmark = pytest.mark.waits
+
 MIB = 1 << 20
 ODD = os.fsdecode(b"b\xff")  # no text
 # More than a piece, and not a number of pieces.
