@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, cast
 from sync.core.changes import Keep, shown
 from sync.core.decision import Side
 from sync.redis.connection import Request
+from sync.redis.info import lines_of, run_of
 from sync.redis.keys import ACCEPT, CONFLICTS, LOST, LOST_VALUE, MADE, OWN, REQUESTS, STATE
 from sync.redis.target import Target, keeping
 
@@ -76,9 +77,12 @@ class State(NamedTuple):
 
 
 class ServerFigures(NamedTuple):
-    """What a server tells of itself: which run of it this is, how many keys went by themselves."""
+    """What a server tells of itself: which run of it this is, how many keys went by themselves.
 
-    run_id: bytes
+    A server that was a replica meanwhile is another run: it counts only what it removed itself.
+    """
+
+    run: bytes
     evicted: int
     expired: int
     policy: str  # maxmemory_policy
@@ -185,18 +189,13 @@ class Notes:
 
     def server(self) -> ServerFigures | None:
         """Return what the server tells of itself; None if it tells this user nothing."""
-        sections = (b"server", b"stats", b"memory")
-        answers = self._target.converse(*((b"INFO", section) for section in sections))
-        told: dict[bytes, bytes] = {}
-        for answer in answers:
-            if not isinstance(answer, bytes):
-                return None
-            lines = (line.partition(b":") for line in answer.splitlines())
-            told |= {name: value for name, _, value in lines}
-        if b"run_id" not in told:
+        sections = (b"server", b"replication", b"stats", b"memory")
+        told = lines_of(self._target.converse(*((b"INFO", section) for section in sections)))
+        run = run_of(told)
+        if not run:
             return None
         return ServerFigures(
-            told[b"run_id"],
+            run,
             _number(told.get(b"evicted_keys")),
             _number(told.get(b"expired_keys")),
             told.get(b"maxmemory_policy", b"").decode(),

@@ -27,8 +27,8 @@ class Absence:
         """
         self._next, self._known = None, state
         now = self._notes.server()
-        if now and (state is None or state.server != now.run_id):  # it has begun to count anew
-            self._known = State(b"", now.run_id, _NEVER, _NEVER)
+        if now and (state is None or state.server != now.run):  # it has begun to count anew
+            self._known = State(b"", now.run, _NEVER, _NEVER)
         elif now and state and (now.may_evict or now.commands < state.commands):
             # What it has counted since was, or may have been, set back (CONFIG RESETSTAT).
             self._known = state._replace(evicted=_NEVER, expired=_NEVER)
@@ -38,7 +38,7 @@ class Absence:
     def is_doubtful(self) -> bool:
         """Say whether a key that is missing need not have been deleted by anybody."""
         now, known = self._notes.server(), self._known
-        if now is None or known is None or now.run_id != known.server:
+        if now is None or known is None or now.run != known.server:
             return True
         if now.evicted != known.evicted:
             return True

@@ -14,6 +14,7 @@ from sync.core.errors import RedisRefusedError
 from sync.disk.files import Directory
 from sync.redis.connection import Request
 from sync.redis.feed import Feed, Found
+from sync.redis.info import lines_of, run_of
 from sync.redis.target import Target
 from sync.service.skipped import Skipped
 
@@ -53,7 +54,7 @@ class Feeding:
         *told, noted, stream = self._target.converse(
             (b"INFO", b"server"), (b"INFO", b"replication"), *feed.questions
         )
-        self._run = _run_of(told)
+        self._run = run_of(lines_of(told))
         found = feed.found((noted, stream), self._run)
         found = self._without_key(found)
         if found.is_whole and found.last and self._run:
@@ -172,17 +173,3 @@ class Feeding:
     @property
     def _name(self) -> str:
         return shown(self._feed.key)
-
-
-def _run_of(told: Sequence[object]) -> bytes:
-    """Return what tells this run of the server, and its data, from others; b"" if it is unknown.
-
-    A replica that becomes a master gets another replication ID, though it runs on.
-    """
-    found: dict[bytes, bytes] = {}
-    for section in told:
-        if isinstance(section, bytes):
-            lines = (line.partition(b":") for line in section.splitlines())
-            found |= {name: value for name, _, value in lines}
-    run = found.get(b"run_id", b"")
-    return run and run + b" " + found.get(b"master_replid", b"")

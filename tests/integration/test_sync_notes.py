@@ -137,7 +137,7 @@ class TestTheState:
     ) -> None:
         before = notes.server()
         assert before is not None
-        assert before.run_id.decode() == redis_server.client.info("server")["run_id"]
+        assert before.run.startswith(redis_server.client.info("server")["run_id"].encode())
         assert (before.evicted, before.expired, before.policy) == (0, 0, "noeviction")
         assert not before.may_evict
         client = redis_server.client
@@ -150,11 +150,22 @@ class TestTheState:
             client.set("b", "no room")
         after = notes.server()
         assert after is not None
-        assert (after.run_id, after.expired, after.policy) == (
-            *(before.run_id, 1, "allkeys-random"),
-        )
+        assert (after.run, after.expired, after.policy) == (*(before.run, 1, "allkeys-random"),)
         assert after.evicted > 0
         assert after.may_evict
+
+    def test_is_of_another_run_when_the_server_was_a_replica_meanwhile(
+        self, notes: Notes, redis_server: RedisServer
+    ) -> None:
+        """What its master has evicted then it has not counted."""
+        before = notes.server()
+        redis_server.client.replicaof("127.0.0.1", "1")
+        redis_server.client.replicaof("NO", "ONE")
+        after = notes.server()
+        assert before is not None
+        assert after is not None
+        assert before.run != after.run
+        assert before._replace(run=b"", commands=0) == after._replace(run=b"", commands=0)
 
     def test_of_the_server_is_not_told_to_everybody(self, redis_server: RedisServer) -> None:
         rights = ["on", ">none", "~*", "+@all", "-info"]

@@ -45,8 +45,8 @@ class TestAtTheStart:
             pytest.param({}, False, id="nothing has happened"),
             pytest.param({"expired": 9}, False, id="keys have expired"),
             pytest.param({"evicted": 4}, True, id="a key was evicted"),
-            pytest.param({"run_id": b"run 2"}, True, id="another run"),
-            pytest.param({"run_id": b"run 2", "evicted": 0}, True, id="another run, evicted none"),
+            pytest.param({"run": b"run 2"}, True, id="another run"),
+            pytest.param({"run": b"run 2", "evicted": 0}, True, id="another run, evicted none"),
             pytest.param({"policy": "allkeys-lru"}, True, id="it may evict"),
             pytest.param({"policy": "allkeys-lru", "evicted": 0}, True, id="its count was reset"),
             pytest.param({"evicted": 0}, True, id="its count was reset, and it evicts no more"),
@@ -83,7 +83,7 @@ class TestAtTheStart:
 
 class TestLater:
     def test_all_is_known_after_the_first_look(self, server: Server) -> None:
-        server.does(run_id=b"run 2", policy="allkeys-lru")
+        server.does(run=b"run 2", policy="allkeys-lru")
         it = absence(server)
         it.begin(STATE)
         it.is_known(STATE._replace(server=b"run 2"))
