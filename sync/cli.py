@@ -115,13 +115,10 @@ def _seconds(given: str) -> float:
 
 def run(settings: Settings) -> int:
     """Mirror until SIGTERM or SIGINT."""
-    from sync.core.manifest import Entries  # noqa: PLC0415
     from sync.core.schedule import Rescan  # noqa: PLC0415
-    from sync.redis.address import Address  # noqa: PLC0415
-    from sync.redis.feed import Feed  # noqa: PLC0415
+    from sync.reach import reached  # noqa: PLC0415
     from sync.redis.listener import Listener  # noqa: PLC0415
     from sync.redis.notes import Notes  # noqa: PLC0415
-    from sync.redis.target import Target  # noqa: PLC0415
     from sync.report.board import Board  # noqa: PLC0415
     from sync.report.lines import Report  # noqa: PLC0415
     from sync.report.log import set_up  # noqa: PLC0415
@@ -141,11 +138,7 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         set_up(settings.log_level, settings.log_file)
-        address = Address(settings.access, settings.prefix)
-        entries = Entries(trimmed=settings.trim, digests=settings.digests)
-        prefix, stream = settings.prefix, settings.stream
-        feed = Feed.of(stream, settings.stream_max, prefix)
-        target = Target(address.dial, entries, prefix, place=address, feed=feed)
+        address, target = reached(settings)
         excluded, skipped = _excluded(settings), Skipped(log)
         hook = _hook(settings)
         with closing(target), closing(hook) if hook else nullcontext():
@@ -153,7 +146,9 @@ def run(settings: Settings) -> int:
             conflicts = Conflicts(notes)
             parts = Parts(
                 *(target, skipped, notes, conflicts, in_thread),
-                listener=Listener(address.dial, prefix, stream) if settings.listens else None,
+                listener=Listener(address.dial, settings.prefix, settings.stream)
+                if settings.listens
+                else None,
                 mode=settings.mode,
                 files=Files(
                     settings.file_mode,

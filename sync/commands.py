@@ -17,13 +17,12 @@ from redis.connection import parse_url
 
 from sync.core.decision import Mode, Side
 from sync.core.errors import RedisAwayError, SettingsError, SyncError
-from sync.core.manifest import Entries
 from sync.decide.listing import NEVER, as_json, conflict_lines, lost_lines
 from sync.decide.resolution import Answer, Resolution
 from sync.disk.files import Directory
+from sync.reach import reached
 from sync.redis.acl import Needs, lines
 from sync.redis.address import Address
-from sync.redis.feed import Feed
 from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.redis.url import parse
@@ -231,12 +230,9 @@ def _beside(settings: Settings, act: Callable[[Target, Address], int], ends: str
 
     When it could not, say so: that it was stopped before `ends`, or why.
     """
-    entries = Entries(trimmed=settings.trim, digests=settings.digests)
     try:
-        prefix = settings.prefix
-        address = Address(settings.access, prefix)
-        feed = Feed.of(settings.stream, settings.stream_max, prefix)
-        with closing(Target(address.dial, entries, prefix, place=address, feed=feed)) as target:
+        address, target = reached(settings)
+        with closing(target):
             return act(target, address)
     except RedisAwayError as error:
         return cannot(f"Redis at {address}: {error}; see REDIS_URL and REDIS_PASSWORD")

@@ -17,8 +17,7 @@ from pathlib import Path
 from sync.core.changes import shown
 from sync.core.errors import RedisAwayError, RedisForbidsError, SyncError
 from sync.core.exclude import COOKIE
-from sync.core.manifest import Entries
-from sync.redis.address import Address
+from sync.reach import reached
 from sync.redis.target import Target
 from sync.redis.waits import answer_key, decode_answer, encode_paths, paths_key
 from sync.report.screen import cannot, write_any_name
@@ -46,9 +45,7 @@ def wait(settings: Settings, paths: Sequence[str], timeout: float) -> int:
         asked = {settings.below(path): path for path in paths}
         # All of it is asked for without any.
         names = [] if b"" in asked else list(asked)
-        prefix = settings.prefix
-        address = Address(settings.access, prefix)
-        target = Target(address.dial, Entries(trimmed=False), prefix, place=address)
+        address, target = reached(settings)
         with closing(target), _opened(settings.root) as root:
             problems = _answer(target, root, settings.root, names, deadline)
     except RedisAwayError as error:
