@@ -165,6 +165,7 @@ def run(settings: Settings) -> int:
                 *(StatusFile(settings.status), target, address, skipped.all),
                 conflicts=conflicts,
                 mode=settings.mode.value,
+                root=str(settings.root),
             )
             log.info("%s%s", _pair(settings, str(address)), _words(settings))
             rescan = Rescan(settings.rescan, settings.rescan_share)

@@ -307,6 +307,11 @@ class Pending:
                 self._stay_bounded()
         self._stay_bounded()
 
+    def __len__(self) -> int:
+        """Return how many names wait."""
+        waiting = len(self._ready) + len(self._later) + len(self._unfinished)
+        return waiting + len(self._deferred)
+
     def __contains__(self, name: object) -> bool:
         """Say whether a name is to be examined, or its value to be moved."""
         waiting = (self._ready, self._later, self._unfinished, self._deferred)

@@ -1,5 +1,6 @@
 """What the service has done since it started, and the status that says so."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from sync.core.changes import shown
 from sync.core.decision import Mode
 from sync.redis.target import Target
 from sync.report.status import NAMED_MAX, Status, StatusFile
+from sync.report.tally import Tally
 
 
 @dataclass
@@ -17,6 +19,10 @@ class Board:
 
     Attributes:
         where: the server; `str` says where it is by now.
+        root: the directory, as it was named.
+        started: when the service began (s since the epoch).
+        tally: what was done.
+        pending: how many names wait to be looked at.
         lag: seconds from the arrival of the oldest change of the last batch to its being in Redis.
         arriving: how many large files are on their way, or wait.
         directories: how many directories there are, with the root.
@@ -32,6 +38,10 @@ class Board:
     target: Target
     where: object
     skipped: Mapping[bytes, str]
+    root: str = ""
+    started: float = field(default_factory=time.time)
+    tally: Tally = field(default_factory=Tally)
+    pending: int = 0
     reconciles: Counter[str] = field(default_factory=Counter)
     lag: float | None = None
     arriving: int = 0
@@ -42,6 +52,11 @@ class Board:
     undone: int = 0
     conflicts: Mapping[bytes, str] = field(default_factory=dict)
 
+    def followed(self, lag: float) -> None:
+        """Take note that changes are in Redis, `lag` seconds after the oldest of them came."""
+        self.lag = lag
+        self.tally.lag(lag)
+
     def write(self, state: str, detail: str = "") -> None:
         """Write the status: `state`, `detail`, and all the rest."""
         self.file.write(
@@ -49,10 +64,19 @@ class Board:
                 state=state,
                 detail=detail,
                 mode=self.mode,
+                root=self.root,
+                server=str(self.where),
+                started=self.started,
                 heard_by=self.heard_by,
                 files=self.target.count,
                 bytes=max(0, self.target.bytes),
                 commands=self.target.commands,
+                pending=self.pending,
+                operations=dict(self.tally.operations),
+                moved=self.tally.moved,
+                recent=self.tally.recent(),
+                lags=tuple(self.tally.lags),
+                lag_sum=self.tally.lag_sum,
                 lag=self.lag,
                 arriving=self.arriving,
                 directories=self.directories,

@@ -8,7 +8,7 @@ which asks Redis before it says that it is live, so that it grows old when eithe
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from sync.core.decision import Mode
 from sync.core.errors import SettingsError
 from sync.report.figures import counted, duration, size
+from sync.report.tally import Change
 
 STARTING = "starting"
 LIVE = "live"
@@ -41,11 +42,20 @@ class Status:
     detail          words for what it waits for, how far it is, why it holds and what the way out
                     is, or who works while it stands by; "" when live
     mode            SYNC_MODE
+    root            the directory
+    server          where Redis is, as far as is known by now
+    started         when the service began, in seconds since the epoch
     heard_by        by what it hears of changes in Redis: "tracking", "keyspace notifications" or
                     "rescans"; "" when it does not listen
     files           how many names Redis holds content of
     bytes           how large their files are together
     commands        how many commands were sent to Redis
+    pending         how many names wait to be looked at
+    operations      what was done -> how many times: the values of `tally.OPERATIONS`
+    moved           bytes of values that went from one side to the other
+    recent          the last changes, the last of all at the end
+    lags            how many lags were in each class of `tally.LAG_BOUNDS`, and above
+    lag_sum         seconds, of all lags together
     lag             seconds from the arrival of the oldest change of the last batch to its being
                     in Redis; None before the first
     arriving        how many large files are on their way to Redis, or wait for their turn
@@ -63,10 +73,19 @@ class Status:
     state: str = STARTING
     detail: str = ""
     mode: str = Mode.ONE_WAY_REPLICA.value
+    root: str = ""
+    server: str = ""
+    started: float = 0.0
     heard_by: str = ""
     files: int = 0
     bytes: int = 0
     commands: int = 0
+    pending: int = 0
+    operations: Mapping[str, int] = field(default_factory=dict)
+    moved: int = 0
+    recent: Sequence[Change] = ()
+    lags: Sequence[int] = ()
+    lag_sum: float = 0.0
     lag: float | None = None
     arriving: int = 0
     directories: int = 1
@@ -225,10 +244,19 @@ def _figures(status: Status) -> dict[str, object]:
         "state": status.state,
         "detail": status.detail,
         "mode": status.mode,
+        "root": status.root,
+        "server": status.server,
+        "started": status.started,
         "heard_by": status.heard_by,
         "files": status.files,
         "bytes": status.bytes,
         "commands": status.commands,
+        "pending": status.pending,
+        "operations": dict(status.operations),
+        "moved": status.moved,
+        "recent": [each._asdict() for each in status.recent],
+        "lags": list(status.lags),
+        "lag_sum": status.lag_sum,
         "lag_ms": None if status.lag is None else round(status.lag * 1e3, 3),
         "arriving": status.arriving,
         "directories": status.directories,
@@ -248,10 +276,19 @@ def _status(said: Mapping[str, Any]) -> Status:
         state=str(said["state"]),
         detail=str(said["detail"]),
         mode=str(said["mode"]),
+        root=str(said["root"]),
+        server=str(said["server"]),
+        started=float(said["started"]),
         heard_by=str(said["heard_by"]),
         files=int(said["files"]),
         bytes=int(said["bytes"]),
         commands=int(said["commands"]),
+        pending=int(said["pending"]),
+        operations={str(what): int(number) for what, number in said["operations"].items()},
+        moved=int(said["moved"]),
+        recent=tuple(Change(**each) for each in said["recent"]),
+        lags=tuple(int(each) for each in said["lags"]),
+        lag_sum=float(said["lag_sum"]),
         lag=None if lag_ms is None else float(lag_ms) / 1e3,
         arriving=int(said["arriving"]),
         directories=int(said["directories"]),

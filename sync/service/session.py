@@ -195,8 +195,9 @@ class Session:
         for outcome in self._accounted(self._mirror.follow(plan), plan.owed):
             self._pending.put_back(outcome.left, plan)
             again |= outcome.again()
-            self._board.lag = time.monotonic() - arrived
-            self._report.done(outcome.done, self._board.lag)
+            lag = time.monotonic() - arrived
+            self._board.followed(lag)
+            self._report.done(outcome.done, lag)
         self._waiters.followed(plan, again)
 
     def _answer(self) -> None:
@@ -364,6 +365,7 @@ class Session:
         """Have looked at again what has to be."""
         now = time.monotonic()
         self._waiters.account(outcome, owed)
+        self._board.tally.add(outcome.done)
         if self._hook:
             self._hook.changed(outcome.done)
         for name, delay in outcome.deferred.items():
@@ -403,6 +405,7 @@ class Session:
         if self._reconcile and self._is_reconciling():
             state, detail = RECONCILING, f"{self._reconcile.seen:,} files so far"
         self._board.arriving = len(self._mirror.coming())
+        self._board.pending = len(self._pending)
         self._board.undone = self._undone + self._mirror.undone
         self._board.write(state, detail)
         self._schedule.beaten(now)
