@@ -5,6 +5,8 @@ prometheus_client, of which mdvp needs the text format alone, imports ssl for wh
 client and a server, and asyncio names its errors.
 """
 
+PROTOCOL_TLS_CLIENT = PROTOCOL_TLS_SERVER = 0
+
 
 class SSLContext:
     """Here for annotations."""
