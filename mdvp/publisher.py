@@ -7,6 +7,7 @@ no time to remove shows by its age.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event
@@ -18,6 +19,7 @@ from mdvp.core.errors import MdvpError
 log = logging.getLogger(__name__)
 
 _INTERVAL = 15.0  # seconds; Prometheus asks about as often
+_REST = 20  # times as long as it took: where there are very many volumes, it is done more seldom
 _PATIENCE = 2.0  # seconds; a file system may not answer
 
 
@@ -32,7 +34,7 @@ class File(Protocol):
 
 
 class Publisher:
-    """Writes what `text` returns to `file`, at once and then every `interval` seconds."""
+    """Writes what `text` returns to `file`, at once and then every `interval` seconds, or later."""
 
     def __init__(
         self,
@@ -59,8 +61,10 @@ class Publisher:
 
     def _run(self) -> None:
         while True:
+            began = time.monotonic()
             self._publish()
-            if self._closing.wait(self._interval):
+            rest = (time.monotonic() - began) * _REST
+            if self._closing.wait(max(self._interval, rest)):
                 return
 
     def _publish(self) -> None:
