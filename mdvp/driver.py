@@ -90,8 +90,8 @@ class Driver:
         if store.new and root.used_before and not volumes:
             log.error(
                 "the state database was lost, and no directory in %(root)s says of itself that it "
-                "is a volume; if there were some, `docker volume create -d mdvp -o adopt=true NAME` "
-                "takes each back, with its content",
+                "is a volume; if there were some, `docker volume create -d mdvp -o adopt=true "
+                "NAME` takes each back, with its content",
                 {"event": "state_lost", "root": root.path},
             )
         self._witness = Witness(self._watch, end)

@@ -66,7 +66,8 @@ class Locks:
         if not affordable and not self._warned:
             log.warning(
                 "volume %(volume)s and others: their directories are not locked, so "
-                "systemd-tmpfiles may remove what is old in them: mdvp may have only %(limit)d files open",
+                "systemd-tmpfiles may remove what is old in them: mdvp may have "
+                "only %(limit)d files open",
                 {"event": "lock_limit", "volume": name, "limit": limit},
             )
             self._warned = True

@@ -69,8 +69,8 @@ class Kernel:
         self._current: Set[Original] = frozenset()
         if self.blind:
             log.warning(
-                "cannot see which containers have volumes mounted: %(reason)s. Until that is mended, "
-                "a volume whose container died without giving it back stays in use",
+                "cannot see which containers have volumes mounted: %(reason)s. Until that is "
+                "mended, a volume whose container died without giving it back stays in use",
                 {"event": "blind", "reason": self.blind},
             )
 
