@@ -1,7 +1,7 @@
 """Runs supervisord with its own lines as JSON, like those of the service: for LOG_FORMAT=json.
 
-supervisord has no setting for that, but a format for each of its outputs, which it applies by `%` to
-what there is to write. Those of what the programs write are left as they are: that is passed on.
+supervisord has no setting for that, but a format for each of its outputs, which it applies by `%`
+to what there is to write. Those of what the programs write are left as they are: it is passed on.
 """
 
 import json
