@@ -17,7 +17,7 @@ from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
 from sync.report.screen import cannot
-from sync.report.status import StatusFile, health
+from sync.report.status import STARTING, StatusFile, health
 from sync.settings import Settings
 
 if TYPE_CHECKING:
@@ -173,6 +173,8 @@ def run(settings: Settings) -> int:
                 mode=settings.mode.value,
                 root=str(settings.root),
             )
+            board.write(STARTING)  # with what the settings say
+            _export(settings, board.file)
             log.info("%(_pair)s%(_words)s", _begun(settings, str(address)))
             rescan = Rescan(settings.rescan, settings.rescan_share)
             Service(lambda: _open(settings, excluded), parts, report, board, rescan).run()
@@ -194,6 +196,19 @@ def _hook(settings: Settings) -> "Hook | None":
     from sync.service.hook import Hook  # noqa: PLC0415
 
     return Hook(settings.on_change, {**os.environ, "SYNC_ROOT": str(settings.root)})
+
+
+def _export(settings: Settings, file: StatusFile) -> None:
+    """Have whoever asks at SYNC_METRICS be told what is written to a status file."""
+    if settings.metrics is None:
+        return
+    from sync.report.exporter import PATH, Exporter  # noqa: PLC0415
+
+    Exporter(file, settings.metrics).start()
+    log.info(
+        "metrics are at http://%(address)s%(path)s",
+        {"event": "metrics", "address": str(settings.metrics), "path": PATH},
+    )
 
 
 def _excluded(settings: Settings) -> Excluded:

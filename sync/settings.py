@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sync.core.access import Access
 from sync.core.decision import Mode
+from sync.core.endpoint import Endpoint
 from sync.core.errors import SettingsError
 from sync.core.exclude import DEFAULT
 
@@ -55,6 +56,7 @@ class Settings:
     stream_max  SYNC_STREAM_MAXLEN: about how many entries that keeps, 0 for all (100000)
     on_change   SYNC_ON_CHANGE: a command that is told the names of what has changed (none)
     status      SYNC_STATUS: file of the status, for `mdvp-sync status` (none)
+    metrics     SYNC_METRICS: [ADDR:]PORT to be asked for metrics at, for Prometheus (none)
     log_file    SYNC_LOG_FILE: file that gets the log too (none)
     log_level   LOG_LEVEL: the least important lines to log (INFO)
     log_format  LOG_FORMAT: text, or json for programs: docs/logs.md (text)
@@ -80,6 +82,7 @@ class Settings:
     stream_max: int
     on_change: str | None
     status: Path | None
+    metrics: Endpoint | None
     log_file: Path | None
     log_level: int
     log_format: str
@@ -128,6 +131,7 @@ class Settings:
             stream_max=_count("SYNC_STREAM_MAXLEN", given.get("SYNC_STREAM_MAXLEN", "100000")),
             on_change=given.get("SYNC_ON_CHANGE"),
             status=_path(given, "SYNC_STATUS"),
+            metrics=_metrics(given.get("SYNC_METRICS")),
             log_file=_path(given, "SYNC_LOG_FILE"),
             log_level=logging.getLevelNamesMapping()[level],
             log_format=form,
@@ -189,6 +193,18 @@ def _stream(given: str | None) -> bytes | None:
     if stream.startswith(b"/") or stream.endswith(b"/"):
         raise SettingsError(f"SYNC_STREAM is {given!r}: use a name without a slash at its ends")
     return stream
+
+
+def _metrics(given: str | None) -> Endpoint | None:
+    if given is None:
+        return None
+    try:
+        return Endpoint.parse(given)
+    except ValueError as error:
+        raise SettingsError(
+            f"SYNC_METRICS is {given!r}, which {error}: use a port, such as 9121, or an address of "
+            "this machine and a port, such as 127.0.0.1:9121, [::1]:9121 or localhost:9121"
+        ) from None
 
 
 def _count(name: str, given: str) -> int:
