@@ -11,7 +11,9 @@ _GRACE_MAX = 86400  # a day
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What mdvp was told.
+    """What mdvp was told: each field, the variable, what it means, and its default.
+
+    The manual page is made of this table.
 
     log_level         LOG_LEVEL: the least important lines to log (INFO)
     grace             GRACE: for how many seconds the engine may leave no trace in a volume that it
