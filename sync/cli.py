@@ -12,6 +12,7 @@ from contextlib import closing, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from mdvp import __version__
 from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
@@ -61,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mdvp-sync", description="Keep Redis equal to a directory: a file is a key."
     )
-    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"mdvp-sync {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, dest="command", metavar="COMMAND"
+    )
     commands.add_parser(
         "run", help="mirror the directory SYNC_ROOT to the Redis at REDIS_URL until stopped"
     )
@@ -94,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     ended = commands.add_parser(
         "accept", help="end a hold: say which side is right though much is deleted by it"
     )
-    ended.add_argument("side", choices=_SIDES)
+    ended.add_argument("side", choices=_SIDES, help="the side that is right")
     awaited = commands.add_parser(
         "wait", help="return when every write that is finished by now is in Redis"
     )
