@@ -33,7 +33,7 @@ class Settings:
                 from somebody, as a share of 1 (50%)
     file_mode   SYNC_FILE_MODE: permissions of a file that the service makes (0644)
     file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file; with None for
-                one of them it is that of the directory that the file is in (none)
+                one of them it is that of the directory that the file is in (the directory's)
     fsync       SYNC_FSYNC: 1 has what is written to files survive a power cut (0)
     access      how to get at Redis (the server beside it, without a password):
                 REDIS_URL: where it is; REDIS_USERNAME, REDIS_PASSWORD: used when the URL has none;
@@ -43,10 +43,11 @@ class Settings:
                 which the variable with _FILE behind its name names
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
     exclude     SYNC_EXCLUDE: patterns of what to leave out, with white space between them; none
-                when it is empty (what editors drop: `exclude.DEFAULT`); `Excluded` checks them
+                when it is empty; `exclude.DEFAULT` unless set, and `Excluded` checks them (what
+                editors drop)
     tree        SYNC_TREE: 1 mirrors all directories below, too (0)
-    links       SYNC_LINKS: inside follows symbolic links to what is in the root (none is followed)
-    prefix      SYNC_PREFIX: what all keys begin with (nothing)
+    links       SYNC_LINKS: inside follows symbolic links to what is in the root (none)
+    prefix      SYNC_PREFIX: what all keys begin with (none)
     rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
     rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take (1)
     stream      SYNC_STREAM: the stream, after SYNC_PREFIX, that gets an entry for each change
