@@ -121,7 +121,7 @@ def test_readme_leads_to_each_page() -> None:
 
 @pytest.mark.parametrize("path", [README, *DOCS.glob("*.md")], ids=lambda path: path.name)
 def test_what_is_shown_of_a_terminal_can_be_run_or_says_why_not(path: Path) -> None:
-    """Whoever runs the blocks tells commands by their prompts, and what is not to be run by words."""
+    """Who runs the blocks tells commands by their prompts, and what is not to be run by words."""
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines):
         if line == "```console":
