@@ -286,7 +286,7 @@ def _status(said: Mapping[str, Any]) -> Status:
         pending=int(said["pending"]),
         operations={str(what): int(number) for what, number in said["operations"].items()},
         moved=int(said["moved"]),
-        recent=tuple(Change(**each) for each in said["recent"]),
+        recent=tuple(_change(each) for each in said["recent"]),
         lags=tuple(int(each) for each in said["lags"]),
         lag_sum=float(said["lag_sum"]),
         lag=None if lag_ms is None else float(lag_ms) / 1e3,
@@ -299,6 +299,17 @@ def _status(said: Mapping[str, Any]) -> Status:
         conflicts_count=int(said["conflicts_count"]),
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
         skipped_count=int(said["skipped_count"]),
+    )
+
+
+def _change(said: Mapping[str, Any]) -> Change:
+    size_ = said["size"]
+    return Change(
+        at=float(said["at"]),
+        operation=str(said["operation"]),
+        name=str(said["name"]),
+        new=str(said["new"]),
+        size=None if size_ is None else int(size_),
     )
 
 
