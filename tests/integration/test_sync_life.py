@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import re
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import DEADLINE, eventually
@@ -34,6 +36,12 @@ def status(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def figures(service: Service, *keys: str) -> list[Any]:
+    """Return what its status has for programs under these keys."""
+    said = json.loads(Path(service.environ["SYNC_STATUS"]).read_text())
+    return [said[key] for key in keys]
 
 
 def unmounts(path: Path) -> bool:
@@ -71,6 +79,17 @@ class TestStatus:
         service.redis.kill()
         eventually(lambda: "not in step: waiting for Redis" in service.health()[1], True)
         assert service.health()[0] == 1
+
+    def test_one_that_waits_remembers_what_was_done_and_has_nothing_pending(
+        self, service: Service, root: Path
+    ) -> None:
+        with (root / "locked").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            (root / "a").write_bytes(b"value")
+            eventually(lambda: figures(service, "state", "pending", "moved"), ["live", 1, 5])
+            service.redis.kill()
+            eventually(lambda: figures(service, "state", "pending", "moved"), ["waiting", 0, 5])
+            assert [each["name"] for each in figures(service, "recent")[0]] == ["a"]
 
 
 class TestEnd:

@@ -630,6 +630,7 @@ class TestHowManyNamesWait:
         st.builds(Unfinished, NAMES),
         NAMES,  # is deferred
         st.integers(1, 4),  # are taken
+        st.integers(-4, -1),  # are taken, and put back
     )
     RENAMES = st.tuples(NAMES, NAMES).filter(lambda names: names[0] != names[1])
 
@@ -643,7 +644,8 @@ class TestHowManyNamesWait:
                 case bytes():
                     pending.defer([step], now)
                 case int():
-                    pending.take(now, step)
+                    plan = pending.take(now, abs(step))
+                    pending.put_back(plan.examine if step < 0 else (), plan)
                 case (old, new):
                     pending.add([Renamed(old, new)], now)
                 case _:
