@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,7 @@ from sync.report.tally import LAG_BOUNDS, Change, Tally
 NOW = 1000.0
 STATUS = Status(
     state=LIVE,
+    since=1_700_000_001.5,
     root="/foo",
     server="here:6379",
     started=1_700_000_000.5,
@@ -67,6 +69,7 @@ KEYS = {
     *("healthy", "problem", "state", "detail", "files", "bytes", "commands", "lag_ms"),
     *("arriving", "directories", "unwatched", "reconciles", "skipped", "skipped_count"),
     *("root", "server", "started", "pending", "operations", "moved", "recent", "lags", "lag_sum"),
+    "since",
 }
 
 
@@ -318,6 +321,7 @@ def test_programs_read_the_same(path: Path) -> None:
         "healthy": True,
         "problem": None,
         "state": "live",
+        "since": 1_700_000_001.5,
         "detail": "",
         "mode": "one-way-replica",
         "root": "/foo",
@@ -395,6 +399,29 @@ def test_the_board_has_what_was_done_and_where(path: Path) -> None:
     assert status.recent == (Change(NOW, "set", "a", size=5), Change(NOW, "delete", "b"))
     assert (sum(status.lags), status.lag_sum, status.lag) == (2, 0.007, 0.004)
     assert len(status.lags) == len(LAG_BOUNDS) + 1
+
+
+def test_the_board_knows_since_when_it_is_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = cast("Target", SimpleNamespace(count=0, bytes=0, commands=0))
+    board = Board(StatusFile(path), target, "here", {})
+    told = []
+    for now, state in (
+        (1.0, RECONCILING),
+        (2.0, RECONCILING),
+        (3.0, LIVE),
+        (4.0, LIVE),
+        (5.0, HELD),
+    ):
+        monkeypatch.setattr(time, "time", lambda: now)  # noqa: B023  # asked at once
+        board.write(state, f"at {now}")
+        told.append(json.loads(path.read_text())["since"])
+    assert told == [1.0, 1.0, 3.0, 3.0, 5.0]
+
+
+def test_it_is_known_when_a_service_said_what_it_said(path: Path) -> None:
+    assert health(path, NOW).at is None
+    written(path, age=FRESH + 1)
+    assert health(path, NOW).at == NOW - FRESH - 1
 
 
 def test_where_the_server_is_may_change(path: Path) -> None:
