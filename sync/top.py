@@ -27,7 +27,7 @@ from sync.redis.address import Address
 from sync.redis.vitals import Pulse, Server, Vitals
 from sync.report.pace import Pace
 from sync.report.screen import cannot
-from sync.report.status import Health, health
+from sync.report.status import health
 from sync.report.top import View, picture
 from sync.settings import Settings
 
@@ -74,17 +74,14 @@ class _Watcher:
         self._server, ask = _server(settings)
         self._pulse = Pulse(ask, period)
 
-    def look(self) -> Health:
-        """Read what the service said last."""
-        found = health(self._status, time.monotonic())
-        self._pace.take(found)
-        return found
-
     def view(self) -> View:
-        """Return all that is known by now."""
+        """Look, and return all that is known by now."""
+        now = time.monotonic()
+        found = health(self._status, now)
+        self._pace.take(found)
         return View(
-            health=self.look(),
-            rates=self._pace.rates(time.monotonic()),
+            health=found,
+            rates=self._pace.rates(now),
             course=self._pace.course,
             lags=self._pace.lags,
             redis=self._pulse.last,
@@ -113,12 +110,11 @@ def _server(settings: Settings) -> tuple[object, Callable[[], Vitals]]:
 
 
 def _show_once(watcher: _Watcher, console: Console) -> int:
-    before = watcher.look()
-    end = time.monotonic() + _NEXT
-    # What is done in a second takes two statuses.
-    while before.at is not None and watcher.look().at == before.at and time.monotonic() < end:
+    view, end = watcher.view(), time.monotonic() + _NEXT
+    # How fast it goes takes two statuses.
+    while (view.rates is None or view.redis is None) and time.monotonic() < end:
         time.sleep(_LOOK)
-    view = watcher.view()
+        view = watcher.view()
     console.print(picture(view, console.width, draws=_draws(console)))
     return 1 if view.health.problem else 0
 

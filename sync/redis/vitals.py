@@ -98,7 +98,8 @@ class Pulse:
         self._waits = True
         self._ends = Event()
         # A daemon: nobody waits for a server that hangs in the end.
-        Thread(target=self._run, daemon=True).start()
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     @property
     def last(self) -> Vitals | str | None:
@@ -107,6 +108,11 @@ class Pulse:
         if self._waits and waits_for > _PATIENCE:
             return f"does not answer (for {waits_for:.0f} s)"
         return self._last
+
+    @property
+    def is_asking(self) -> bool:
+        """Say whether it goes on, or waits for a last answer."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Ask no more."""

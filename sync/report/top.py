@@ -12,7 +12,6 @@ from itertools import zip_longest
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from sync.redis.vitals import Vitals
@@ -46,7 +45,7 @@ _WIDE = 76  # characters: from there on there are two columns of figures
 _LEFT = 56  # characters of the left one, at most
 _RIGHT = 36  # characters of the right one, at least
 _HIGH = 20  # rows: from there on there are all figures
-_COURSE = 30  # characters of the course of the rate
+_BESIDE = 16  # characters that are left beside the course of the rate
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 
 
@@ -82,12 +81,15 @@ def picture(view: View, width: int, height: int | None = None, *, draws: bool = 
     room = 1000 if height is None else height
     is_high = room >= _HIGH
     rows: list[RenderableType] = [*_head(view, width, max(1, room // 4))]
-    figures = [*_figures(view, is_high=is_high, draws=draws)]
+    is_wide = width >= _WIDE and is_high
+    left = min(width - _RIGHT, _LEFT) if is_wide else width
+    steps = left - _LABEL - _BESIDE if draws else 0
+    figures = [*_figures(view, is_high=is_high, steps=steps)]
     redis = [*_redis(view.redis, is_high=is_high)]
     if is_high:
         rows.append(Rule(style="dim"))
-    if is_high and width >= _WIDE:
-        rows += _side_by_side(figures, redis, min(width - _RIGHT, _LEFT))
+    if is_wide:
+        rows += _side_by_side(figures, redis, left)
     else:
         rows += [_figure(*each) for each in [*figures, *redis]]
     status = view.health.status or Status()
@@ -137,20 +139,20 @@ def _wrapped(text: str, style: str, width: int, rows_max: int) -> Iterator[Text]
             return
 
 
-def _figures(view: View, *, is_high: bool, draws: bool) -> Iterator[tuple[str, Text]]:
+def _figures(view: View, *, is_high: bool, steps: int) -> Iterator[tuple[str, Text]]:
     """Yield what the service does in figures, each with what it is called."""
     status = view.health.status or Status()
     yield "rate", _rate(view.rates)
-    if is_high and draws and (course := _course(view.course)):
+    if is_high and (course := _course(view.course, steps)):
         yield "", course
     yield "by kind", _by_kind(view.rates)
     if not is_high:
-        yield "lag", _lag(status).append(" ").append(_quantiles(view.lags))
+        yield "lag", _lag(status).append(" ").append(_quantiles(view.lags, 99))
         yield "pending", _pending(status)
         return
     yield "lag", _lag(status).append(" (the last)" if status.lag else "")
     if any(view.lags):
-        yield "", _quantiles(view.lags)
+        yield "", _quantiles(view.lags, 50, 99)
     yield "pending", _pending(status)
     yield "files", _files(status)
     if status.undone:
@@ -174,15 +176,16 @@ def _lag(status: Status) -> Text:
     return _line((duration(status.lag or 0), "bold") if known else ("none yet", "dim"))
 
 
-def _quantiles(lags: Sequence[int]) -> Text:
-    """Say what half of the lags, and all but one in a hundred, do not exceed."""
-    bounds = {share: quantile(lags, share / 100) for share in (50, 99)}
-    said = ", ".join(f"p{share} {_bound(bound)}" for share, bound in bounds.items() if bound)
+def _quantiles(lags: Sequence[int], *percents: int) -> Text:
+    """Say what so many percent of the lags do not exceed."""
+    bounds = {percent: quantile(lags, percent / 100) for percent in percents}
+    said = ", ".join(f"p{percent} {_bound(bound)}" for percent, bound in bounds.items() if bound)
     return _line((said, "dim"))
 
 
 def _bound(seconds: float) -> str:
-    return f"<= {duration(seconds)}" if seconds <= LAG_BOUNDS[-1] else "above the last bound"
+    last = LAG_BOUNDS[-1]
+    return f"<= {duration(seconds)}" if seconds <= last else f"> {duration(last)}"
 
 
 def _pending(status: Status) -> Text:
@@ -210,14 +213,15 @@ def _redis(redis: Vitals | str | None, *, is_high: bool) -> Iterator[tuple[str, 
     if not isinstance(redis, Vitals):
         yield "Redis", _line(("no answer", _ILL) if redis else ("not asked yet", "dim"))
         return
-    commands = f"{redis.operations:,}/s"
+    commands, evicted = f"{redis.operations:,}/s", counted(redis.evicted, "key", "keys")
     if not is_high:
-        yield redis.name, _memory(redis).append(f", {commands}, ").append(_program(redis))
+        row = _memory(redis).append(f", {evicted} evicted" if redis.evicted else "", _ILL)
+        yield redis.name, row.append(f", {commands}, ").append(_program(redis))
         return
     yield redis.name, _program(redis)
     yield "memory", _memory(redis)
     yield "policy", _line(redis.policy)
-    yield "evicted", _line((counted(redis.evicted, "key", "keys"), _ILL if redis.evicted else ""))
+    yield "evicted", _line((evicted, _ILL if redis.evicted else ""))
     yield "clients", _line(f"{redis.clients:,}")
     yield "commands", _line(commands)
 
@@ -236,14 +240,13 @@ def _memory(redis: Vitals) -> Text:
 
 def _side_by_side(
     left: Sequence[tuple[str, Text]], right: Sequence[tuple[str, Text]], width: int
-) -> Iterator[RenderableType]:
+) -> Iterator[Text]:
     """Yield rows with two figures each, as long as there are two; the left one of this width."""
-    for one, other in zip_longest(left, right):
-        row = Table.grid(expand=True, padding=(0, 1, 0, 0))
-        row.add_column(width=width - 1, no_wrap=True, overflow="ellipsis")
-        row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        row.add_row(*(_figure(*each) if each else "" for each in (one, other)))
-        yield row
+    blank = ("", Text())
+    for one, other in zip_longest(left, right, fillvalue=blank):
+        row = _figure(*one)
+        row.truncate(width - 1, overflow="ellipsis", pad=other is not blank)
+        yield row if other is blank else row.append(" ").append_text(_figure(*other))
 
 
 def _figure(name: str, value: Text) -> Text:
@@ -251,14 +254,14 @@ def _figure(name: str, value: Text) -> Text:
     return row.append_text(value)
 
 
-def _course(course: Sequence[float]) -> Text | None:
-    """Draw the last rates; None if there was nothing."""
-    last = list(course)[-_COURSE:]
+def _course(course: Sequence[float], steps: int) -> Text | None:
+    """Draw the last rates, so many of them at most; None if there was nothing."""
+    last = [*course][-steps:] if steps > 0 else []
     most = max(last, default=0.0)
     if most <= 0:
         return None
-    steps = len(_BARS) - 1
-    drawn = "".join(_BARS[round(max(rate, 0.0) / most * steps)] for rate in last)
+    highest = len(_BARS) - 1
+    drawn = "".join(_BARS[round(max(rate, 0.0) / most * highest)] for rate in last)
     return _line((drawn, "green"), (f" up to {_per_second(most)}", "dim"))
 
 
@@ -290,13 +293,14 @@ def _troubles(title: str, names: Mapping[str, str], count: int, width: int) -> I
 def _changes(recent: Sequence[Change], width: int, *, is_high: bool) -> Iterator[Text]:
     if is_high:
         yield _line(("last changes" if recent else "no changes yet", "bold"))
+    sizes = ["" if each.size is None else size(each.size) for each in recent]
     word = max((len(_word(each.operation)) for each in recent), default=0)
-    for each in reversed(recent):
-        bytes_ = "" if each.size is None else size(each.size)
+    longest = max(map(len, sizes), default=0)
+    for each, bytes_ in zip(reversed(recent), reversed(sizes), strict=True):
         row = _line(
             (time.strftime("  %H:%M:%S  ", time.localtime(each.at)), "dim"),
             (_word(each.operation).ljust(word), "green"),
-            f" {bytes_:>8}  ",
+            f"  {bytes_.rjust(longest)}  " if longest else "  ",
         )
         row.append(_cut(each.name, each.new, width - row.cell_len - 4))
         yield row.append(" -> ").append(plain(each.new), "bold") if each.new else row
