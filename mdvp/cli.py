@@ -88,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve_command = commands.add_parser(
         "serve",
-        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and METRICS_DIR in "
-        "the environment are settings; a listening socket that a service manager passes is taken "
-        "when it is the one asked for",
+        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and "
+        "METRICS_DIR in the environment are settings; a listening socket that a service manager "
+        "passes is taken when it is the one asked for",
     )
     serve_command.add_argument(
         "--root",
