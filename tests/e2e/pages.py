@@ -112,7 +112,7 @@ def _typed(body: Sequence[str]) -> Iterator[Step]:
 
 
 def _script(body: Sequence[str]) -> Iterator[Step]:
-    yield Step("set -e\n" + "\n".join(body), None)
+    yield Step("(set -e\n" + "\n".join(body) + "\n)", None)
 
 
 class Prompt:
