@@ -45,7 +45,7 @@ fill_rootfs() {
 
 settings() { # what `docker plugin set` would be given to have the plugin as it is
   docker plugin inspect "$NAME" --format \
-    '{{range .Settings.Env}}{{.}}{{println}}{{end}}{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}'
+    '{{range .Settings.Env}}{{.}}{{println}}{{end}}{{range .Settings.Mounts}}{{if .Settable}}{{.Name}}.source={{.Source}}{{println}}{{end}}{{end}}'
 }
 
 refuse_if_in_use() {

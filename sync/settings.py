@@ -15,6 +15,7 @@ from sync.core.errors import SettingsError
 from sync.core.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_FORMATS = ("text", "json")
 _IDS = re.compile("[0-9]+(:[0-9]+)?")
 _DIGITS_MAX = 15
 _ID_MAX = (1 << 32) - 2  # chown(2) takes one more for "leave it"
@@ -58,6 +59,7 @@ class Settings:
     metrics     SYNC_METRICS: [ADDR:]PORT to be asked for metrics at, for Prometheus (none)
     log_file    SYNC_LOG_FILE: file that gets the log too (none)
     log_level   LOG_LEVEL: the least important lines to log (INFO)
+    log_format  LOG_FORMAT: text, or json for programs: docs/logs.md (text)
     """
 
     root: Path
@@ -83,6 +85,7 @@ class Settings:
     metrics: Endpoint | None
     log_file: Path | None
     log_level: int
+    log_format: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -94,6 +97,9 @@ class Settings:
         level = given.get("LOG_LEVEL", "INFO").upper()
         if level not in _LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(_LEVELS)}")
+        form = given.get("LOG_FORMAT", "text")
+        if form not in _FORMATS:
+            raise SettingsError(f"LOG_FORMAT is {form!r}: use one of {', '.join(_FORMATS)}")
         mode = _mode(given)
         return cls(
             root=Path(given.get("SYNC_ROOT", "/foo")),
@@ -128,6 +134,7 @@ class Settings:
             metrics=_metrics(given.get("SYNC_METRICS")),
             log_file=_path(given, "SYNC_LOG_FILE"),
             log_level=logging.getLevelNamesMapping()[level],
+            log_format=form,
         )
 
     @property

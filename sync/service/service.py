@@ -120,7 +120,8 @@ class Service:
         if what != self._said:
             self._said = what
             log.warning(
-                "standing by: %s; if it is for another directory, give each a SYNC_PREFIX", what
+                "standing by: %(_what)s; if it is for another directory, give each a SYNC_PREFIX",
+                {"event": "standing_by", "_what": what, "holder": self._works},
             )
         self._cause, self._pause = ReconcileCause.TAKEOVER, 0.0
         beat = 0.0
@@ -158,4 +159,4 @@ class Service:
             self._said, self._since = what, time.strftime("%Y-%m-%d %H:%M:%S")
             # At the start Redis may be starting too; later something is wrong.
             level = logging.WARNING if self._cause is ReconcileCause.START else logging.ERROR
-            log.log(level, "waiting for %s", what)
+            log.log(level, "waiting for %(reason)s", {"event": "waiting", "reason": what})

@@ -21,7 +21,7 @@ from sync.disk.files import Directory
 from sync.disk.watch import Watch, watches_max
 from sync.redis.target import Target
 from sync.report.board import Board
-from sync.report.figures import counted
+from sync.report.figures import Count
 from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
 from sync.service.feeding import Feeding
@@ -112,7 +112,9 @@ class Session:
         try:
             self._target.connect()
             if cause is ReconcileCause.TAKEOVER:
-                log.warning("taking over: no other service works any more")
+                log.warning(
+                    "taking over: no other service works any more", {"event": "taking_over"}
+                )
             self._mirror.begin(self._standing.begin(self._board, self._still))
             if self._feeding:
                 self._feeding.begin(cause)
@@ -298,10 +300,15 @@ class Session:
             if self._watch.is_short:
                 setting, most = watches_max()
                 way_out = f"raise {setting} of the host to {most + unwatched} or more"
-            all_of_them = counted(directories, "directory", "directories")
             log.error(
-                "%s of %s cannot be watched, and are followed by rescans only: %s",
-                *(f"{unwatched:,}", all_of_them, way_out),
+                "%(unwatched)s of %(directories)s cannot be watched, and are followed by rescans "
+                "only: %(_way_out)s",
+                {
+                    "event": "unwatched",
+                    "unwatched": Count(unwatched),
+                    "directories": Count(directories, "directory", "directories"),
+                    "_way_out": way_out,
+                },
             )
         self._unwatched = unwatched
 
@@ -468,12 +475,16 @@ class Session:
         if self._can_begin_anew():
             self._watch.lost = False  # before the directory is looked at: they may be lost again
             log.warning(
-                "the kernel's queue of file events overflowed: looking at the whole directory"
+                "the kernel's queue of file events overflowed: looking at the whole directory",
+                {"event": "events_lost"},
             )
             self._begin(_LOST)
         elif self._hearing and self._hearing.has_lost and not self._is_reconciling():
             self._hearing.has_lost = False
-            log.warning("others change more keys than can be followed: looking at all of them")
+            log.warning(
+                "others change more keys than can be followed: looking at all of them",
+                {"event": "news_lost"},
+            )
             self._begin(ReconcileCause.MESSAGES_LOST)
         elif time.monotonic() < self._schedule.step or self._waits_for_large_files():
             return
@@ -509,8 +520,14 @@ class Session:
         self._board.reconciles[reconcile.cause] += 1
         if reconcile.cause == _RESCAN:
             if reconcile.sets or reconcile.deletes:
-                sets, deletes = reconcile.sets, reconcile.deletes
-                log.info("rescan: %d values brought, %d keys removed", sets, deletes)
+                log.info(
+                    "rescan: %(transferred)d values brought, %(removed)d keys removed",
+                    {
+                        "event": "rescanned",
+                        "transferred": reconcile.sets,
+                        "removed": reconcile.deletes,
+                    },
+                )
         elif not self._watch.lost:  # or the next one begins at once
             self._is_in_step(reconcile)
         self._schedule.ended(time.monotonic())

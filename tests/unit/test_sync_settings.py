@@ -33,6 +33,7 @@ DEFAULTS = Settings(
     metrics=None,
     log_file=None,
     log_level=logging.INFO,
+    log_format="text",
 )
 GIVEN = {
     "SYNC_ROOT": "/data",
@@ -65,6 +66,7 @@ GIVEN = {
     "SYNC_METRICS": "127.0.0.1:9121",
     "SYNC_LOG_FILE": "/var/log/sync.report.log",
     "LOG_LEVEL": "warning",
+    "LOG_FORMAT": "json",
 }
 
 
@@ -104,6 +106,7 @@ def test_every_variable_sets_its_setting() -> None:
         metrics=Endpoint("127.0.0.1", 9121),
         log_file=Path("/var/log/sync.report.log"),
         log_level=logging.WARNING,
+        log_format="json",
     )
 
 
@@ -188,6 +191,7 @@ def test_patterns_may_be_any_bytes() -> None:
         ("SYNC_FILE_OWNER", "4294967295", "SYNC_FILE_OWNER is '4294967295'"),
         ("SYNC_FILE_OWNER", "0:4294967295", "SYNC_FILE_OWNER is '0:4294967295'"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL is 'LOUD': use one of DEBUG, INFO, WARNING, ERROR"),
+        ("LOG_FORMAT", "JSON", "LOG_FORMAT is 'JSON': use one of text, json"),
     ],
 )
 def test_a_bad_value_is_refused_and_the_message_says_what_to_write(
