@@ -10,10 +10,12 @@ from pathlib import Path
 
 from sync.core.access import Access
 from sync.core.decision import Mode
+from sync.core.endpoint import Endpoint
 from sync.core.errors import SettingsError
 from sync.core.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_FORMATS = ("text", "json")
 _IDS = re.compile("[0-9]+(:[0-9]+)?")
 _DIGITS_MAX = 15
 _ID_MAX = (1 << 32) - 2  # chown(2) takes one more for "leave it"
@@ -62,8 +64,10 @@ class Settings:
     stream_max  SYNC_STREAM_MAXLEN: about how many entries that keeps, 0 for all (100000)
     on_change   SYNC_ON_CHANGE: a command that is told the names of what has changed (none)
     status      SYNC_STATUS: file of the status, for `mdvp-sync status` (none)
+    metrics     SYNC_METRICS: [ADDR:]PORT to be asked for metrics at, for Prometheus (none)
     log_file    SYNC_LOG_FILE: file that gets the log too (none)
     log_level   LOG_LEVEL: the least important lines to log (INFO)
+    log_format  LOG_FORMAT: text, or json for programs: docs/logs.md (text)
     """
 
     root: Path
@@ -86,8 +90,10 @@ class Settings:
     stream_max: int
     on_change: str | None
     status: Path | None
+    metrics: Endpoint | None
     log_file: Path | None
     log_level: int
+    log_format: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -99,6 +105,9 @@ class Settings:
         level = given.get("LOG_LEVEL", "INFO").upper()
         if level not in _LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(_LEVELS)}")
+        form = given.get("LOG_FORMAT", "text")
+        if form not in _FORMATS:
+            raise SettingsError(f"LOG_FORMAT is {form!r}: use one of {', '.join(_FORMATS)}")
         mode = _mode(given)
         return cls(
             root=Path(given.get("SYNC_ROOT", "/foo")),
@@ -130,8 +139,10 @@ class Settings:
             stream_max=_count("SYNC_STREAM_MAXLEN", given.get("SYNC_STREAM_MAXLEN", "100000")),
             on_change=given.get("SYNC_ON_CHANGE"),
             status=_path(given, "SYNC_STATUS"),
+            metrics=_metrics(given.get("SYNC_METRICS")),
             log_file=_path(given, "SYNC_LOG_FILE"),
             log_level=logging.getLevelNamesMapping()[level],
+            log_format=form,
         )
 
     @property
@@ -190,6 +201,18 @@ def _stream(given: str | None) -> bytes | None:
     if stream.startswith(b"/") or stream.endswith(b"/"):
         raise SettingsError(f"SYNC_STREAM is {given!r}: use a name without a slash at its ends")
     return stream
+
+
+def _metrics(given: str | None) -> Endpoint | None:
+    if given is None:
+        return None
+    try:
+        return Endpoint.parse(given)
+    except ValueError as error:
+        raise SettingsError(
+            f"SYNC_METRICS is {given!r}, which {error}: use a port, such as 9121, or an address of "
+            "this machine and a port, such as 127.0.0.1:9121, [::1]:9121 or localhost:9121"
+        ) from None
 
 
 def _count(name: str, given: str) -> int:
