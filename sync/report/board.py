@@ -19,6 +19,7 @@ class Board:
     """The figures, from one session to the next.
 
     Attributes:
+        state: what it does, as it was written last, and `since` when (s since the epoch).
         where: the server; `str` says where it is by now.
         root: the directory, as it was named.
         started: when the service began (s since the epoch).
@@ -52,6 +53,8 @@ class Board:
     heard_by: str = ""
     undone: int = 0
     conflicts: Mapping[bytes, str] = field(default_factory=dict)
+    state: str = ""
+    since: float = 0.0
 
     def followed(self, lag: float) -> None:
         """Take note that changes are in Redis, `lag` seconds after the oldest of them came."""
@@ -60,9 +63,12 @@ class Board:
 
     def write(self, state: str, detail: str = "") -> None:
         """Write the status: `state`, `detail`, and all the rest."""
+        if state != self.state:
+            self.state, self.since = state, time.time()
         self.file.write(
             Status(
                 state=state,
+                since=self.since,
                 detail=detail,
                 mode=self.mode,
                 root=self.root,

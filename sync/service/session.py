@@ -142,6 +142,9 @@ class Session:
             self._mirror.close()
             if self._hearing:
                 self._hearing.close()
+            # What waited the next session finds by itself: it looks at the whole directory.
+            self._board.pending = self._board.arriving = 0
+            self._board.undone = self._undone + self._mirror.undone
 
     def _still(self) -> None:
         """Make sure that both are there. Raises RedisAwayError or DirectoryGoneError."""

@@ -59,9 +59,8 @@ def test_the_wheel_has_all_modules_and_data_as_they_are_and_nothing_else(
 
 def test_the_sdist_has_what_it_takes_to_build_and_nothing_else(packages: Packages) -> None:
     with tarfile.open(packages.sdist) as sdist:
-        names = {
-            name.partition("/")[2] for name in sdist.getnames() if sdist.getmember(name).isfile()
-        }
+        files = [member.name for member in sdist if member.isfile()]
+        names = {name.partition("/")[2] for name in files}
     made = {"PKG-INFO", "setup.cfg"}
     made |= {name for name in names if name.startswith("mdvp.egg-info/")}
     given = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "share/package.md"}
