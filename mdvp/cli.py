@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mdvp", description="Docker volume plugin.")
     parser.add_argument("--version", action="version", version=f"mdvp {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve_command = commands.add_parser(
         "serve",
         help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and "

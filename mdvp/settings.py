@@ -12,7 +12,9 @@ _GRACE_MAX = 86400  # a day
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What mdvp was told.
+    """What mdvp was told: each field, the variable, what it means, and its default.
+
+    The manual page is made of this table.
 
     log_level         LOG_LEVEL: the least important lines to log (INFO)
     log_format        LOG_FORMAT: text, or json for programs: docs/logs.md (text)

@@ -3,7 +3,8 @@
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from sync.core.changes import (
@@ -70,22 +71,19 @@ def change(done: Done, at: float = 0.0) -> Change | None:
             return Change(at, OPERATIONS[type(done)], shown(name))
 
 
-def summed(done: Sequence[Done]) -> tuple[Counter[str], Counter[str]]:
-    """Return how many there were of each of OPERATIONS, and the bytes of the values they moved."""
+def summed(done: Sequence[Done]) -> tuple[dict[str, int], int, int]:
+    """Return how many there were of each of OPERATIONS, and the bytes that were set and written."""
     # A burst has some 100,000 commands a second: only what C does with all of them at once.
+    operations: dict[str, int] = {}
     kinds = Counter(map(type, done))
-    operations: Counter[str] = Counter()
     for kind, number in kinds.items():
-        if kind in OPERATIONS:
-            operations[OPERATIONS[kind]] += number
-    moved = Counter(set=sum([len(each[1]) for each in done if type(each) is Set]))
-    if kinds[Arrive] or kinds[Written]:
-        for each in done:
-            if isinstance(each, Arrive):
-                moved["set"] += each.signature.size
-            elif isinstance(each, Written):
-                moved["write_file"] += each.size
-    return operations, moved
+        if operation := OPERATIONS.get(kind):
+            operations[operation] = operations.get(operation, 0) + number
+    was_set, written = sum([len(each[1]) for each in done if type(each) is Set]), 0
+    if Arrive in kinds or Written in kinds:
+        was_set += sum([each.signature.size for each in done if isinstance(each, Arrive)])
+        written += sum([each.size for each in done if isinstance(each, Written)])
+    return operations, was_set, written
 
 
 class Tally:
@@ -99,23 +97,26 @@ class Tally:
 
     """
 
-    def __init__(self) -> None:
-        """Begin at nothing."""
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Begin at nothing; `clock` returns seconds since the epoch."""
+        self._clock = clock
         self.operations: Counter[str] = Counter(dict.fromkeys(OPERATIONS.values(), 0))
         self.moved = 0
         self.lags = [0] * (len(LAG_BOUNDS) + 1)
         self.lag_sum = 0.0
-        self._recent: deque[tuple[float, Done]] = deque(maxlen=RECENT_MAX)
+        self._recent: deque[Change] = deque(maxlen=RECENT_MAX)
 
     def add(self, done: Sequence[Done]) -> None:
         """Count what was carried out."""
         if not done:
             return
-        operations, moved = summed(done)
-        self.operations += operations
-        self.moved += moved.total()
-        at = time.time()
-        self._recent.extend((at, each) for each in done[-RECENT_MAX:] if type(each) in OPERATIONS)
+        operations, was_set, written = summed(done)
+        self.operations.update(operations)
+        self.moved += was_set + written
+        # As changes, not as what was done: that holds whole values, of a megabyte each.
+        told = (each for each in reversed(done) if type(each) in OPERATIONS)
+        last, at = [*islice(told, RECENT_MAX)], self._clock()
+        self._recent.extend(found for each in reversed(last) if (found := change(each, at)))
 
     def lag(self, seconds: float) -> None:
         """Count how long a change has taken from its arrival to its being in Redis."""
@@ -124,5 +125,4 @@ class Tally:
 
     def recent(self) -> list[Change]:
         """Return the last changes, the last of all at the end."""
-        found = (change(done, at) for at, done in self._recent)
-        return [each for each in found if each is not None]
+        return list(self._recent)
