@@ -128,7 +128,8 @@ def test_what_is_removed_and_cannot_be_deleted_is_counted(plugin: Plugin) -> Non
     below = plugin.root / "vol" / "below"
     below.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
-    plugin.call("Remove", Name="vol")
+    removed = plugin.call("Remove", Name="vol")
+    assert removed.message == {}
     (trashed,) = (plugin.root / ".mdvp" / "trash").iterdir()
     try:
         assert plugin.metrics()["mdvp_trash_directories",] == 1
