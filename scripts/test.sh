@@ -24,7 +24,7 @@ cd "$(dirname "$0")/.."
 
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
-    git=git openssl=openssl
+    git=git openssl=openssl promtool=prometheus
 }
 
 need_for_e2e() {
@@ -32,6 +32,7 @@ need_for_e2e() {
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps docker-compose=docker-compose
   # From Debian 13 on the client has a package of its own.
   need docker=docker-cli
+  need prometheus-node-exporter=prometheus-node-exporter
   need_for_bench
 }
 
