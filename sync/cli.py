@@ -12,12 +12,13 @@ from contextlib import closing, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from mdvp import __version__
 from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
 from sync.report.screen import cannot
-from sync.report.status import StatusFile, health
+from sync.report.status import STARTING, StatusFile, health
 from sync.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _SIDES = [side.value for side in Side]
 _LONGEST = 1e7  # seconds that `wait` may wait
+_SHORTEST = 0.1  # seconds between two pictures of `top`
+_NO_STATUS = "set SYNC_STATUS to the file that the service was given in it"
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -36,13 +39,21 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         settings = Settings.read(environ)
     except SettingsError as error:
-        if options.command == "run" and environ.get("LOG_FORMAT") == "json":
-            from sync.report.log import to_stderr  # noqa: PLC0415
+        return _refused(error, options, environ)
+    return _carry_out(settings, options)
 
-            to_stderr()
-            log.error("%(error)s", {"event": "failed", "error": error})
-            return 2
+
+def _refused(error: SettingsError, options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if options.command != "run" or environ.get("LOG_FORMAT") != "json":
         return cannot(str(error))
+    from sync.report.log import to_stderr  # noqa: PLC0415
+
+    to_stderr()
+    log.error("%(error)s", {"event": "failed", "error": error})
+    return 2
+
+
+def _carry_out(settings: Settings, options: argparse.Namespace) -> int:
     if options.command == "run":
         return run(settings)
     if options.command == "status":
@@ -51,6 +62,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
 
         return wait(settings, options.paths, options.timeout)
+    if options.command == "top":
+        return top(settings, options.interval, once=options.once)
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
     from sync.commands import carry_out  # noqa: PLC0415
 
@@ -61,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mdvp-sync", description="Keep Redis equal to a directory: a file is a key."
     )
-    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"mdvp-sync {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, dest="command", metavar="COMMAND"
+    )
     commands.add_parser(
         "run", help="mirror the directory SYNC_ROOT to the Redis at REDIS_URL until stopped"
     )
@@ -69,6 +85,17 @@ def _parser() -> argparse.ArgumentParser:
         "status", help="say what the service does that writes its status to SYNC_STATUS"
     )
     asked.add_argument("--json", action="store_true", help="say it for programs")
+    watched = commands.add_parser(
+        "top", help="show what the service does, and how Redis is, until somebody presses q"
+    )
+    watched.add_argument(
+        "--interval",
+        type=_interval,
+        default=0.5,
+        metavar="S",
+        help="look again after S seconds (0.5); what is done in a second is known after one",
+    )
+    watched.add_argument("--once", action="store_true", help="write one picture, and end")
     check = commands.add_parser(
         "verify", help="compare each file with what Redis holds, and say what differs"
     )
@@ -94,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     ended = commands.add_parser(
         "accept", help="end a hold: say which side is right though much is deleted by it"
     )
-    ended.add_argument("side", choices=_SIDES)
+    ended.add_argument("side", choices=_SIDES, help="the side that is right")
     awaited = commands.add_parser(
         "wait", help="return when every write that is finished by now is in Redis"
     )
@@ -117,6 +144,13 @@ def _seconds(given: str) -> float:
         if 0 <= seconds <= _LONGEST:  # which "nan" is not
             return seconds
     raise argparse.ArgumentTypeError(f"{given!r} is no number of seconds, up to {_LONGEST:.0f}")
+
+
+def _interval(given: str) -> float:
+    seconds = _seconds(given)
+    if seconds < _SHORTEST:
+        raise argparse.ArgumentTypeError(f"{given!r} is too short: use {_SHORTEST} or more")
+    return seconds
 
 
 def run(settings: Settings) -> int:
@@ -173,6 +207,8 @@ def run(settings: Settings) -> int:
                 mode=settings.mode.value,
                 root=str(settings.root),
             )
+            board.write(STARTING)  # with what the settings say
+            _export(settings, board.file)
             log.info("%(_pair)s%(_words)s", _begun(settings, str(address)))
             rescan = Rescan(settings.rescan, settings.rescan_share)
             Service(lambda: _open(settings, excluded), parts, report, board, rescan).run()
@@ -194,6 +230,19 @@ def _hook(settings: Settings) -> "Hook | None":
     from sync.service.hook import Hook  # noqa: PLC0415
 
     return Hook(settings.on_change, {**os.environ, "SYNC_ROOT": str(settings.root)})
+
+
+def _export(settings: Settings, file: StatusFile) -> None:
+    """Have whoever asks at SYNC_METRICS be told what is written to a status file."""
+    if settings.metrics is None:
+        return
+    from sync.report.exporter import PATH, Exporter  # noqa: PLC0415
+
+    Exporter(file, settings.metrics).start()
+    log.info(
+        "metrics are at http://%(address)s%(path)s",
+        {"event": "metrics", "address": str(settings.metrics), "path": PATH},
+    )
 
 
 def _excluded(settings: Settings) -> Excluded:
@@ -251,10 +300,19 @@ def _words(settings: Settings) -> str:
 def status(settings: Settings, *, as_json: bool) -> int:
     """Say what the service does; 0 when Redis equals the directory, as far as it knows."""
     if settings.status is None:
-        return cannot("set SYNC_STATUS to the file that the service was given in it")
+        return cannot(_NO_STATUS)
     found = health(settings.status, time.monotonic())
     print(found.json() if as_json else found)
     return 1 if found.problem else 0
+
+
+def top(settings: Settings, interval: float, *, once: bool) -> int:
+    """Show what the service does, on a terminal, again every `interval` seconds."""
+    if settings.status is None:
+        return cannot(_NO_STATUS)
+    from sync.top import top  # noqa: PLC0415  # it is alone in what it loads
+
+    return top(settings, settings.status, interval, once=once)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -308,7 +308,7 @@ class Pending:
         self._stay_bounded()
 
     def __len__(self) -> int:
-        """Return how many names wait."""
+        """Return how many names wait; what is to get a value twice, if it waits for more, too."""
         waiting = len(self._ready) + len(self._later) + len(self._unfinished)
         return waiting + len(self._deferred)
 
@@ -630,9 +630,7 @@ class Pending:
         return name in self._ready and self._ready.origin(name) is None
 
     def _stay_bounded(self) -> None:
-        waiting = len(self._ready) + len(self._later)
-        waiting += len(self._unfinished) + len(self._deferred)
-        if waiting > self._names_max:
+        if len(self) > self._names_max:
             self._forget()
             self.overflowed = True
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import shown
 from sync.core.decision import Mode
 from sync.redis.target import Target
@@ -18,6 +19,7 @@ class Board:
     """The figures, from one session to the next.
 
     Attributes:
+        state: what it does, as it was written last, and `since` when (s since the epoch).
         where: the server; `str` says where it is by now.
         root: the directory, as it was named.
         started: when the service began (s since the epoch).
@@ -42,7 +44,7 @@ class Board:
     started: float = field(default_factory=time.time)
     tally: Tally = field(default_factory=Tally)
     pending: int = 0
-    reconciles: Counter[str] = field(default_factory=Counter)
+    reconciles: Counter[ReconcileCause] = field(default_factory=Counter)
     lag: float | None = None
     arriving: int = 0
     directories: int = 1
@@ -51,6 +53,8 @@ class Board:
     heard_by: str = ""
     undone: int = 0
     conflicts: Mapping[bytes, str] = field(default_factory=dict)
+    state: str = ""
+    since: float = 0.0
 
     def followed(self, lag: float) -> None:
         """Take note that changes are in Redis, `lag` seconds after the oldest of them came."""
@@ -59,9 +63,12 @@ class Board:
 
     def write(self, state: str, detail: str = "") -> None:
         """Write the status: `state`, `detail`, and all the rest."""
+        if state != self.state:
+            self.state, self.since = state, time.time()
         self.file.write(
             Status(
                 state=state,
+                since=self.since,
                 detail=detail,
                 mode=self.mode,
                 root=self.root,
@@ -81,7 +88,7 @@ class Board:
                 arriving=self.arriving,
                 directories=self.directories,
                 unwatched=self.unwatched,
-                reconciles=self.reconciles,
+                reconciles={cause.value: number for cause, number in self.reconciles.items()},
                 undone=self.undone,
                 conflicts=_first(self.conflicts),
                 conflicts_count=len(self.conflicts),

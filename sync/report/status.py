@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sync.core.decision import Mode
 from sync.core.errors import SettingsError
@@ -39,6 +39,7 @@ class Status:
     """What the service is doing, and what it has done since it started.
 
     state           LIVE, RECONCILING, WAITING, HELD or STANDBY; STARTING until the first of them
+    since           when that began, in seconds since the epoch; 0 while STARTING
     detail          words for what it waits for, how far it is, why it holds and what the way out
                     is, or who works while it stands by; "" when live
     mode            SYNC_MODE
@@ -71,6 +72,7 @@ class Status:
     """
 
     state: str = STARTING
+    since: float = 0.0
     detail: str = ""
     mode: str = Mode.ONE_WAY_REPLICA.value
     root: str = ""
@@ -98,8 +100,26 @@ class Status:
     skipped_count: int = 0
 
 
+class Said(NamedTuple):
+    """A status, and who said it when.
+
+    status  the status
+    at      when, in seconds on CLOCK_MONOTONIC
+    pid     the service's process
+    """
+
+    status: Status
+    at: float
+    pid: int
+
+
 class StatusFile:
-    """Writes the status to a file; to none when the path is None."""
+    """Writes the status to a file; to none when the path is None.
+
+    Attributes:
+        last: what was to be written last, even if there is no file; another thread may read it.
+
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Write to `path` that the service is starting.
@@ -109,8 +129,9 @@ class StatusFile:
         self._path = path
         self._new = path and path.with_name(path.name + ".new")
         self._pid = os.getpid()
+        self.last = self._said(Status())
         try:
-            self._write(Status())
+            self._write(self.last)
         except OSError as error:
             raise SettingsError(f"SYNC_STATUS cannot be written: {error}") from error
 
@@ -119,14 +140,18 @@ class StatusFile:
 
         A full disk does not end the service: the status grows old then, and is red by itself.
         """
+        self.last = self._said(status)
         with suppress(OSError):
-            self._write(status)
+            self._write(self.last)
 
-    def _write(self, status: Status) -> None:
+    def _said(self, status: Status) -> Said:
+        return Said(status, time.monotonic(), self._pid)
+
+    def _write(self, said: Said) -> None:
         if self._path is None or self._new is None:
             return
-        said = _figures(status) | {"pid": self._pid, "at": time.monotonic()}
-        self._new.write_text(json.dumps(said))
+        figures = _figures(said.status) | {"pid": said.pid, "at": said.at}
+        self._new.write_text(json.dumps(figures))
         self._new.replace(self._path)
 
 
@@ -134,21 +159,26 @@ class StatusFile:
 class Health:
     """The judgement on a service: `problem` is None when it is well.
 
-    `status` is what it said last, None when that cannot be known.
+    `status` is what it said last, and `at` when, on CLOCK_MONOTONIC; None when that is not known.
     """
 
     problem: str | None
     status: Status | None = None
+    at: float | None = None
 
     def __str__(self) -> str:
         """Write it for people: first whether the service is well, then its figures."""
+        return "\n".join([self.headline, *self._lines()])
+
+    @property
+    def headline(self) -> str:
+        """Whether the service is well, in words."""
+        if self.problem:
+            return self.problem
         if self.status and self.status.state == STANDBY:
-            well = f"standby: another mdvp-sync works with the same keys: {self.status.detail}"
-            return "\n".join([self.problem or well, f"mode        {self.status.mode}"])
-        well = "live: Redis equals the directory"
-        if but_for := " and ".join(self._but_for()):
-            well += f", but for {but_for}"
-        return "\n".join([self.problem or well, *self._lines()])
+            return f"standby: another mdvp-sync works with the same keys: {self.status.detail}"
+        but_for = " and ".join(self._but_for())
+        return "live: Redis equals the directory" + (f", but for {but_for}" if but_for else "")
 
     def _but_for(self) -> Iterator[str]:
         status = self.status or Status()
@@ -172,6 +202,9 @@ class Health:
     def _lines(self) -> Iterator[str]:
         status = self.status
         if status is None or status.state == STARTING:
+            return
+        if status.state == STANDBY:
+            yield f"mode        {status.mode}"
             return
         lag = "none yet" if status.lag is None else f"{duration(status.lag)} (the last change)"
         causes = (f"{cause}: {number:,}" for cause, number in status.reconciles.items())
@@ -212,25 +245,35 @@ def health(path: Path, now: float) -> Health:
     `now` is in seconds on CLOCK_MONOTONIC.
     """
     try:
-        said = json.loads(path.read_text())
-        status, age, pid = _status(said), now - float(said["at"]), int(said["pid"])
+        figures = json.loads(path.read_text())
+        said = Said(_status(figures), float(figures["at"]), int(figures["pid"]))
     except FileNotFoundError:
         return Health("the sync service has not started")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Health(f"the status at {path} cannot be read: {error!r}")
+    return judge(said, now)
+
+
+def judge(said: Said, now: float) -> Health:
+    """Judge the service that has said this; `now` is in seconds on CLOCK_MONOTONIC."""
+    return Health(_problem(said, now), said.status, said.at)
+
+
+def _problem(said: Said, now: float) -> str | None:
+    """Say what is wrong with a service that has said this; None if it is well."""
+    status, at, pid = said
     doing = _doing(status)
-    if not 0 <= age <= FRESH:  # below 0: it is from before the machine started anew
+    if not 0 <= now - at <= FRESH:  # below 0: it is from before the machine started anew
         why = "it or Redis hangs" if _is_running(pid) else "it has ended"
-        return Health(
+        return (
             f"no sign of life of the sync service (process {pid}) for over {FRESH:.0f} s: {why}; "
-            f"its last was: {doing}",
-            status,
+            f"its last was: {doing}"
         )
     if status.state == HELD:
-        return Health(f"the sync service holds, and deletes nothing: {status.detail}", status)
+        return f"the sync service holds, and deletes nothing: {status.detail}"
     if status.state not in {LIVE, STANDBY}:
-        return Health(f"the sync service is not in step: {doing}", status)
-    return Health(None, status)
+        return f"the sync service is not in step: {doing}"
+    return None
 
 
 def _doing(status: Status) -> str:
@@ -242,6 +285,7 @@ def _doing(status: Status) -> str:
 def _figures(status: Status) -> dict[str, object]:
     return {
         "state": status.state,
+        "since": status.since,
         "detail": status.detail,
         "mode": status.mode,
         "root": status.root,
@@ -274,6 +318,7 @@ def _status(said: Mapping[str, Any]) -> Status:
     lag_ms = said["lag_ms"]
     return Status(
         state=str(said["state"]),
+        since=float(said["since"]),
         detail=str(said["detail"]),
         mode=str(said["mode"]),
         root=str(said["root"]),
@@ -286,7 +331,7 @@ def _status(said: Mapping[str, Any]) -> Status:
         pending=int(said["pending"]),
         operations={str(what): int(number) for what, number in said["operations"].items()},
         moved=int(said["moved"]),
-        recent=tuple(Change(**each) for each in said["recent"]),
+        recent=tuple(_change(each) for each in said["recent"]),
         lags=tuple(int(each) for each in said["lags"]),
         lag_sum=float(said["lag_sum"]),
         lag=None if lag_ms is None else float(lag_ms) / 1e3,
@@ -299,6 +344,17 @@ def _status(said: Mapping[str, Any]) -> Status:
         conflicts_count=int(said["conflicts_count"]),
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
         skipped_count=int(said["skipped_count"]),
+    )
+
+
+def _change(said: Mapping[str, Any]) -> Change:
+    size_ = said["size"]
+    return Change(
+        at=float(said["at"]),
+        operation=str(said["operation"]),
+        name=str(said["name"]),
+        new=str(said["new"]),
+        size=None if size_ is None else int(size_),
     )
 
 

@@ -3,7 +3,8 @@
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from sync.core.changes import (
@@ -96,13 +97,14 @@ class Tally:
 
     """
 
-    def __init__(self) -> None:
-        """Begin at nothing."""
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Begin at nothing; `clock` returns seconds since the epoch."""
+        self._clock = clock
         self.operations: Counter[str] = Counter(dict.fromkeys(OPERATIONS.values(), 0))
         self.moved = 0
         self.lags = [0] * (len(LAG_BOUNDS) + 1)
         self.lag_sum = 0.0
-        self._recent: deque[tuple[float, Done]] = deque(maxlen=RECENT_MAX)
+        self._recent: deque[Change] = deque(maxlen=RECENT_MAX)
 
     def add(self, done: Sequence[Done]) -> None:
         """Count what was carried out."""
@@ -111,8 +113,10 @@ class Tally:
         operations, was_set, written = summed(done)
         self.operations.update(operations)
         self.moved += was_set + written
-        at = time.time()
-        self._recent.extend((at, each) for each in done[-RECENT_MAX:] if type(each) in OPERATIONS)
+        # As changes, not as what was done: that holds whole values, of a megabyte each.
+        told = (each for each in reversed(done) if type(each) in OPERATIONS)
+        last, at = [*islice(told, RECENT_MAX)], self._clock()
+        self._recent.extend(found for each in reversed(last) if (found := change(each, at)))
 
     def lag(self, seconds: float) -> None:
         """Count how long a change has taken from its arrival to its being in Redis."""
@@ -121,5 +125,4 @@ class Tally:
 
     def recent(self) -> list[Change]:
         """Return the last changes, the last of all at the end."""
-        found = (change(done, at) for at, done in self._recent)
-        return [each for each in found if each is not None]
+        return list(self._recent)

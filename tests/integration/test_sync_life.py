@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -39,6 +40,12 @@ def status(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+def figures(service: Service, *keys: str) -> list[Any]:
+    """Return what its status has for programs under these keys."""
+    said = json.loads(Path(service.environ["SYNC_STATUS"]).read_text())
+    return [said[key] for key in keys]
+
+
 def unmounts(path: Path) -> bool:
     return subprocess.run(("umount", path), check=False, capture_output=True).returncode == 0
 
@@ -74,6 +81,17 @@ class TestStatus:
         service.redis.kill()
         eventually(lambda: "not in step: waiting for Redis" in service.health()[1], True)
         assert service.health()[0] == 1
+
+    def test_one_that_waits_remembers_what_was_done_and_has_nothing_pending(
+        self, service: Service, root: Path
+    ) -> None:
+        with (root / "locked").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            (root / "a").write_bytes(b"value")
+            eventually(lambda: figures(service, "state", "pending", "moved"), ["live", 1, 5])
+            service.redis.kill()
+            eventually(lambda: figures(service, "state", "pending", "moved"), ["waiting", 0, 5])
+            assert [each["name"] for each in figures(service, "recent")[0]] == ["a"]
 
 
 class TestEnd:

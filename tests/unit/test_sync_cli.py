@@ -1,5 +1,8 @@
 """What the command line refuses."""
 
+import subprocess
+import sys
+
 import pytest
 
 from sync.cli import main
@@ -13,3 +16,18 @@ def test_a_time_to_wait_that_never_comes_is_refused(
         main(["wait", f"--timeout={given}"], {})
     assert ended.value.code == 2  # wrong usage
     assert "is no number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["0", "0.05", "nan", "-1", "soon"])
+def test_a_picture_is_not_made_without_a_pause(
+    given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["top", f"--interval={given}"], {})
+    assert ended.value.code == 2  # wrong usage
+    assert "--interval" in capsys.readouterr().err
+
+
+def test_only_who_looks_at_a_picture_loads_what_draws_it() -> None:
+    code = "import sys, sync.cli, sync.commands; sys.exit('rich' in sys.modules)"
+    assert subprocess.run((sys.executable, "-c", code), check=False).returncode == 0

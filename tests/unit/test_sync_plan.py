@@ -1,6 +1,8 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sync.core.changes import NONE, Change, Changed, Created, Rename, Renamed, Signature, Unfinished
 from sync.core.plan import SPARE, Pending, Plan, Settled, in_order, settle
@@ -618,3 +620,47 @@ class TestInOrder:
 
     def test_what_stays_is_left_out(self) -> None:
         assert self.groups("aa", "bc") == [["bc"]]
+
+
+class TestHowManyNamesWait:
+    NAMES = st.sampled_from([A, B, C, D])
+    STEPS = st.one_of(
+        st.builds(Changed, NAMES),
+        st.builds(Created, NAMES, st.booleans()),
+        st.builds(Unfinished, NAMES),
+        NAMES,  # is deferred
+        st.integers(1, 4),  # are taken
+        st.integers(-4, -1),  # are taken, and put back
+    )
+    RENAMES = st.tuples(NAMES, NAMES).filter(lambda names: names[0] != names[1])
+
+    def after(
+        self, steps: Iterable[Change | bytes | int | tuple[bytes, bytes]]
+    ) -> Iterator[Pending]:
+        pending, now = Pending(PATIENCE, RETRY), 0.0
+        for step in steps:
+            now += RETRY
+            match step:
+                case bytes():
+                    pending.defer([step], now)
+                case int():
+                    plan = pending.take(now, abs(step))
+                    pending.put_back(plan.examine if step < 0 else (), plan)
+                case (old, new):
+                    pending.add([Renamed(old, new)], now)
+                case _:
+                    pending.add([step], now)
+            yield pending
+
+    @given(st.lists(STEPS))
+    def test_each_counts_once(self, steps: list[Change | bytes | int]) -> None:
+        for pending in self.after(steps):
+            assert len(pending) == sum(name in pending for name in (A, B, C, D))
+
+    @given(st.lists(st.one_of(STEPS, RENAMES)))
+    def test_one_that_is_to_get_a_value_may_count_twice(
+        self, steps: list[Change | bytes | int | tuple[bytes, bytes]]
+    ) -> None:
+        for pending in self.after(steps):
+            waiting = sum(name in pending for name in (A, B, C, D))
+            assert waiting <= len(pending) <= 2 * waiting

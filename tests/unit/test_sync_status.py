@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from sync.core.changes import NONE, Delete, Set
 from sync.core.errors import SettingsError
 from sync.redis import listener
 from sync.redis.target import Target
@@ -28,13 +30,27 @@ from sync.report.status import (
     StatusFile,
     health,
 )
+from sync.report.tally import LAG_BOUNDS, Change, Tally
 
 NOW = 1000.0
 STATUS = Status(
     state=LIVE,
+    since=1_700_000_001.5,
+    root="/foo",
+    server="here:6379",
+    started=1_700_000_000.5,
     files=3,
     bytes=1234567,
     commands=17,
+    pending=2,
+    operations={"set": 3, "delete": 1},
+    moved=42,
+    recent=(
+        Change(1_700_000_001.25, "set", "a\\n", size=7),
+        Change(1_700_000_002.5, "rename", "a\\n", "b"),
+    ),
+    lags=(1, 2),
+    lag_sum=0.0125,
     lag=0.0006,
     reconciles={"start": 1, "Redis was away": 2},
     skipped={"X": "is a directory"},
@@ -52,6 +68,8 @@ KEYS = {
     *("mode", "heard_by", "undone", "conflicts", "conflicts_count"),
     *("healthy", "problem", "state", "detail", "files", "bytes", "commands", "lag_ms"),
     *("arriving", "directories", "unwatched", "reconciles", "skipped", "skipped_count"),
+    *("root", "server", "started", "pending", "operations", "moved", "recent", "lags", "lag_sum"),
+    "since",
 }
 
 
@@ -68,6 +86,10 @@ def written(path: Path, status: Status = STATUS, age: float = 0.0) -> None:
 
 def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def clock() -> float:
+    return NOW
 
 
 def gone() -> int:
@@ -140,6 +162,18 @@ def test_without_a_sign_of_life_the_process_tells_whether_it_hangs_or_has_ended(
         {"skipped": 3},
         {"conflicts": 3},
         {"undone": "often"},
+        {"started": "soon"},
+        {"pending": None},
+        {"operations": ["set"]},
+        {"operations": {"set": "often"}},
+        {"moved": "much"},
+        {"recent": {"set": 1}},
+        {"recent": [{"operation": "set"}]},
+        {"recent": [{"at": "soon", "operation": "set", "name": "a", "new": "", "size": 3}]},
+        {"recent": [{"at": 1.0, "operation": "set", "name": "a", "new": "", "size": "large"}]},
+        {"lags": 3},
+        {"lags": ["often"]},
+        {"lag_sum": None},
     ],
 )
 def test_a_status_with_other_values_than_it_can_have_cannot_be_read(
@@ -287,12 +321,31 @@ def test_programs_read_the_same(path: Path) -> None:
         "healthy": True,
         "problem": None,
         "state": "live",
+        "since": 1_700_000_001.5,
         "detail": "",
         "mode": "one-way-replica",
+        "root": "/foo",
+        "server": "here:6379",
+        "started": 1_700_000_000.5,
         "heard_by": "",
         "files": 3,
         "bytes": 1234567,
         "commands": 17,
+        "pending": 2,
+        "operations": {"set": 3, "delete": 1},
+        "moved": 42,
+        "recent": [
+            {"at": 1_700_000_001.25, "operation": "set", "name": "a\\n", "new": "", "size": 7},
+            {
+                "at": 1_700_000_002.5,
+                "operation": "rename",
+                "name": "a\\n",
+                "new": "b",
+                "size": None,
+            },
+        ],
+        "lags": [1, 2],
+        "lag_sum": 0.0125,
         "lag_ms": 0.6,
         "arriving": 0,
         "directories": 1,
@@ -329,6 +382,57 @@ def test_the_board_has_the_first_of_the_names_in_conflict(path: Path) -> None:
     assert (said["mode"], said["heard_by"], said["undone"]) == ("two-way-safe", TRACKING, 4)
     assert said["conflicts_count"] == NAMED_MAX + 1
     assert said["conflicts"] == {f"{number}\\n": "differs" for number in range(NAMED_MAX)}
+
+
+def test_the_board_has_what_was_done_and_where(path: Path) -> None:
+    target = SimpleNamespace(count=3, bytes=7, commands=9)
+    board = Board(StatusFile(path), cast("Target", target), "here", {}, "/foo", 12.5, Tally(clock))
+    board.tally.add([Set(b"a", b"value", NONE), Delete(b"b")])
+    board.followed(0.003)
+    board.followed(0.004)
+    board.pending = 5
+    board.write(LIVE)
+    status = health(path, json.loads(path.read_text())["at"]).status
+    assert status is not None
+    assert (status.root, status.server, status.started, status.pending) == ("/foo", "here", 12.5, 5)
+    assert (status.operations["set"], status.operations["delete"], status.moved) == (1, 1, 5)
+    assert status.recent == (Change(NOW, "set", "a", size=5), Change(NOW, "delete", "b"))
+    assert (sum(status.lags), status.lag_sum, status.lag) == (2, 0.007, 0.004)
+    assert len(status.lags) == len(LAG_BOUNDS) + 1
+
+
+def test_the_board_knows_since_when_it_is_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = cast("Target", SimpleNamespace(count=0, bytes=0, commands=0))
+    board = Board(StatusFile(path), target, "here", {})
+    told = []
+    for now, state in (
+        (1.0, RECONCILING),
+        (2.0, RECONCILING),
+        (3.0, LIVE),
+        (4.0, LIVE),
+        (5.0, HELD),
+    ):
+        monkeypatch.setattr(time, "time", lambda: now)  # noqa: B023  # asked at once
+        board.write(state, f"at {now}")
+        told.append(json.loads(path.read_text())["since"])
+    assert told == [1.0, 1.0, 3.0, 3.0, 5.0]
+
+
+def test_it_is_known_when_a_service_said_what_it_said(path: Path) -> None:
+    assert health(path, NOW).at is None
+    written(path, age=FRESH + 1)
+    assert health(path, NOW).at == NOW - FRESH - 1
+
+
+def test_where_the_server_is_may_change(path: Path) -> None:
+    where = ["here"]
+    board = Board(
+        StatusFile(path), cast("Target", SimpleNamespace(count=0, bytes=0, commands=0)), where, {}
+    )
+    board.write(LIVE)
+    where[0] = "there"
+    board.write(LIVE)
+    assert json.loads(path.read_text())["server"] == "['there']"
 
 
 def test_one_that_stands_by_is_well_and_says_who_works(tmp_path: Path) -> None:
