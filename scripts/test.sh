@@ -4,6 +4,7 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh servers              what depends on Redis, on each server that scripts/servers.sh has
+#   scripts/test.sh release [PYTEST ARGUMENT...]    the packages, their manual pages and completions
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree
@@ -24,7 +25,13 @@ cd "$(dirname "$0")/.."
 
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
-    git=git openssl=openssl promtool=prometheus
+    git=git openssl=openssl promtool=prometheus \
+    prometheus-node-exporter=prometheus-node-exporter
+}
+
+need_for_release() {
+  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl \
+    man=man-db groff=groff-base mandoc=mandoc zsh=zsh fish=fish
 }
 
 need_for_e2e() {
@@ -118,6 +125,10 @@ case $part in
     need_for_integration
     .venv/bin/pytest tests/integration "$@"
     ;;
+  release)
+    need_for_release
+    .venv/bin/pytest tests/release "$@"
+    ;;
   faults)
     need_for_integration
     case " $* " in
@@ -142,5 +153,5 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
-  *) die "unknown part $part: use unit, integration, servers, e2e, faults or lint, or nothing for all" ;;
+  *) die "unknown part $part: use unit, integration, servers, e2e, release, faults or lint, or nothing for all" ;;
 esac
