@@ -25,7 +25,8 @@ cd "$(dirname "$0")/.."
 
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
-    git=git openssl=openssl promtool=prometheus
+    git=git openssl=openssl promtool=prometheus \
+    prometheus-node-exporter=prometheus-node-exporter
 }
 
 need_for_release() {
