@@ -144,9 +144,13 @@ IMAGES=(redis-sync sync)
 TRUST=()
 export BUILDX_NO_DEFAULT_ATTESTATIONS=1 # with them an image is a list already, and goes into no other
 OURS=$PWD/build/release/$(docker info --format '{{.ID}}').${PLUGIN//[\/:]/_}
+WORK=build/release/work
 mkdir -p build/release
-WORK=$(mktemp -d build/release/XXXXXX)
+exec 9>build/release/lock
+flock --nonblock 9 || die "another release from this directory is under way"
 trap '[ ! -e "$OURS" ] || remove_plugin; rm -rf "$WORK"' EXIT
+rm -rf "$WORK" # of a run that was killed
+mkdir "$WORK"
 
 trust
 revision
