@@ -50,21 +50,29 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         settings = Settings.read(environ)
     except SettingsError as error:
-        parser.error(str(error))
-    log.set_up(settings.log_level)
+        if environ.get("LOG_FORMAT") != "json":
+            parser.error(str(error))
+        log.set_up("INFO", "json")
+        _log.error("%(error)s", {"event": "failed", "error": error})
+        return 2
+    log.set_up(settings.log_level, settings.log_format)
     if settings.grace < _GRACE_LOW:
         _log.warning(
-            "GRACE is %g s: a container whose start leaves no trace in its volume for longer may "
-            "find that another has it by then",
-            settings.grace,
+            "GRACE is %(grace)g s: a container whose start leaves no trace in its volume for "
+            "longer may find that another has it by then",
+            {"event": "grace_low", "grace": settings.grace},
         )
     try:
         _serve(options, settings, environ)
     except MdvpError as error:
-        _log.error("%s", error)
+        _log.error("%(error)s", {"event": "failed", "error": error})
         return 1
     except OSError as error:
-        _log.error("cannot serve on %s: %s", options.tcp or options.socket, error)
+        where = options.tcp or options.socket
+        _log.error(
+            "cannot serve on %(address)s: %(error)s",
+            {"event": "cannot_serve", "address": where, "error": error},
+        )
         return 1
     return 0
 
@@ -72,11 +80,11 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mdvp", description="Docker volume plugin.")
     parser.add_argument("--version", action="version", version=f"mdvp {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve_command = commands.add_parser(
         "serve",
-        help="serve volumes to the engine; LOG_LEVEL, GRACE and LOCK_DIRECTORIES in the "
-        "environment are settings; a listening socket that a service manager passes is taken "
+        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE and LOCK_DIRECTORIES in "
+        "the environment are settings; a listening socket that a service manager passes is taken "
         "when it is the one asked for",
     )
     serve_command.add_argument(
@@ -143,7 +151,10 @@ def _listening(
     # A port that was passed stays the service manager's; our own needs a guardian.
     with nullcontext(passed) if passed else _guarded(options.tcp, spec) as listener:
         if not options.tcp.is_loopback:
-            _log.warning("whoever reaches %s can make and remove volumes as root", options.tcp)
+            _log.warning(
+                "whoever reaches %(address)s can make and remove volumes as root",
+                {"event": "remote_control", "address": options.tcp},
+            )
         with announced(spec):
             yield listener
 
@@ -170,11 +181,14 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         _listening(options, passed) as listener,
     ):
         where = options.tcp or options.socket
-        _log.info("mdvp %s serves the volumes in %s on %s", __version__, options.root, where)
+        _log.info(
+            "mdvp %(version)s serves the volumes in %(root)s on %(address)s",
+            {"event": "started", "version": __version__, "root": options.root, "address": where},
+        )
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         serve(create_app(driver, start_again=_end), listener)
-    _log.info("stopped")
+    _log.info("stopped", {"event": "stopped"})
 
 
 def _allow_descriptors() -> None:

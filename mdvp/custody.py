@@ -136,7 +136,15 @@ class Custody:
         if not given:
             return claims
         self._store.put_leases(volume.name, given)
-        log.info("volume %s is mounted in %s", volume.name, _names(sight.holders))
+        log.info(
+            "volume %(volume)s is mounted in %(_names)s",
+            {
+                "event": "in_use",
+                "volume": volume.name,
+                "_names": _names(sight.holders),
+                "holders": list(sight.holders),
+            },
+        )
         return weigh(self._store.leases(volume.name), sight, now, self._grace)
 
     def _sight(
@@ -180,10 +188,14 @@ class Custody:
         if not memory.lost:
             memory.lost = True
             log.error(
-                "volume %s: its directory has been moved to where its path is too long to be told; "
-                "who was not seen with it before is not seen by now. Move it back to %s",
-                volume.name,
-                self._root.mountpoint(volume.name),
+                "volume %(volume)s: its directory has been moved to where its path is too long to "
+                "be told; who was not seen with it before is not seen by now. Move it back to "
+                "%(mountpoint)s",
+                {
+                    "event": "directory_moved",
+                    "volume": volume.name,
+                    "mountpoint": self._root.mountpoint(volume.name),
+                },
             )
 
     def _note_work(
@@ -208,10 +220,14 @@ class Custody:
         containers = {holder.who for holder in several}
         if not containers <= memory.doubled:
             log.error(
-                "volume %s is exclusive, and yet several containers have it: %s; stop all of them "
-                "but one",
-                volume.name,
-                _names(several),
+                "volume %(volume)s is exclusive, and yet several containers have it: %(_names)s; "
+                "stop all of them but one",
+                {
+                    "event": "had_twice",
+                    "volume": volume.name,
+                    "_names": _names(several),
+                    "holders": list(several),
+                },
             )
         memory.doubled = containers
 
@@ -262,14 +278,20 @@ class Custody:
         place = self._root.mountpoint(volume.name)
         if self._root.find(volume.name, volume.identity) is not Found.OURS:
             memory.mishanded.add(lease.mount_id)
+            begun = look.begun(lease.since.uptime)
             log.error(
-                "volume %s: what is at %s is no longer its directory, and a container is starting "
-                "with it (mount %s): it is handed what is there instead. Stop %s, move away what "
-                "is there, and put the directory back, or let mdvp make a new one",
-                volume.name,
-                place,
-                lease.mount_id,
-                _names(look.begun(lease.since.uptime)) or "it",
+                "volume %(volume)s: what is at %(mountpoint)s is no longer its directory, and a "
+                "container is starting with it (mount %(mount_id)s): it is handed what is there "
+                "instead. Stop %(_names)s, move away what is there, and put the directory back, or "
+                "let mdvp make a new one",
+                {
+                    "event": "mishanded",
+                    "volume": volume.name,
+                    "mountpoint": place,
+                    "mount_id": lease.mount_id,
+                    "_names": _names(begun) or "it",
+                    "holders": begun,
+                },
             )
         elif (
             self._root.warning(volume) is not None  # else nobody can have put anything there
@@ -278,13 +300,18 @@ class Custody:
         ):
             memory.mishanded.add(lease.mount_id)
             log.error(
-                "volume %s was mounted for a container that does not show (mount %s), and %s, "
-                "which began since, does not have it: if that should have the volume, it was "
-                "handed what somebody had put at %s for a moment. Stop it, and see who owns that",
-                volume.name,
-                lease.mount_id,
-                _names(strangers),
-                place,
+                "volume %(volume)s was mounted for a container that does not show (mount "
+                "%(mount_id)s), and %(_names)s, which began since, does not have it: if that "
+                "should have the volume, it was handed what somebody had put at %(mountpoint)s for "
+                "a moment. Stop it, and see who owns that",
+                {
+                    "event": "perhaps_mishanded",
+                    "volume": volume.name,
+                    "mountpoint": place,
+                    "mount_id": lease.mount_id,
+                    "_names": _names(strangers),
+                    "holders": strangers,
+                },
             )
 
     def _is_late(self, volume: Volume, lease: Lease) -> bool:

@@ -82,14 +82,17 @@ class Driver:
             try:
                 self._recover(volume)
             except (ConflictError, OSError) as error:  # it is tried again when it is wanted
-                log.error("cannot put volume %s back at its place: %s", volume.name, error)
+                log.error(
+                    "cannot put volume %(volume)s back at its place: %(error)s",
+                    {"event": "not_put_back", "volume": volume.name, "error": error},
+                )
             root.keep(volume)
         if store.new and root.used_before and not volumes:
             log.error(
-                "the state database was lost, and no directory in %s says of itself that it is a "
-                "volume; if there were some, `docker volume create -d mdvp -o adopt=true NAME` "
-                "takes each back, with its content",
-                root.path,
+                "the state database was lost, and no directory in %(root)s says of itself that it "
+                "is a volume; if there were some, `docker volume create -d mdvp -o adopt=true "
+                "NAME` takes each back, with its content",
+                {"event": "state_lost", "root": root.path},
             )
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
@@ -119,7 +122,10 @@ class Driver:
         aside = self._root.left(volume.identity)
         if aside is not None:
             self._root.place(aside, volume.name)
-            log.info("volume %s put back at its place", volume.name)
+            log.info(
+                "volume %(volume)s put back at its place",
+                {"event": "put_back", "volume": volume.name},
+            )
 
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
@@ -139,10 +145,14 @@ class Driver:
             volume = (self._adopt if options.adopt else self._make)(name, options)
             self._warn(volume)
         log.info(
-            "volume %s created at %s (%s)",
-            name,
-            self._root.mountpoint(name),
-            in_words(written(options)) or "no options",
+            "volume %(volume)s created at %(mountpoint)s (%(_options)s)",
+            {
+                "event": "created",
+                "volume": name,
+                "mountpoint": self._root.mountpoint(name),
+                "_options": in_words(written(options)) or "no options",
+                "options": written(options),
+            },
         )
 
     def _make(self, name: str, options: Options) -> Volume:
@@ -207,7 +217,10 @@ class Driver:
             claims = self._custody.claims(volume)
             if not claims.free:
                 refusal = in_use(volume, claims)
-                log.warning("volume %s not removed: %s", name, refusal)
+                log.warning(
+                    "volume %(volume)s not removed: %(reason)s",
+                    {"event": "remove_refused", "volume": name, "reason": refusal},
+                )
                 raise ConflictError(refusal)
             aside = self._set_aside(volume)
             self._forget(volume, aside)
@@ -215,7 +228,7 @@ class Driver:
             self._warned.pop(name, None)
             self._custody.forget(name)
             _log_reclaimed(name, claims.dead)
-        log.info("volume %s removed", name)
+        log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
         self._deleter.wake()
 
     def _set_aside(self, volume: Volume) -> Aside | None:
@@ -226,10 +239,13 @@ class Driver:
                 return aside
             found = self._found(volume)
         log.warning(
-            "volume %s: its directory is no longer at %s%s",
-            volume.name,
-            self._root.mountpoint(volume.name),
-            ", and what is there now stays" if found is Found.FOREIGN else "",
+            "volume %(volume)s: its directory is no longer at %(mountpoint)s%(_stays)s",
+            {
+                "event": "directory_gone",
+                "volume": volume.name,
+                "mountpoint": self._root.mountpoint(volume.name),
+                "_stays": ", and what is there now stays" if found is Found.FOREIGN else "",
+            },
         )
         return None
 
@@ -270,21 +286,35 @@ class Driver:
             try:
                 lease = granted(volume, claims, mount_id, engine, self._now())
             except ConflictError as refusal:
-                log.warning("volume %s refused to mount %s: %s", name, mount_id, refusal)
+                log.warning(
+                    "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
+                    {
+                        "event": "mount_refused",
+                        "volume": name,
+                        "mount_id": mount_id,
+                        "reason": refusal,
+                    },
+                )
                 raise
             self._ensure_directory(volume)
             self._store.put_leases(name, [lease], ended=claims.dead)
             self._custody.mounted(name, lease)
             _log_reclaimed(name, claims.dead)
         self._witness.wake()
-        log.info("volume %s mounted by %s (%s)", name, mount_id, _open_mounts(lease))
+        log.info(
+            "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
+            {"event": "mounted", "volume": name, "mount_id": mount_id, "mounts": lease.mounts},
+        )
         return self._root.mountpoint(name)
 
     def _ensure_directory(self, volume: Volume) -> None:
         place = self._root.mountpoint(volume.name)
         found = self._found(volume)
         if found is Found.FOREIGN:
-            log.error("volume %s: what is at %s is not its directory", volume.name, place)
+            log.error(
+                "volume %(volume)s: what is at %(mountpoint)s is not its directory",
+                {"event": "directory_foreign", "volume": volume.name, "mountpoint": place},
+            )
             raise ConflictError(
                 f"volume {volume.name!r}: what is at {place} is not the directory that mdvp made; "
                 "move it away and mdvp makes a new, empty one"
@@ -292,9 +322,9 @@ class Driver:
         if found is Found.NOTHING:
             self._make_again(volume)
             log.error(
-                "volume %s: %s had vanished, with all that was in it; made it again, empty",
-                volume.name,
-                place,
+                "volume %(volume)s: %(mountpoint)s had vanished, with all that was in it; made it "
+                "again, empty",
+                {"event": "directory_vanished", "volume": volume.name, "mountpoint": place},
             )
         self._root.keep(volume)
         self._warn(volume)
@@ -304,7 +334,10 @@ class Driver:
         warning = self._root.warning(volume)
         if warning is not None and self._warned.get(volume.name) != warning:
             self._warned[volume.name] = warning
-            log.warning("volume %s: %s", volume.name, warning)
+            log.warning(
+                "volume %(volume)s: %(reason)s",
+                {"event": "volume_warning", "volume": volume.name, "reason": warning},
+            )
 
     def _make_again(self, volume: Volume) -> None:
         options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)
@@ -329,14 +362,25 @@ class Driver:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
             if held is None:
-                log.warning("volume %s: unmount by %s, which has not mounted it", name, mount_id)
+                log.warning(
+                    "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
+                    {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
+                )
                 return
             left = released(held)
             if left is None:
                 self._store.put_leases(name, [], ended=[held])
             else:
                 self._store.put_leases(name, [left])
-        log.info("volume %s unmounted by %s (%s)", name, mount_id, _open_mounts(left))
+        log.info(
+            "volume %(volume)s unmounted by %(mount_id)s (open mounts: %(mounts)d)",
+            {
+                "event": "unmounted",
+                "volume": name,
+                "mount_id": mount_id,
+                "mounts": left.mounts if left else 0,
+            },
+        )
 
     def path(self, name: str) -> str:
         """Return the path of the directory of volume `name`."""
@@ -374,10 +418,6 @@ class Driver:
         return volume
 
 
-def _open_mounts(lease: Lease | None) -> str:
-    return f"open mounts: {lease.mounts if lease else 0}"
-
-
 def _check_same(volume: Volume, asked: Options) -> None:
     """Raise ConflictError when the volume that is there already is not as it is `asked` for."""
     if differing := differences(volume, asked):
@@ -390,9 +430,12 @@ def _check_same(volume: Volume, asked: Options) -> None:
 def _log_reclaimed(name: str, dead: Sequence[Lease]) -> None:
     for lease in (lease for lease in dead if lease.mounts):
         log.warning(
-            "volume %s reclaimed from mount %s, which had it since %s and did not give it back: "
-            "no container has it mounted",
-            name,
-            lease.mount_id,
-            timestamp(lease.since.utc),
+            "volume %(volume)s reclaimed from mount %(mount_id)s, which had it since %(since)s and "
+            "did not give it back: no container has it mounted",
+            {
+                "event": "reclaimed",
+                "volume": name,
+                "mount_id": lease.mount_id,
+                "since": timestamp(lease.since.utc),
+            },
         )

@@ -4,22 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mdvp.core.errors import SettingsError
-from mdvp.log import LEVELS
+from mdvp.log import FORMATS, LEVELS
 
 _GRACE_MAX = 86400  # a day
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What mdvp was told.
+    """What mdvp was told: each field, the variable, what it means, and its default.
+
+    The manual page is made of this table.
 
     log_level         LOG_LEVEL: the least important lines to log (INFO)
+    log_format        LOG_FORMAT: text, or json for programs: docs/logs.md (text)
     grace             GRACE: for how many seconds the engine may leave no trace in a volume that it
                       has asked for, before that counts as given up (60)
     lock_directories  LOCK_DIRECTORIES: 1 keeps systemd-tmpfiles from cleaning volumes (1)
     """
 
     log_level: str
+    log_format: str
     grace: float
     lock_directories: bool
 
@@ -33,6 +37,9 @@ class Settings:
         level = given.get("LOG_LEVEL", "INFO").upper()
         if level not in LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(LEVELS)}")
+        form = given.get("LOG_FORMAT", "text")
+        if form not in FORMATS:
+            raise SettingsError(f"LOG_FORMAT is {form!r}: use one of {', '.join(FORMATS)}")
         grace = given.get("GRACE", "60")
         if not (grace.isascii() and grace.isdecimal() and 1 <= int(grace) <= _GRACE_MAX):
             raise SettingsError(
@@ -41,4 +48,4 @@ class Settings:
         lock = given.get("LOCK_DIRECTORIES", "1")
         if lock not in ("0", "1"):
             raise SettingsError(f"LOCK_DIRECTORIES is {lock!r}: use 1 to lock, or 0")
-        return cls(level, float(grace), lock == "1")
+        return cls(level, form, float(grace), lock == "1")

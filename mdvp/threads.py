@@ -20,7 +20,10 @@ def start(name: str, work: Callable[[], object], end: Callable[[], object]) -> T
         try:
             work()
         except BaseException:
-            log.exception("the thread %s has failed: mdvp ends, to be started again", name)
+            log.exception(
+                "the thread %(thread)s has failed: mdvp ends, to be started again",
+                {"event": "thread_failed", "thread": name},
+            )
             end()
 
     thread = Thread(target=run, name=name, daemon=True)

@@ -61,7 +61,10 @@ class Witness:
             awaits = self._look()
         except Exception:  # without this thread, each volume of a dead container waits for GRACE
             if not self._failing:  # once is enough
-                log.exception("cannot look for containers that start; trying again and again")
+                log.exception(
+                    "cannot look for containers that start; trying again and again",
+                    {"event": "look_failed"},
+                )
             self._failing = True
             return True
         self._failing = False

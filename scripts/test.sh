@@ -34,7 +34,7 @@ need() { # need COMMAND=PACKAGE...: install the Debian packages of those command
 
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
-    git=git openssl=openssl
+    git=git openssl=openssl promtool=prometheus
 }
 
 need_for_e2e() {

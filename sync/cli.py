@@ -12,12 +12,13 @@ from contextlib import closing, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from mdvp import __version__
 from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
 from sync.report.screen import cannot
-from sync.report.status import StatusFile, health
+from sync.report.status import STARTING, StatusFile, health
 from sync.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,17 +39,28 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         settings = Settings.read(environ)
     except SettingsError as error:
-        return cannot(str(error))
-    if options.command == "run":
-        return run(settings)
-    if options.command == "status":
-        return status(settings, as_json=options.json)
-    if options.command == "wait":
-        from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
+        if options.command == "run" and environ.get("LOG_FORMAT") == "json":
+            from sync.report.log import to_stderr  # noqa: PLC0415
 
-        return wait(settings, options.paths, options.timeout)
-    if options.command == "top":
-        return top(settings, options.interval, once=options.once)
+            to_stderr()
+            log.error("%(error)s", {"event": "failed", "error": error})
+            return 2
+        return cannot(str(error))
+    return _carry_out(settings, options)
+
+
+def _carry_out(settings: Settings, options: argparse.Namespace) -> int:
+    match options.command:
+        case "run":
+            return run(settings)
+        case "status":
+            return status(settings, as_json=options.json)
+        case "wait":
+            from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
+
+            return wait(settings, options.paths, options.timeout)
+        case "top":
+            return top(settings, options.interval, once=options.once)
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
     from sync.commands import carry_out  # noqa: PLC0415
 
@@ -59,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mdvp-sync", description="Keep Redis equal to a directory: a file is a key."
     )
-    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"mdvp-sync {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, dest="command", metavar="COMMAND"
+    )
     commands.add_parser(
         "run", help="mirror the directory SYNC_ROOT to the Redis at REDIS_URL until stopped"
     )
@@ -103,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     ended = commands.add_parser(
         "accept", help="end a hold: say which side is right though much is deleted by it"
     )
-    ended.add_argument("side", choices=_SIDES)
+    ended.add_argument("side", choices=_SIDES, help="the side that is right")
     awaited = commands.add_parser(
         "wait", help="return when every write that is finished by now is in Redis"
     )
@@ -159,7 +174,7 @@ def run(settings: Settings) -> int:
     # When a file is opened of which it was asked whether anybody writes to it, the kernel says so.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
-        set_up(settings.log_level, settings.log_file)
+        set_up(settings.log_level, settings.log_file, settings.log_format)
         address, target = reached(settings)
         excluded, skipped = _excluded(settings), Skipped(log)
         hook = _hook(settings)
@@ -189,18 +204,20 @@ def run(settings: Settings) -> int:
                 mode=settings.mode.value,
                 root=str(settings.root),
             )
-            log.info("%s%s", _pair(settings, str(address)), _words(settings))
+            board.write(STARTING)  # with what the settings say
+            _export(settings, board.file)
+            log.info("%(_pair)s%(_words)s", _begun(settings, str(address)))
             rescan = Rescan(settings.rescan, settings.rescan_share)
             Service(lambda: _open(settings, excluded), parts, report, board, rescan).run()
     except SyncError as error:
-        log.error("%s", error)
+        log.error("%(error)s", {"event": "failed", "error": error})
         return 2 if isinstance(error, SettingsError) else 1
     except SystemExit:
         report.flush()
-        log.info("stopped")
+        log.info("stopped", {"event": "stopped"})
         raise
     except Exception:  # the log that an operator reads must say why it ended
-        log.exception("ended by a defect")
+        log.exception("ended by a defect", {"event": "defect"})
         return 1
 
 
@@ -210,6 +227,19 @@ def _hook(settings: Settings) -> "Hook | None":
     from sync.service.hook import Hook  # noqa: PLC0415
 
     return Hook(settings.on_change, {**os.environ, "SYNC_ROOT": str(settings.root)})
+
+
+def _export(settings: Settings, file: StatusFile) -> None:
+    """Have whoever asks at SYNC_METRICS be told what is written to a status file."""
+    if settings.metrics is None:
+        return
+    from sync.report.exporter import PATH, Exporter  # noqa: PLC0415
+
+    Exporter(file, settings.metrics).start()
+    log.info(
+        "metrics are at http://%(address)s%(path)s",
+        {"event": "metrics", "address": str(settings.metrics), "path": PATH},
+    )
 
 
 def _excluded(settings: Settings) -> Excluded:
@@ -224,6 +254,21 @@ def _open(settings: Settings, excluded: Excluded) -> "Directory":
     from sync.disk.linked import LinkedDirectory  # noqa: PLC0415
 
     return LinkedDirectory(settings.root, excluded, is_tree=settings.tree)
+
+
+def _begun(settings: Settings, address: str) -> dict[str, object]:
+    return {
+        "event": "started",
+        "_pair": _pair(settings, address),
+        "_words": _words(settings),
+        "root": settings.root,
+        "server": address,
+        "mode": settings.mode.value,
+        "tree": settings.tree,
+        "links": settings.links,
+        "prefix": shown(settings.prefix),
+        "stream": None if settings.stream is None else shown(settings.prefix + settings.stream),
+    }
 
 
 def _pair(settings: Settings, address: str) -> str:

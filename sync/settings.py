@@ -10,10 +10,12 @@ from pathlib import Path
 
 from sync.core.access import Access
 from sync.core.decision import Mode
+from sync.core.endpoint import Endpoint
 from sync.core.errors import SettingsError
 from sync.core.exclude import DEFAULT
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_FORMATS = ("text", "json")
 _IDS = re.compile("[0-9]+(:[0-9]+)?")
 _DIGITS_MAX = 15
 _ID_MAX = (1 << 32) - 2  # chown(2) takes one more for "leave it"
@@ -21,41 +23,50 @@ _ID_MAX = (1 << 32) - 2  # chown(2) takes one more for "leave it"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the service was told.
+    """What the service was told: each field, the variable, what it means, and its default.
+
+    The manual page is made of this table, without what is "here" so.
 
     root        SYNC_ROOT: the directory to mirror (/foo)
-    mode        SYNC_MODE: which side follows which (one-way-replica)
+    mode        SYNC_MODE: which side follows which: one-way-replica, one-way-safe, two-way-safe,
+                two-way-resolved or redis-to-disk (one-way-replica)
     guard       SYNC_GUARD: 0 leaves to the rescans what others do to keys of files, where Redis is
                 the directory's copy (1)
     keeps_expired SYNC_EXPIRE: keep has the file of a key that expires stay, where Redis may delete
                 files; delete does not (delete)
     delete_max  SYNC_DELETE_MAX: percent of the files or keys that may go at once without a word
-                from somebody, as a share of 1 (50%)
+                from somebody; here as a share of 1 (50%)
     file_mode   SYNC_FILE_MODE: permissions of a file that the service makes (0644)
-    file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file; with None for
-                one of them it is that of the directory that the file is in (none)
+    file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file, as USER or
+                USER:GROUP; here None for what is not given (those of the directory that it is in)
     fsync       SYNC_FSYNC: 1 has what is written to files survive a power cut (0)
-    access      how to get at Redis (the server beside it, without a password):
-                REDIS_URL: where it is; REDIS_USERNAME, REDIS_PASSWORD: used when the URL has none;
-                REDIS_SENTINEL_USERNAME, REDIS_SENTINEL_PASSWORD: the same for Sentinels;
-                REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE, REDIS_TLS_KEY_FILE: for rediss://.
-                Each of REDIS_URL, REDIS_PASSWORD and REDIS_SENTINEL_PASSWORD can be in a file,
-                which the variable with _FILE behind its name names
+    access      REDIS_URL: where Redis is (redis://127.0.0.1:6379/0)
+                REDIS_USERNAME, REDIS_PASSWORD: used when the URL has none (none)
+                REDIS_SENTINEL_USERNAME, REDIS_SENTINEL_PASSWORD: the same for Sentinels (none)
+                REDIS_TLS_CA_FILE: who signs the certificates of servers, for rediss:// (those whom
+                the system trusts)
+                REDIS_TLS_CERT_FILE, REDIS_TLS_KEY_FILE: the service's own, where the server wants
+                one (none)
+                REDIS_URL_FILE, REDIS_PASSWORD_FILE, REDIS_SENTINEL_PASSWORD_FILE: a file that has
+                in it what the variable without _FILE would have (none)
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
     exclude     SYNC_EXCLUDE: patterns of what to leave out, with white space between them; none
-                when it is empty (what editors drop: `exclude.DEFAULT`); `Excluded` checks them
+                when it is empty; here as given, for `Excluded` to check (what editors drop: `exclude.DEFAULT`)
     tree        SYNC_TREE: 1 mirrors all directories below, too (0)
     links       SYNC_LINKS: inside follows symbolic links to what is in the root (none is followed)
     prefix      SYNC_PREFIX: what all keys begin with (nothing)
     rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
-    rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take (1)
+    rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take; here as a share of 1
+                (1)
     stream      SYNC_STREAM: the stream, after SYNC_PREFIX, that gets an entry for each change
                 (none)
     stream_max  SYNC_STREAM_MAXLEN: about how many entries that keeps, 0 for all (100000)
     on_change   SYNC_ON_CHANGE: a command that is told the names of what has changed (none)
     status      SYNC_STATUS: file of the status, for `mdvp-sync status` (none)
+    metrics     SYNC_METRICS: [ADDR:]PORT to be asked for metrics at, for Prometheus (none)
     log_file    SYNC_LOG_FILE: file that gets the log too (none)
     log_level   LOG_LEVEL: the least important lines to log (INFO)
+    log_format  LOG_FORMAT: text, or json for programs: docs/logs.md (text)
     """
 
     root: Path
@@ -78,8 +89,10 @@ class Settings:
     stream_max: int
     on_change: str | None
     status: Path | None
+    metrics: Endpoint | None
     log_file: Path | None
     log_level: int
+    log_format: str
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -91,6 +104,9 @@ class Settings:
         level = given.get("LOG_LEVEL", "INFO").upper()
         if level not in _LEVELS:
             raise SettingsError(f"LOG_LEVEL is {level!r}: use one of {', '.join(_LEVELS)}")
+        form = given.get("LOG_FORMAT", "text")
+        if form not in _FORMATS:
+            raise SettingsError(f"LOG_FORMAT is {form!r}: use one of {', '.join(_FORMATS)}")
         mode = _mode(given)
         return cls(
             root=Path(given.get("SYNC_ROOT", "/foo")),
@@ -122,8 +138,10 @@ class Settings:
             stream_max=_count("SYNC_STREAM_MAXLEN", given.get("SYNC_STREAM_MAXLEN", "100000")),
             on_change=given.get("SYNC_ON_CHANGE"),
             status=_path(given, "SYNC_STATUS"),
+            metrics=_metrics(given.get("SYNC_METRICS")),
             log_file=_path(given, "SYNC_LOG_FILE"),
             log_level=logging.getLevelNamesMapping()[level],
+            log_format=form,
         )
 
     @property
@@ -182,6 +200,18 @@ def _stream(given: str | None) -> bytes | None:
     if stream.startswith(b"/") or stream.endswith(b"/"):
         raise SettingsError(f"SYNC_STREAM is {given!r}: use a name without a slash at its ends")
     return stream
+
+
+def _metrics(given: str | None) -> Endpoint | None:
+    if given is None:
+        return None
+    try:
+        return Endpoint.parse(given)
+    except ValueError as error:
+        raise SettingsError(
+            f"SYNC_METRICS is {given!r}, which {error}: use a port, such as 9121, or an address of "
+            "this machine and a port, such as 127.0.0.1:9121, [::1]:9121 or localhost:9121"
+        ) from None
 
 
 def _count(name: str, given: str) -> int:

@@ -80,7 +80,10 @@ class Labels:
             if _read(fd) != text:
                 os.setxattr(fd, record.ATTRIBUTE, text)
         except OSError as error:
-            log.debug("volume %s: its directory cannot carry its record: %s", volume.name, error)
+            log.debug(
+                "volume %(volume)s: its directory cannot carry its record: %(error)s",
+                {"event": "no_record", "volume": volume.name, "error": error},
+            )
 
     def read(self, fd: int, name: str) -> Volume | None:
         """Return the volume that the open directory `name` says that it is, if it says so.

@@ -47,9 +47,9 @@ class Locks:
         except BlockingIOError:
             if name not in self._refused:
                 log.warning(
-                    "volume %s: somebody else has locked its directory, so mdvp does not keep "
-                    "systemd-tmpfiles from what is old in it; `lslocks` shows who",
-                    name,
+                    "volume %(volume)s: somebody else has locked its directory, so mdvp does not "
+                    "keep systemd-tmpfiles from what is old in it; `lslocks` shows who",
+                    {"event": "not_locked", "volume": name},
                 )
             self._refused.add(name)
         else:
@@ -65,10 +65,10 @@ class Locks:
         affordable = fd < limit - _DESCRIPTORS_RESERVED
         if not affordable and not self._warned:
             log.warning(
-                "volume %s and others: their directories are not locked, so systemd-tmpfiles "
-                "may remove what is old in them: mdvp may have only %d files open",
-                name,
-                limit,
+                "volume %(volume)s and others: their directories are not locked, so "
+                "systemd-tmpfiles may remove what is old in them: mdvp may have "
+                "only %(limit)d files open",
+                {"event": "lock_limit", "volume": name, "limit": limit},
             )
             self._warned = True
         return affordable

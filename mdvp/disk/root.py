@@ -98,11 +98,9 @@ class Root:
         else:
             return
         log.warning(
-            "%s %s, who can put other things in the place of all volumes, such as links to "
-            "anywhere; `%s` it, or keep volumes elsewhere",
-            self.path,
-            who,
-            way_out,
+            "%(root)s %(_who)s, who can put other things in the place of all volumes, such as "
+            "links to anywhere; `%(_way_out)s` it, or keep volumes elsewhere",
+            {"event": "root_not_safe", "root": self.path, "_who": who, "_way_out": way_out},
         )
 
     @property
@@ -324,9 +322,13 @@ class Root:
             return False
         log.error(
             "somebody had put something in the place of a volume that was being removed; it is "
-            "kept as %s/%s, for you to look at and remove",
-            self._trash,
-            kept,
+            "kept as %(_folder)s/%(_kept)s, for you to look at and remove",
+            {
+                "event": "stranger_kept",
+                "_folder": self._trash,
+                "_kept": kept,
+                "path": f"{self._trash}/{kept}",
+            },
         )
         return True
 
@@ -398,7 +400,10 @@ class Root:
                     self._labels.write(fd, volume)
                     self._locks.take(volume.name, fd)
         except OSError as error:
-            log.debug("volume %s: its directory is not kept: %s", volume.name, error)
+            log.debug(
+                "volume %(volume)s: its directory is not kept: %(error)s",
+                {"event": "not_kept", "volume": volume.name, "error": error},
+            )
 
     def kept(self, name: str) -> int | None:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
@@ -431,7 +436,10 @@ class Root:
         with os.scandir(self._fd) as entries:
             for entry in entries:
                 if time.monotonic() > over:
-                    log.warning("%s has too many directories to ask all what they are", self.path)
+                    log.warning(
+                        "%(root)s has too many directories to ask all what they are",
+                        {"event": "too_many_directories", "root": self.path},
+                    )
                     break
                 try:
                     volume = self._said(entry)
@@ -454,13 +462,16 @@ class Root:
 
     def _warn_of_records(self, refused: list[str]) -> None:
         log.warning(
-            "%d directories in %s have a volume's record that is not to be trusted: %s%s; for "
-            "what was a volume, `docker volume create -d mdvp -o adopt=true NAME` makes it one "
-            "again",
-            len(refused),
-            self.path,
-            ", ".join(refused[:_NAMED_MAX]),
-            " and others" if len(refused) > _NAMED_MAX else "",
+            "%(directories)d directories in %(root)s have a volume's record that is not to be "
+            "trusted: %(_named)s%(_others)s; for what was a volume, `docker volume create -d mdvp "
+            "-o adopt=true NAME` makes it one again",
+            {
+                "event": "records_not_trusted",
+                "directories": len(refused),
+                "root": self.path,
+                "_named": ", ".join(refused[:_NAMED_MAX]),
+                "_others": " and others" if len(refused) > _NAMED_MAX else "",
+            },
         )
 
 

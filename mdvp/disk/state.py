@@ -77,10 +77,9 @@ class State:
             name = f"{_NAME}-{secrets.token_hex(8)}"
             os.mkdir(name, _FOLDER_MODE, dir_fd=root)
             log.error(
-                "somebody else has put something at %s/%s, so mdvp keeps its state in %s there",
-                self._root,
-                _NAME,
-                name,
+                "somebody else has put something at %(root)s/%(_name)s, so mdvp keeps its state in "
+                "%(folder)s there",
+                {"event": "folder_taken", "root": self._root, "_name": _NAME, "folder": name},
             )
         return name, open_directory(name, root)
 

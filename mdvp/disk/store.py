@@ -145,7 +145,10 @@ class Store:
         try:
             os.posix_fallocate(self._wal, 0, _RESERVED)
         except OSError as error:
-            log.warning("cannot reserve room on disk for the state database: %s", error)
+            log.warning(
+                "cannot reserve room on disk for the state database: %(error)s",
+                {"event": "no_room_reserved", "error": error},
+            )
 
     def sync(self) -> None:
         """Return when all that was recorded is on disk. Any thread may call this."""
@@ -294,20 +297,23 @@ def _add_missing(db: sqlite3.Connection, found: Iterable[Volume]) -> None:
         _add(db, volume)
     if missing:
         log.warning(
-            "the state database did not have %d of the volumes; they were found again by what "
-            "their directories say of themselves: %s",
-            len(missing),
-            ", ".join(volume.name for volume in missing),
+            "the state database did not have %(count)d of the volumes; they were found again by "
+            "what their directories say of themselves: %(_names)s",
+            {
+                "event": "found_again",
+                "count": len(missing),
+                "_names": ", ".join(volume.name for volume in missing),
+                "volumes": [volume.name for volume in missing],
+            },
         )
 
 
 def _put_away(path: Path, damage: sqlite3.Error) -> None:
     kept = path.with_name(f"{path.name}.damaged")
     log.error(
-        "the state database is damaged (%s): it is kept as %s, and a new one is made from what the "
-        "volumes' directories say of themselves",
-        damage,
-        kept.name,
+        "the state database is damaged (%(error)s): it is kept as %(kept)s, and a new one is made "
+        "from what the volumes' directories say of themselves",
+        {"event": "state_damaged", "error": damage, "kept": kept.name},
     )
     path.replace(kept)
     # What was not yet in the database belongs to it, and would be nonsense in the new one.

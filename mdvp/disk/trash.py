@@ -277,9 +277,9 @@ class Deleter(Generic[T]):
             return self._delete(it, lambda: not self._stopped and time.monotonic() < over)
         except Exception as error:
             log.error(
-                "cannot delete all of a removed volume: %s; the rest stays in mdvp's folder, and "
-                "is deleted at the next start if that can be then",
-                error,
+                "cannot delete all of a removed volume: %(error)s; the rest stays in mdvp's "
+                "folder, and is deleted at the next start if that can be then",
+                {"event": "not_deleted", "error": error},
                 exc_info=None if isinstance(error, OSError) else error,
             )
             return None

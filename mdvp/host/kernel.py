@@ -69,9 +69,9 @@ class Kernel:
         self._current: Set[Original] = frozenset()
         if self.blind:
             log.warning(
-                "cannot see which containers have volumes mounted: %s. Until that is mended, a "
-                "volume whose container died without giving it back stays in use",
-                self.blind,
+                "cannot see which containers have volumes mounted: %(reason)s. Until that is "
+                "mended, a volume whose container died without giving it back stays in use",
+                {"event": "blind", "reason": self.blind},
             )
 
     def close(self) -> None:
@@ -153,7 +153,10 @@ class Kernel:
                 host = self._see_host(scenes, fresh=fresh)
         except PermissionError as error:
             if not self._refused:  # once is enough
-                log.error("cannot see which containers have volumes mounted: %s", error)
+                log.error(
+                    "cannot see which containers have volumes mounted: %(reason)s",
+                    {"event": "cannot_see", "reason": error},
+                )
             self._refused = True
             return None
         self._refused = False

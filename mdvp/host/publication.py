@@ -39,7 +39,8 @@ def watch(host: Host, start_again: Callable[[], object]) -> None:
             # It might be an engine that does it in another way; to end could be for ever.
             log.error(
                 "the engine does not have the directory of volumes; if no container with a volume "
-                "starts: docker plugin disable --force, then docker plugin enable"
+                "starts: docker plugin disable --force, then docker plugin enable",
+                {"event": "not_published"},
             )
 
 
@@ -50,5 +51,8 @@ def _wait(host: Host, start_again: Callable[[], object]) -> None:
         changes.register(mounts, select.POLLPRI)
         while host.published():
             changes.poll()
-    log.error("the engine has lost the directory of volumes: mdvp ends, and starts again with it")
+    log.error(
+        "the engine has lost the directory of volumes: mdvp ends, and starts again with it",
+        {"event": "publication_lost"},
+    )
     start_again()

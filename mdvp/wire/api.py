@@ -233,9 +233,13 @@ def _answer_failure(
 ) -> None:
     if isinstance(error, NoAnswerError):
         raise error
-    log.error("%s failed", request.path, exc_info=error)
+    failed = {"event": "request_failed", "path": request.path}
+    log.error("%(path)s failed", failed, exc_info=error)
     if is_damage(error):
-        log.error("the state database is damaged: mdvp ends, for its next start to mend that")
+        log.error(
+            "the state database is damaged: mdvp ends, for its next start to mend that",
+            {"event": "state_damaged_ends"},
+        )
         start_again()
     if request.path == _GET:
         # The engine takes any error of a Get for "no such volume": it would forget whose the volume

@@ -146,7 +146,10 @@ class _Server(BaseWSGIServer):
             if idle := self._idle():
                 _drop_idlest(idle)
             else:
-                log.error("cannot take another connection for now: %s", error)
+                log.error(
+                    "cannot take another connection for now: %(error)s",
+                    {"event": "cannot_accept", "error": error},
+                )
                 self._deaf_until = time.monotonic() + _PAUSE
             return None
 

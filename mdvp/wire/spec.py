@@ -118,9 +118,9 @@ def guarded(listener: socket.socket, spec: Spec, end: Callable[[], object]) -> I
         status = process.wait()
         if not dismissed.is_set():
             log.error(
-                "the process that would keep the port if mdvp were killed has ended (status %d): "
-                "mdvp ends, to be started again",
-                status,
+                "the process that would keep the port if mdvp were killed has ended (status "
+                "%(status)d): mdvp ends, to be started again",
+                {"event": "guardian_ended", "status": status},
             )
             end()
 

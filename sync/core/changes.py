@@ -222,7 +222,21 @@ class MovedFile(NamedTuple):
 Done: TypeAlias = Command | Written | Removed | MovedFile
 
 
-def shown(name: bytes) -> str:
+class Shown(str):
+    """A name as people see it, which knows what name that is.
+
+    Attributes:
+        name: the name itself.
+
+    """
+
+    name: bytes
+
+
+def shown(name: bytes) -> Shown:
     """Write a name for the log: on one line, without characters that a terminal would obey."""
     text = name.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    written = Shown(text)
+    written.name = name
+    return written

@@ -1,5 +1,7 @@
 """What can end or interrupt the service, in words for whoever reads its log."""
 
+from sync.core.causes import ReconcileCause
+
 
 class SyncError(Exception):
     """Any failure that the service explains."""
@@ -12,16 +14,13 @@ class SettingsError(SyncError):
 class DirectoryGoneError(SyncError):
     """The directory is not there, or is no longer the one that was watched."""
 
-    cause = "the directory was away"  # what a reconcile after it is for
-
-
-OUT_OF_MEMORY = "Redis was out of memory"
+    cause = ReconcileCause.DIRECTORY_AWAY  # what a reconcile after it is for
 
 
 class RedisAwayError(SyncError):
     """Redis does not answer, or refuses to do what it was asked."""
 
-    cause = "Redis was away"  # what a reconcile after it is for
+    cause = ReconcileCause.REDIS_AWAY  # what a reconcile after it is for
 
 
 class RedisForbidsError(RedisAwayError):
@@ -31,13 +30,13 @@ class RedisForbidsError(RedisAwayError):
 class RedisChangedError(RedisAwayError):
     """Redis no longer holds what was put there: it was flushed, or another mirror writes to it."""
 
-    cause = "Redis was changed"
+    cause = ReconcileCause.REDIS_CHANGED
 
 
 class OverlapError(RedisAwayError):
     """Another service works with keys that are among this one's, or the other way round."""
 
-    cause = "another service's keys were in the way"
+    cause = ReconcileCause.KEYS_IN_THE_WAY
 
 
 class StandsByError(RedisChangedError):

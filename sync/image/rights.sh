@@ -9,11 +9,19 @@ while read -r field first second _; do
   esac
 done </proc/self/status
 
-say() { printf 'entrypoint: %s\n' "$*" >&2; }
+say() { tell WARNING "$*"; }
 
 die() { # die MESSAGE: one line on what is wrong and the way out
-  say "$*"
+  tell ERROR "$*"
   exit 1
+}
+
+tell() { # tell LEVEL MESSAGE: as the service writes its log
+  if [ "${LOG_FORMAT:-}" = json ]; then
+    /opt/mdvp/bin/python3 -I -m sync.report.say "$1" "$2"
+  else
+    printf 'entrypoint: %s\n' "$2" >&2
+  fi
 }
 
 missing() { # missing CAPABILITY...: print those that this container has not, as options that add them

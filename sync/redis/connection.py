@@ -21,8 +21,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from sync.core.causes import ReconcileCause
 from sync.core.errors import (
-    OUT_OF_MEMORY,
     RedisAwayError,
     RedisForbidsError,
     RedisRefusedError,
@@ -33,9 +33,9 @@ from sync.redis import tls
 Request: TypeAlias = tuple[Any, ...]  # of bytes and int
 
 # What a reconcile after a refusal is for, and the way out of it.
-_CAUSES: dict[type[Exception], str] = {
-    redis.OutOfMemoryError: OUT_OF_MEMORY,
-    redis.ReadOnlyError: "Redis was read-only",
+_CAUSES: dict[type[Exception], ReconcileCause] = {
+    redis.OutOfMemoryError: ReconcileCause.REDIS_OUT_OF_MEMORY,
+    redis.ReadOnlyError: ReconcileCause.REDIS_READ_ONLY,
 }
 _WAYS_OUT: dict[type[Exception], str] = {
     redis.AuthenticationError: "; REDIS_PASSWORD must be the server's",

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import redis
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import (
     NONE,
     Arrive,
@@ -48,7 +49,6 @@ from sync.core.changes import (
     place_of,
 )
 from sync.core.errors import (
-    OUT_OF_MEMORY,
     MeanwhileError,
     OverlapError,
     RedisAwayError,
@@ -406,7 +406,7 @@ class Target:
         (answer,) = self.converse(lease.taking(free_only=not lease.is_held))
         if answer == b"OK" and not lease.is_held:
             error = RedisAwayError("it has memory again")
-            error.cause = OUT_OF_MEMORY
+            error.cause = ReconcileCause.REDIS_OUT_OF_MEMORY
             raise error
 
     def _check_epoch(self, epoch: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import shown
 from sync.core.decision import Mode
 from sync.redis.target import Target
@@ -43,7 +44,7 @@ class Board:
     started: float = field(default_factory=time.time)
     tally: Tally = field(default_factory=Tally)
     pending: int = 0
-    reconciles: Counter[str] = field(default_factory=Counter)
+    reconciles: Counter[ReconcileCause] = field(default_factory=Counter)
     lag: float | None = None
     arriving: int = 0
     directories: int = 1
@@ -87,7 +88,7 @@ class Board:
                 arriving=self.arriving,
                 directories=self.directories,
                 unwatched=self.unwatched,
-                reconciles=self.reconciles,
+                reconciles={cause.value: number for cause, number in self.reconciles.items()},
                 undone=self.undone,
                 conflicts=_first(self.conflicts),
                 conflicts_count=len(self.conflicts),

@@ -25,3 +25,39 @@ def duration(seconds: float) -> str:
     if round(ms, 1) < 100:  # noqa: PLR2004  # three digits are enough
         return f"{ms:.1f} ms"
     return f"{ms:.0f} ms" if round(ms) < 1000 else f"{seconds:.1f} s"  # noqa: PLR2004
+
+
+# Figures that are numbers for programs, and are written in a log's line as people read them.
+
+
+class Count(int):
+    """How many of something there are: in words `1 file` if told of what, else `1,000`."""
+
+    one: str
+    many: str
+
+    def __new__(cls, number: int, one: str = "", many: str = "") -> "Count":
+        """Count `number` things, each of which is `one`, and several `many`."""
+        made = super().__new__(cls, number)
+        made.one, made.many = one, many
+        return made
+
+    def __str__(self) -> str:
+        """Write it for people."""
+        return counted(self, self.one, self.many) if self.one else f"{self:,}"
+
+
+class Bytes(int):
+    """A number of bytes: in words `1.2 MB`."""
+
+    def __str__(self) -> str:
+        """Write it for people."""
+        return size(int(self))
+
+
+class Seconds(float):
+    """A time: in words `120 ms`."""
+
+    def __str__(self) -> str:
+        """Write it for people."""
+        return duration(self)

@@ -3,38 +3,26 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sync.core.changes import (
-    Arrive,
-    Confirm,
-    Delete,
-    Done,
-    Keep,
-    MovedFile,
-    Record,
-    Removed,
-    Rename,
-    Set,
-    Written,
-    shown,
-)
-from sync.report.figures import counted, duration, size
+from sync.core.changes import Done
+from sync.report.figures import Bytes, Count, Seconds
 from sync.report.log import LINES_MAX
+from sync.report.tally import change, summed
 
 _WINDOW = 1.0  # seconds; of what happens in it LINES_MAX changes get a line each
 _PROGRESS = 2.0  # seconds without a word about a reconcile
 
-_KINDS: dict[type[Done], str] = {  # in the summary's order
-    Set: "SET",
-    Arrive: "SET",
-    Delete: "DEL",
-    Rename: "RENAME",
-    Written: "file written",
-    Removed: "file removed",
-    MovedFile: "file renamed",
+# What a line says of each operation; a summary, in this order.
+_LINES: dict[str, tuple[str, str]] = {
+    "set": ("SET %(key)s (%(bytes)s, %(seconds)s)", "SET"),
+    "delete": ("DEL %(key)s", "DEL"),
+    "rename": ("RENAME %(key)s -> %(new_key)s", "RENAME"),
+    "write_file": ("%(key)s written (%(bytes)s, %(seconds)s)", "file written"),
+    "remove_file": ("%(key)s removed", "file removed"),
+    "rename_file": ("%(key)s renamed to %(new_key)s", "file renamed"),
 }
 
 
@@ -44,20 +32,24 @@ class _Summary:
 
     began: float
     ended: float = 0.0
-    kinds: Counter[type[Done]] = field(default_factory=Counter)
-    size: int = 0
+    operations: Counter[str] = field(default_factory=Counter)
+    size: int = 0  # of the values that were set
 
-    def __str__(self) -> str:
-        counts: dict[str, int] = {}
-        for kind, word in _KINDS.items():
-            counts[word] = counts.get(word, 0) + self.kinds[kind]
+    def fields(self) -> dict[str, object]:
+        total = Count(self.operations.total(), "change", "changes")
         parts = [
-            f"{number:,} {word}" + (f" ({size(self.size)})" if word == "SET" else "")
-            for word, number in counts.items()
-            if number
+            f"{number:,} {word}" + (f" ({Bytes(self.size)})" if operation == "set" else "")
+            for operation, (_, word) in _LINES.items()
+            if (number := self.operations[operation])
         ]
-        total = counted(sum(counts.values()), "change", "changes")
-        return f"{total} in {duration(self.ended - self.began)}: {', '.join(parts)}"
+        return {
+            "event": "changes",
+            "changes": total,
+            "seconds": Seconds(self.ended - self.began),
+            "_parts": ", ".join(parts),
+            **{operation: self.operations[operation] for operation in _LINES},
+            "bytes": self.size,
+        }
 
 
 class Report:
@@ -98,7 +90,7 @@ class Report:
     def flush(self) -> None:
         """Write the summary, due or not."""
         if self._summary:
-            self._log.info("%s", self._summary)
+            self._log.info("%(changes)s in %(seconds)s: %(_parts)s", self._summary.fields())
             self._summary = None
 
     def begin(self) -> None:
@@ -116,11 +108,15 @@ class Report:
         elif self._clock() >= self._progress_due:
             self._progress_due = self._clock() + _PROGRESS
             self._log.info(
-                "reconciling: %s seen, %s transferred, %s removed so far (%s)",
-                counted(seen, "file", "files"),
-                f"{sets:,}",
-                counted(deletes, "stale key", "stale keys"),
-                cause,
+                "reconciling: %(files)s seen, %(transferred)s transferred, %(removed)s removed so "
+                "far (%(cause)s)",
+                {
+                    "event": "reconciling",
+                    "files": Count(seen, "file", "files"),
+                    "transferred": Count(sets),
+                    "removed": Count(deletes, "stale key", "stale keys"),
+                    "cause": cause,
+                },
             )
 
     def reconciled(  # noqa: PLR0913, PLR0917  # each is a word of the line
@@ -137,60 +133,43 @@ class Report:
         self.flush()
         self._progress_due = None
         self._log.info(
-            "Redis at %s equals %s: %s, %s transferred, %s removed, %s (%s)",
-            target,
-            root,
-            counted(files, "file", "files"),
-            f"{sets:,}",
-            counted(deletes, "stale key", "stale keys"),
-            duration(seconds),
-            cause,
+            "Redis at %(server)s equals %(root)s: %(files)s, %(transferred)s transferred, "
+            "%(removed)s removed, %(seconds)s (%(cause)s)",
+            {
+                "event": "reconciled",
+                "server": target,
+                "root": root,
+                "files": Count(files, "file", "files"),
+                "transferred": Count(sets),
+                "removed": Count(deletes, "stale key", "stale keys"),
+                "seconds": Seconds(seconds),
+                "cause": cause,
+            },
         )
 
     def _write(self, commands: Sequence[Done], seconds: float) -> int:
         """Write a line for each command that is worth one; return how many."""
         lines = 0
         for command in commands:
-            match command:
-                case Set(name, content):
-                    self._write_set(name, len(content), seconds)
-                case Arrive(name, signature):
-                    self._write_set(name, signature.size, seconds)
-                case Delete(name):
-                    self._log.info("DEL %s", shown(name))
-                case Rename(old, new):
-                    self._log.info("RENAME %s -> %s", shown(old), shown(new))
-                case Written(name, bytes_):
-                    self._log.info(
-                        "%s written (%s, %s)", shown(name), size(bytes_), duration(seconds)
-                    )
-                case Removed(name):
-                    self._log.info("%s removed", shown(name))
-                case MovedFile(old, new):
-                    self._log.info("%s renamed to %s", shown(old), shown(new))
-                case Confirm() | Record() | Keep():
-                    continue
-            lines += 1
+            if done := change(command):
+                size = None if done.size is None else Bytes(done.size)
+                optional = {"new_key": done.new or None, "bytes": size}
+                fields = {
+                    "event": done.operation,
+                    "key": done.name,
+                    **{name: value for name, value in optional.items() if value is not None},
+                    "seconds": Seconds(seconds),
+                }
+                self._log.info(_LINES[done.operation][0], fields)
+                lines += 1
         return lines
 
-    def _write_set(self, name: bytes, bytes_: int, seconds: float) -> None:
-        self._log.info("SET %s (%s, %s)", shown(name), size(bytes_), duration(seconds))
-
     def _sum_up(self, commands: Sequence[Done], began: float, ended: float) -> None:
-        # A burst has some 100,000 commands a second: only what C does with all of them at once.
-        kinds = Counter(map(type, commands))
-        for silent in (Confirm, Record, Keep):
-            del kinds[silent]
-        if not kinds:
+        operations, moved = summed(commands)
+        if not operations:
             return
         if self._summary is None:
             self._summary = _Summary(began)
         self._summary.ended = ended
-        self._summary.kinds += kinds
-        self._summary.size += sum([len(each.content) for each in commands if type(each) is Set])
-        if kinds[Arrive]:
-            self._summary.size += sum(_arrived(commands))
-
-
-def _arrived(commands: Sequence[Done]) -> Iterator[int]:
-    return (each.signature.size for each in commands if isinstance(each, Arrive))
+        self._summary.operations += operations
+        self._summary.size += moved["set"]

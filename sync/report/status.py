@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sync.core.decision import Mode
 from sync.core.errors import SettingsError
@@ -100,8 +100,26 @@ class Status:
     skipped_count: int = 0
 
 
+class Said(NamedTuple):
+    """A status, and who said it when.
+
+    status  the status
+    at      when, in seconds on CLOCK_MONOTONIC
+    pid     the service's process
+    """
+
+    status: Status
+    at: float
+    pid: int
+
+
 class StatusFile:
-    """Writes the status to a file; to none when the path is None."""
+    """Writes the status to a file; to none when the path is None.
+
+    Attributes:
+        last: what was to be written last, even if there is no file; another thread may read it.
+
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Write to `path` that the service is starting.
@@ -111,8 +129,9 @@ class StatusFile:
         self._path = path
         self._new = path and path.with_name(path.name + ".new")
         self._pid = os.getpid()
+        self.last = self._said(Status())
         try:
-            self._write(Status())
+            self._write(self.last)
         except OSError as error:
             raise SettingsError(f"SYNC_STATUS cannot be written: {error}") from error
 
@@ -121,14 +140,18 @@ class StatusFile:
 
         A full disk does not end the service: the status grows old then, and is red by itself.
         """
+        self.last = self._said(status)
         with suppress(OSError):
-            self._write(status)
+            self._write(self.last)
 
-    def _write(self, status: Status) -> None:
+    def _said(self, status: Status) -> Said:
+        return Said(status, time.monotonic(), self._pid)
+
+    def _write(self, said: Said) -> None:
         if self._path is None or self._new is None:
             return
-        said = _figures(status) | {"pid": self._pid, "at": time.monotonic()}
-        self._new.write_text(json.dumps(said))
+        figures = _figures(said.status) | {"pid": said.pid, "at": said.at}
+        self._new.write_text(json.dumps(figures))
         self._new.replace(self._path)
 
 
@@ -222,12 +245,18 @@ def health(path: Path, now: float) -> Health:
     `now` is in seconds on CLOCK_MONOTONIC.
     """
     try:
-        said = json.loads(path.read_text())
-        status, at, pid = _status(said), float(said["at"]), int(said["pid"])
+        figures = json.loads(path.read_text())
+        said = Said(_status(figures), float(figures["at"]), int(figures["pid"]))
     except FileNotFoundError:
         return Health("the sync service has not started")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Health(f"the status at {path} cannot be read: {error!r}")
+    return judge(said, now)
+
+
+def judge(said: Said, now: float) -> Health:
+    """Judge the service that has said this; `now` is in seconds on CLOCK_MONOTONIC."""
+    status, at, pid = said
     return Health(_problem(status, now - at, pid), status, at)
 
 

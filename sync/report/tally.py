@@ -71,6 +71,24 @@ def change(done: Done, at: float = 0.0) -> Change | None:
             return Change(at, OPERATIONS[type(done)], shown(name))
 
 
+def summed(done: Sequence[Done]) -> tuple[Counter[str], Counter[str]]:
+    """Return how many there were of each of OPERATIONS, and the bytes of the values they moved."""
+    # A burst has some 100,000 commands a second: only what C does with all of them at once.
+    kinds = Counter(map(type, done))
+    operations: Counter[str] = Counter()
+    for kind, number in kinds.items():
+        if kind in OPERATIONS:
+            operations[OPERATIONS[kind]] += number
+    moved = Counter(set=sum([len(each[1]) for each in done if type(each) is Set]))
+    if kinds[Arrive] or kinds[Written]:
+        for each in done:
+            if isinstance(each, Arrive):
+                moved["set"] += each.signature.size
+            elif isinstance(each, Written):
+                moved["write_file"] += each.size
+    return operations, moved
+
+
 class Tally:
     """Counts what is done.
 
@@ -95,14 +113,9 @@ class Tally:
         """Count what was carried out."""
         if not done:
             return
-        # A burst has some 100,000 commands a second: only what C does with all of them at once.
-        kinds = Counter(map(type, done))
-        for kind, number in kinds.items():
-            if kind in OPERATIONS:
-                self.operations[OPERATIONS[kind]] += number
-        self.moved += sum([len(each[1]) for each in done if type(each) is Set])
-        if kinds[Arrive] or kinds[Written]:
-            self.moved += sum(_sizes(done))
+        operations, moved = summed(done)
+        self.operations.update(operations)  # += would drop those of which there are none
+        self.moved += moved.total()
         # As changes, not as what was done: that holds whole values, of a megabyte each.
         told = (each for each in reversed(done) if type(each) in OPERATIONS)
         last, at = [*islice(told, RECENT_MAX)], self._clock()
@@ -116,13 +129,3 @@ class Tally:
     def recent(self) -> list[Change]:
         """Return the last changes, the last of all at the end."""
         return list(self._recent)
-
-
-def _sizes(done: Sequence[Done]) -> list[int]:
-    sizes = []
-    for each in done:
-        if isinstance(each, Arrive):
-            sizes.append(each.signature.size)
-        elif isinstance(each, Written):
-            sizes.append(each.size)
-    return sizes

@@ -25,6 +25,9 @@ class Conflicts(dict[bytes, str]):
         self._lines = Lines(
             log,
             logging.WARNING,
+            "conflict",
+            "%(key)s %(_words)s; both stay as they are until somebody decides: `mdvp-sync resolve "
+            "NAME --take disk|redis`",
             "other names are in conflict, too: `mdvp-sync conflicts` lists them",
         )
 
@@ -43,10 +46,7 @@ class Conflicts(dict[bytes, str]):
         if self.get(name) == words:
             return
         if name not in self:
-            self._lines.write(
-                f"{shown(name)} {words}; both stay as they are until somebody decides: `mdvp-sync "
-                "resolve NAME --take disk|redis`"
-            )
+            self._lines.write(key=shown(name), _words=words, disk=disk, redis=redis)
         self[name] = words
         self._new[name] = conflict
 

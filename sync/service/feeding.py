@@ -124,7 +124,10 @@ class Feeding:
             self._pages = None
             if self._add(self._feed.is_all()):
                 told = self._told
-                log.info("the stream %s has begun anew, with %d names", self._name, told)
+                log.info(
+                    "the stream %(stream)s has begun anew, with %(names)d names",
+                    {"event": "stream_begun", "stream": self._name, "names": told},
+                )
             return
         requests = self._feed.held(page, self._target.format)
         self._told += len(requests)

@@ -98,7 +98,10 @@ class Hearing:
             watch.also(fd)
         if by != BY_TRACKING:
             why = self._listener.why
-            log.warning("Redis does not tell what others change (%s): %s", why, _SAID[by])
+            log.warning(
+                "Redis does not tell what others change (%(reason)s): %(_said)s",
+                {"event": "not_told", "reason": why, "_said": _SAID[by], "by": by},
+            )
         if self._requests:
             self.look_at(self._requests.take())
 

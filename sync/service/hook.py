@@ -130,7 +130,10 @@ class Hook:
         if failure and (failure != self._said or now >= self._said_at + _AGAIN):
             self._said_at = now
             what = counted(count, "name", "names") if count else "more names than are remembered"
-            log.error("SYNC_ON_CHANGE %s; it was told of %s", failure, what)
+            log.error(
+                "SYNC_ON_CHANGE %(reason)s; it was told of %(_what)s",
+                {"event": "hook_failed", "reason": failure, "_what": what, "names": count or None},
+            )
         self._said = failure
 
 

@@ -147,7 +147,12 @@ class Merge(Mirror):
         self._answered: set[bytes] = set()  # of these the requests are not needed any more
         self._waits: dict[bytes, float] = {}
         self._kept = Lines(
-            log, logging.WARNING, "other values are kept, too: `mdvp-sync conflicts --all`"
+            log,
+            logging.WARNING,
+            "kept",
+            "%(key)s was changed on both sides: the file counts, and what Redis had is kept as "
+            "number %(number)s (`mdvp-sync conflicts --all`)",
+            "other values are kept, too: `mdvp-sync conflicts --all`",
         )
 
     @property
@@ -632,10 +637,7 @@ class Merge(Mirror):
         now = int(time.time())
         numbers = self._sides.notes.new_numbers(len(losing))
         for case, number in zip(losing, numbers, strict=True):
-            self._kept.write(
-                f"{shown(case.name)} was changed on both sides: the file counts, and what Redis "
-                f"had is kept as number {number} (`mdvp-sync conflicts --all`)"
-            )
+            self._kept.write(key=shown(case.name), number=number)
         return [
             Keep(case.name, number, case.key.length, now)
             for case, number in zip(losing, numbers, strict=True)

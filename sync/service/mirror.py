@@ -246,7 +246,10 @@ class Mirror:
         self._moved: tuple[dict[bytes, bytes], dict[bytes, bytes]] = {}, {}
         self.hears_itself = False  # whether what it writes is heard of, too
         self._arrivals: dict[bytes, float] = {}  # when large values took effect of late (s)
-        self._lines = Lines(log, logging.INFO, "other changes by others are undone, too")
+        self._lines = Lines(
+            *(log, logging.INFO, "undone", "%(key)s was changed by another: undone"),
+            others="other changes by others are undone, too",
+        )
         self._begun: Batch | None = None
         self._roomless: dict[bytes, int] = {}  # large files that Redis had no room for: bytes
         # Large files that changed while they were brought, or for which the connection was lost.
@@ -815,7 +818,7 @@ class Mirror:
 
     def _undo(self, name: bytes) -> None:
         self.undone += 1
-        self._lines.write(f"{shown(name)} was changed by another: undone")
+        self._lines.write(key=shown(name))
 
     def _leave_out_what_has_news(self, batch: Batch, terms: Terms) -> None:
         """Leave out what a writer may have been at work on when it was read.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from itertools import islice
 from typing import TypeVar
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import Arrive, Delete, Removed, Set, Signature, Written, place_of
 from sync.core.looks import Look
 from sync.core.manifest import digest_of
@@ -46,7 +47,7 @@ class Reconcile:
 
     def __init__(  # noqa: PLR0913  # each is a part, or says what it is for
         self,
-        cause: str,
+        cause: ReconcileCause,
         directory: Directory,
         target: Target,
         mirror: Mirror,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from typing import NoReturn
 
+from sync.core.causes import ReconcileCause
 from sync.core.errors import (
-    OUT_OF_MEMORY,
     DirectoryGoneError,
     RedisAwayError,
     StandsByError,
@@ -31,7 +31,7 @@ from sync.report.status import STANDBY, WAITING
 from sync.service.groups import Groups
 from sync.service.news import News
 from sync.service.parts import Parts
-from sync.service.session import TAKEOVER, Session
+from sync.service.session import Session
 from sync.service.together import Together
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Service:
         self._report = report
         self._board = board
         self._rescan = rescan
-        self._cause = "start"
+        self._cause = ReconcileCause.START
         self._pause = 0.0
         self._said = self._since = ""  # what it waits for, and since when
         self._works = ""  # who else does, in words
@@ -93,9 +93,9 @@ class Service:
             self._works = error.holder
             return 0.0, ""
         except (DirectoryGoneError, RedisAwayError) as error:
-            self._out_of_memory = error.cause == OUT_OF_MEMORY
+            self._out_of_memory = error.cause is ReconcileCause.REDIS_OUT_OF_MEMORY
             took = time.process_time() - began
-            if self._cause == TAKEOVER:  # which is said once
+            if self._cause is ReconcileCause.TAKEOVER:  # which is said once
                 self._cause = error.cause
             if session and session.in_step:
                 self._cause, self._pause, self._said = error.cause, 0.0, ""
@@ -120,9 +120,10 @@ class Service:
         if what != self._said:
             self._said = what
             log.warning(
-                "standing by: %s; if it is for another directory, give each a SYNC_PREFIX", what
+                "standing by: %(_what)s; if it is for another directory, give each a SYNC_PREFIX",
+                {"event": "standing_by", "_what": what, "holder": self._works},
             )
-        self._cause, self._pause = TAKEOVER, 0.0
+        self._cause, self._pause = ReconcileCause.TAKEOVER, 0.0
         beat = 0.0
         with suppress(RedisAwayError):  # the next session finds out, and says so
             while not self._parts.target.may_take():
@@ -157,5 +158,5 @@ class Service:
         if what != self._said:
             self._said, self._since = what, time.strftime("%Y-%m-%d %H:%M:%S")
             # At the start Redis may be starting too; later something is wrong.
-            level = logging.WARNING if self._cause == "start" else logging.ERROR
-            log.log(level, "waiting for %s", what)
+            level = logging.WARNING if self._cause is ReconcileCause.START else logging.ERROR
+            log.log(level, "waiting for %(reason)s", {"event": "waiting", "reason": what})

@@ -13,6 +13,7 @@ import time
 from collections.abc import Container, Iterable, Iterator
 from typing import NoReturn
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import Appeared, Changed
 from sync.core.looks import Look
 from sync.core.schedule import Rescan, Schedule
@@ -20,7 +21,7 @@ from sync.disk.files import Directory
 from sync.disk.watch import Watch, watches_max
 from sync.redis.target import Target
 from sync.report.board import Board
-from sync.report.figures import counted
+from sync.report.figures import Count
 from sync.report.lines import Report
 from sync.report.status import LIVE, RECONCILING
 from sync.service.feeding import Feeding
@@ -36,11 +37,8 @@ from sync.service.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
-RESCAN = "rescan"
-TAKEOVER = "takeover"
-_LOST = "events were lost"
-_UNHEARD = "messages were lost"
-
+_RESCAN = ReconcileCause.RESCAN
+_LOST = ReconcileCause.EVENTS_LOST
 _RESCANNED = 50  # names that a rescan looks at in a step
 _GONE = 1000  # directories that are gone, in a step
 _SELDOM = 30.0  # seconds until another look into a directory that could not be looked into
@@ -106,15 +104,17 @@ class Session:
         self._may_hear = True  # whether the last wait does not tell that nothing was
         self.in_step = False  # whether Redis has been equal to the directory
 
-    def run(self, cause: str, *, stale_first: bool) -> NoReturn:
+    def run(self, cause: ReconcileCause, *, stale_first: bool) -> NoReturn:
         """Mirror until something is lost. Raises RedisAwayError or DirectoryGoneError.
 
         The first reconcile is for `cause`; it removes keys first if told to.
         """
         try:
             self._target.connect()
-            if cause == TAKEOVER:
-                log.warning("taking over: no other service works any more")
+            if cause is ReconcileCause.TAKEOVER:
+                log.warning(
+                    "taking over: no other service works any more", {"event": "taking_over"}
+                )
             self._mirror.begin(self._standing.begin(self._board, self._still))
             if self._feeding:
                 self._feeding.begin(cause)
@@ -291,7 +291,7 @@ class Session:
         self._looked = look = looks.take()
         if look:
             parts = (self._directory, self._target, self._mirror, self._news)
-            return Reconcile("", *parts, look=look).steps()
+            return Reconcile(_RESCAN, *parts, look=look).steps()
         return None
 
     def _tell_unwatched(self) -> None:
@@ -303,10 +303,15 @@ class Session:
             if self._watch.is_short:
                 setting, most = watches_max()
                 way_out = f"raise {setting} of the host to {most + unwatched} or more"
-            all_of_them = counted(directories, "directory", "directories")
             log.error(
-                "%s of %s cannot be watched, and are followed by rescans only: %s",
-                *(f"{unwatched:,}", all_of_them, way_out),
+                "%(unwatched)s of %(directories)s cannot be watched, and are followed by rescans "
+                "only: %(_way_out)s",
+                {
+                    "event": "unwatched",
+                    "unwatched": Count(unwatched),
+                    "directories": Count(directories, "directory", "directories"),
+                    "_way_out": way_out,
+                },
             )
         self._unwatched = unwatched
 
@@ -430,8 +435,8 @@ class Session:
         if self._can_confirm() and not self._watch.wait(0, alone=True):
             self._has_unsure = not self._mirror.confirm(self._news.drained, self._pending)
 
-    def _begin(self, cause: str, *, stale_first: bool = False) -> None:
-        if cause != RESCAN:
+    def _begin(self, cause: ReconcileCause, *, stale_first: bool = False) -> None:
+        if cause != _RESCAN:
             self._news.looks.clear()  # it looks into all directories
         self._reconcile = Reconcile(
             cause,
@@ -441,8 +446,8 @@ class Session:
             self._news,
             # What the kernel has dropped is about files.
             values=cause != _LOST,
-            in_a_hurry=cause != RESCAN,
-            at_once=_RESCANNED if cause == RESCAN else NAMES_MAX,
+            in_a_hurry=cause != _RESCAN,
+            at_once=_RESCANNED if cause == _RESCAN else NAMES_MAX,
             stale_first=stale_first,
             contents=self._is_to_be_compared(cause),
             foreign=self._mirror.takes_keys and cause != _LOST and self._is_unheard(cause),
@@ -450,20 +455,20 @@ class Session:
         self._has_missed = False
         self._began = time.monotonic()
         self._schedule.begun(self._began)
-        if cause != RESCAN:
+        if cause != _RESCAN:
             self._report.begin()
             self._schedule.beat = self._began  # to say so
 
-    def _is_unheard(self, cause: str) -> bool:
+    def _is_unheard(self, cause: ReconcileCause) -> bool:
         """Say whether nobody has told what others have changed before a look for this cause."""
         hears = self._hearing is not None and self._hearing.hears and not self._has_missed
-        return cause != RESCAN or not hears
+        return cause != _RESCAN or not hears
 
-    def _is_to_be_compared(self, cause: str) -> bool:
+    def _is_to_be_compared(self, cause: ReconcileCause) -> bool:
         """Say whether a look compares what keys hold, and not just whether they can hold it."""
         if self._mirror.takes_sides:
             return cause != _LOST and self._is_unheard(cause)
-        if self._hearing is None or cause != RESCAN:
+        if self._hearing is None or cause != _RESCAN:
             return False  # what is slow comes later
         is_first, self._has_compared = not self._has_compared, True
         return is_first or not self._hearing.hears
@@ -473,26 +478,30 @@ class Session:
         if self._can_begin_anew():
             self._watch.lost = False  # before the directory is looked at: they may be lost again
             log.warning(
-                "the kernel's queue of file events overflowed: looking at the whole directory"
+                "the kernel's queue of file events overflowed: looking at the whole directory",
+                {"event": "events_lost"},
             )
             self._begin(_LOST)
         elif self._hearing and self._hearing.has_lost and not self._is_reconciling():
             self._hearing.has_lost = False
-            log.warning("others change more keys than can be followed: looking at all of them")
-            self._begin(_UNHEARD)
+            log.warning(
+                "others change more keys than can be followed: looking at all of them",
+                {"event": "news_lost"},
+            )
+            self._begin(ReconcileCause.MESSAGES_LOST)
         elif time.monotonic() < self._schedule.step or self._waits_for_large_files():
             return
         elif self._reconcile:
             self._go_on(self._reconcile)
         else:
-            self._begin(RESCAN)
+            self._begin(_RESCAN)
 
     def _waits_for_large_files(self) -> bool:
         return self._reconcile is not None and self._reconcile.is_waiting
 
     def _is_reconciling(self) -> bool:
         """Say whether there is a reconcile that is not just a rescan, which may take its time."""
-        return self._reconcile is not None and self._reconcile.cause != RESCAN
+        return self._reconcile is not None and self._reconcile.cause != _RESCAN
 
     def _go_on(self, reconcile: Reconcile) -> None:
         began = time.thread_time()
@@ -501,7 +510,7 @@ class Session:
             self._end(reconcile)
             return
         self._account(outcome)
-        if reconcile.cause == RESCAN:
+        if reconcile.cause == _RESCAN:
             self._schedule.stepped(time.monotonic(), time.thread_time() - began)
         else:
             self._report.progress(
@@ -512,10 +521,16 @@ class Session:
         self._reconcile = None
         self._tell_unwatched()
         self._board.reconciles[reconcile.cause] += 1
-        if reconcile.cause == RESCAN:
+        if reconcile.cause == _RESCAN:
             if reconcile.sets or reconcile.deletes:
-                sets, deletes = reconcile.sets, reconcile.deletes
-                log.info("rescan: %d values brought, %d keys removed", sets, deletes)
+                log.info(
+                    "rescan: %(transferred)d values brought, %(removed)d keys removed",
+                    {
+                        "event": "rescanned",
+                        "transferred": reconcile.sets,
+                        "removed": reconcile.deletes,
+                    },
+                )
         elif not self._watch.lost:  # or the next one begins at once
             self._is_in_step(reconcile)
         self._schedule.ended(time.monotonic())

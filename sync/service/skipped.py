@@ -29,6 +29,8 @@ class Skipped(dict[bytes, str]):
         self._lines = Lines(
             log,
             logging.ERROR,
+            "skipped",
+            "%(key)s %(reason)s",
             "other names are not mirrored either: `mdvp-sync status` says which and why",
         )
 
@@ -51,7 +53,7 @@ class Skipped(dict[bytes, str]):
         if noted.get(name) == why or len(noted) >= _NAMES_MAX:
             return
         noted[name] = why
-        self._lines.write(f"{shown(name)} {why}")
+        self._lines.write(key=shown(name), reason=why)
 
     def clear_of_keys(self, names: Iterable[bytes]) -> None:
         """Take note that there are no such keys, or that they can be files."""

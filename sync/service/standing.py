@@ -64,7 +64,8 @@ class Standing:
             if figures is None and self._mode.writes_files:
                 log.warning(
                     "Redis does not tell this user what it has evicted: no key that is missing "
-                    "removes a file; allow it +info"
+                    "removes a file; allow it +info",
+                    {"event": "evictions_untold"},
                 )
             elif figures:
                 self._next = known_by(figures)._replace(directory=self._identity)
@@ -114,7 +115,7 @@ class Standing:
     def _hold(
         self, why: str, state: State | None, board: Board, alive: Callable[[], None]
     ) -> Side | None:
-        log.error("holding, and changing nothing: %s", why)
+        log.error("holding, and changing nothing: %(reason)s", {"event": "holding", "reason": why})
         self._notes.forget_accept()  # that was for something else
         again, beat = time.monotonic() + _AGAIN, 0.0
         while True:
@@ -126,17 +127,22 @@ class Standing:
             side = self._notes.accepted()
             if side is Side.REDIS and self._mode is Mode.ONE_WAY_REPLICA:
                 log.error(
-                    "in mode %s no files are made of keys: to have that once, start with "
+                    "in mode %(mode)s no files are made of keys: to have that once, start with "
                     "SYNC_MODE=redis-to-disk; still holding",
-                    self._mode.value,
+                    {"event": "accept_refused", "mode": self._mode.value, "side": side.value},
                 )
                 self._notes.forget_accept()
             elif side:
-                log.warning("somebody has accepted the side of the %s: going on", side.value)
+                log.warning(
+                    "somebody has accepted the side of the %(side)s: going on",
+                    {"event": "accepted", "side": side.value},
+                )
                 return side
             if now >= again:
                 if not self._why(state):
-                    log.warning("what was missing is there again: going on")
+                    log.warning(
+                        "what was missing is there again: going on", {"event": "hold_ended"}
+                    )
                     return None
                 again = time.monotonic() + _AGAIN
             time.sleep(_PAUSE)

@@ -34,7 +34,14 @@ class Waiters:
         self._waits = waits
         self._lacking = lacking
         self._barriers = Barriers()
-        self._lines = Lines(log, logging.ERROR, "others who wait are not answered either")
+        self._lines = Lines(
+            log,
+            logging.ERROR,
+            "wait_unanswered",
+            "Redis refuses what tells `mdvp-sync wait` that all is there (%(reason)s): "
+            "`mdvp-sync acl` prints what a user needs",
+            "others who wait are not answered either",
+        )
 
     def account(self, outcome: Outcome, among: Container[bytes] | None = None) -> None:
         """Take note of what is to be looked at again because of what became of names.
@@ -104,10 +111,7 @@ class Waiters:
         )
         for token in self._barriers.take(waiting, now):
             if refusal := self._waits.answer(token, self._problems(token)):
-                self._lines.write(
-                    f"Redis refuses what tells `mdvp-sync wait` that all is there ({refusal}): "
-                    "`mdvp-sync acl` prints what a user needs"
-                )
+                self._lines.write(reason=refusal)
 
     def _problems(self, token: bytes) -> dict[bytes, str]:
         try:

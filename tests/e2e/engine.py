@@ -174,7 +174,7 @@ class PrivateEngine:
         with self.log.open("ab") as log:
             self._dockerd = subprocess.Popen(
                 [
-                    *self._inside("dockerd"),
+                    *self.inside("dockerd"),
                     f"--data-root={self._directory / 'data'}",
                     "--exec-opt=native.cgroupdriver=cgroupfs",
                     f"--cgroup-parent=/{self._directory.name}",
@@ -253,10 +253,11 @@ class PrivateEngine:
             EngineError: as `docker` does.
         """
         environ = {k: v for k, v in self.environ.items() if not k.startswith("DOCKER_")}
-        inside = self._inside("env", "--chdir=/run/repository", *command)
+        inside = self.inside("env", "--chdir=/run/repository", *command)
         return _run(inside, environ, check, timeout)
 
-    def _inside(self, *command: str) -> list[str]:
+    def inside(self, *command: str) -> list[str]:
+        """The command that runs this one on the engine's machine, as root."""
         return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--", *command]
 
     def _running(self) -> bool:
@@ -272,7 +273,7 @@ class PrivateEngine:
         if self._dockerd is None or not self._running():
             return
         pid = (self._root / _PID_FILE).read_text()
-        subprocess.run(self._inside("sh", "-c", f"kill -{name} {pid}"), check=True)
+        subprocess.run(self.inside("sh", "-c", f"kill -{name} {pid}"), check=True)
         try:
             self._dockerd.wait(_DEADLINE)
         except subprocess.TimeoutExpired:

@@ -1,5 +1,6 @@
 """The image mdvp/redis-sync on a real engine: supervision, health, logs, who reaches Redis."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -199,3 +200,42 @@ def test_keys_and_files_survive_a_restart_of_the_container(docker: Docker, image
         docker("restart", box)
         docker.wait_healthy(box)
         assert docker.inside(box, "redis-cli get key") == "value\n"
+
+
+def test_every_line_of_the_log_is_json_on_request(docker: Docker, image: str) -> None:
+    options = ("--env", "LOG_FORMAT=json", "--env", "LOG_LEVEL=DEBUG")
+    with container(docker, image, *options) as box:
+        docker.inside(box, "echo value > /foo/one; mv /foo/one '/foo/a \"b\"'")
+        docker.inside(box, f"kill -9 $({REDIS_PID})")
+        eventually(lambda: docker.inside(box, "redis-cli get 'a \"b\"' || true"), "value\n")
+        docker.wait_healthy(box)
+        docker("stop", box)
+        lines = [json.loads(line) for line in docker.output("logs", box).splitlines()]
+        docker("start", box)
+        file = docker.inside(box, "cat /var/log/supervisor/supervisord.log")
+    events = {line["event"] for line in lines}
+    assert {"started", "reconciled", "waiting", "supervisord", "stopped"} <= events
+    assert any("exited: redis" in line["message"] for line in lines)
+    assert 'a "b"' in {name for line in lines for name in (line.get("key"), line.get("new_key"))}
+    written = [json.loads(line) for line in file.splitlines()]
+    assert [line for line in written if line in lines] == lines
+
+
+def test_so_it_is_where_the_container_is_restricted(docker: Docker, image: str) -> None:
+    options = ("--read-only", "--tmpfs", "/run", "--cap-drop", "ALL", "--env", "LOG_FORMAT=json")
+    with container(docker, image, *options) as box:
+        docker.inside(box, f"kill -9 $({REDIS_PID})")
+        eventually(lambda: "exited: redis" in docker.output("logs", box), True)
+        lines = [json.loads(line) for line in docker.output("logs", box).splitlines()]
+        assert "Ready to accept connections" in docker.inside(box, "cat /run/redis/redis.log")
+    said = [line for line in lines if line["event"] == "entrypoint"]
+    assert {line["level"] for line in said} == {"WARNING"}
+    assert any("--cap-add" in line["message"] for line in said)
+
+
+def test_so_it_is_where_the_entrypoint_ends(docker: Docker, image: str) -> None:
+    options = ("--env", "LOG_FORMAT=json", "--env", "REDIS_PASSWORD_FILE=/no \"such\"\n'file'")
+    refused = docker.refused("run", "--rm", *options, image).splitlines()
+    said = [json.loads(line) for line in refused if line.startswith("{")]
+    assert [line["level"] for line in said] == ["ERROR"]
+    assert "cannot be read by user 0: /no \"such\"\n'file'" in said[0]["message"]

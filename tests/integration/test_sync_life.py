@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+from base64 import b64decode
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,6 +230,77 @@ class TestSettings:
     ) -> None:
         environ = {"REDIS_URL": redis_server.url} | {name: value}
         ends(start(in_step=False, prefix=(), **environ), 2, words)
+
+
+def written(text: str) -> list[dict[str, Any]]:
+    """Return the lines of a log in JSON: each of them is a line of JSON."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class TestLogAsJson:
+    @pytest.mark.usefixtures("redis_server")
+    def test_each_line_says_what_has_happened(self, place: Path, start: Start) -> None:
+        file = place / "log"
+        service = start(in_step=True, LOG_FORMAT="json", SYNC_LOG_FILE=str(file))
+        (service.root / "a\n'\"").write_text("one")
+        service.catches_up()
+        (service.root / "a\n'\"").rename(os.fsdecode(os.fsencode(service.root) + b"/\xff"))
+        service.catches_up()
+        (service.root / "X").mkdir()
+        eventually(lambda: service.says("X is a directory"), True)
+        service.stop(signal.SIGTERM)
+        lines = written("\n".join(service.lines()))
+        assert lines == written(file.read_text())
+        assert all(line["time"].endswith("Z") and line["message"] for line in lines)
+        assert [lines[0]["event"], lines[-1]["event"]] == ["started", "stopped"]
+        assert (lines[0]["root"], lines[0]["mode"]) == (str(service.root), "one-way-replica")
+        (set_,) = [line for line in lines if line["event"] == "set" and line["key"] != ".marker"]
+        assert (set_["key"], set_["bytes"]) == ("a\\n'\"", 3)
+        assert 0 < set_["seconds"] < DEADLINE
+        (rename,) = [line for line in lines if line["event"] == "rename"]
+        assert b64decode(rename["key_base64"]) == b"a\n'\""
+        assert (rename["new_key"], b64decode(rename["new_key_base64"])) == ("\\xff", b"\xff")
+        (skipped,) = [line for line in lines if line["event"] == "skipped"]
+        assert (skipped["key"], skipped["level"]) == ("X", "ERROR")
+
+    def test_a_burst_is_summed_up_in_numbers(self, redis_server: RedisServer, start: Start) -> None:
+        service = start(in_step=True, LOG_FORMAT="json")
+        with redis_server.paused():
+            for number in range(50):
+                (service.root / str(number)).write_text("12345")
+        service.catches_up()
+        eventually(lambda: service.says('"event": "changes"'), True)
+        lines = written("\n".join(service.lines()))
+        # Of the marker there are some, too.
+        assert (
+            sum(line.get("set", 0) for line in lines)
+            + sum(line["event"] == "set" for line in lines)
+            >= 51
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("SYNC_TRIM_NEWLINE", "yes"), ("SYNC_LOG_FILE", "/nowhere/log"), ("REDIS_URL", "nowhere")],
+    )
+    def test_what_ends_it_at_the_start_is_a_line_too(
+        self, redis_server: RedisServer, start: Start, name: str, value: str
+    ) -> None:
+        environ = {"REDIS_URL": redis_server.url, "LOG_FORMAT": "json"} | {name: value}
+        service = start(in_step=False, prefix=(), **environ)
+        ends(service, 2)
+        (line,) = written("\n".join(service.lines()))
+        assert (line["event"], line["level"]) == ("failed", "ERROR")
+        assert name in line["error"]
+
+    def test_a_format_that_is_none_is_refused_as_text(
+        self, redis_server: RedisServer, start: Start
+    ) -> None:
+        service = start(in_step=False, LOG_FORMAT="xml", REDIS_URL=redis_server.url)
+        ends(service, 2, "mdvp-sync: LOG_FORMAT is 'xml': use one of text, json")
+
+    def test_those_who_ask_are_answered_in_words(self) -> None:
+        done = status({"LOG_FORMAT": "json"})
+        assert done.stderr.startswith("mdvp-sync: set SYNC_STATUS")
 
 
 class TestLog:

@@ -16,9 +16,10 @@ from pyinotify import IN_CREATE, IN_DELETE
 from unit.memory import NO_LOG, Clock, Disk, Events, Server, Turns, in_memory
 from unit.memory_redis import EPOCH, MANIFEST, NAMES, UPLOAD, VALUE_MAX, Pool
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import place_of
 from sync.core.decision import Mode
-from sync.core.errors import OUT_OF_MEMORY, RedisAwayError
+from sync.core.errors import RedisAwayError
 from sync.core.exclude import COOKIE, Excluded
 from sync.core.manifest import Entries
 from sync.core.schedule import Rescan
@@ -227,7 +228,7 @@ class World:
         try:
             self._session()
         except RedisAwayError as error:
-            self._out_of_memory = error.cause == OUT_OF_MEMORY
+            self._out_of_memory = error.cause is ReconcileCause.REDIS_OUT_OF_MEMORY
             return type(error)
         except (Killed, AtRest) as error:
             self._pool.lose_all()
@@ -288,7 +289,7 @@ class World:
                     Lacking(directory, self.events, news.tells_of, self._skipped, ()),
                 ),
             )
-            session.run("test", stale_first=self._out_of_memory)
+            session.run(ReconcileCause.START, stale_first=self._out_of_memory)
 
     def _others(self, idle: bool) -> None:
         """Do what is next in the script, if the service has gone on for long enough."""

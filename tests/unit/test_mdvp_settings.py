@@ -6,12 +6,12 @@ from mdvp.settings import Settings
 
 @pytest.mark.parametrize("environ", [{}, {"GRACE": "", "LOCK_DIRECTORIES": "", "LOG_LEVEL": ""}])
 def test_what_is_not_set_is_as_usual(environ: dict[str, str]) -> None:
-    assert Settings.read(environ) == Settings("INFO", 60.0, lock_directories=True)
+    assert Settings.read(environ) == Settings("INFO", "text", 60.0, lock_directories=True)
 
 
 def test_each_setting_is_read() -> None:
-    environ = {"GRACE": "5", "LOCK_DIRECTORIES": "0", "LOG_LEVEL": "debug"}
-    assert Settings.read(environ) == Settings("DEBUG", 5.0, lock_directories=False)
+    environ = {"GRACE": "5", "LOCK_DIRECTORIES": "0", "LOG_LEVEL": "debug", "LOG_FORMAT": "json"}
+    assert Settings.read(environ) == Settings("DEBUG", "json", 5.0, lock_directories=False)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ def test_each_setting_is_read() -> None:
         ("GRACE", "soon"),
         ("LOCK_DIRECTORIES", "yes"),
         ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(name: str, value: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from unit.memory import NO_LOG, PIECE, Clock, Disk, Server, Turns, in_memory
 from unit.memory_redis import UPLOAD, Pool
 
+from sync.core.causes import ReconcileCause
 from sync.core.manifest import Entries
 from sync.core.plan import Plan
 from sync.disk.files import Directory, now
@@ -74,7 +75,7 @@ class Reconciler:
         news = NoNews(self.directory)
         mirror = self.mirror(news, do_at_once)
         reconcile = Reconcile(
-            "test",
+            ReconcileCause.START,
             self.directory,
             self.target,
             mirror,

@@ -1,14 +1,28 @@
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sync.core.changes import NONE, Arrive, Command, Confirm, Delete, Rename, Set
+from sync.core.changes import (
+    NONE,
+    Arrive,
+    Command,
+    Confirm,
+    Delete,
+    Done,
+    MovedFile,
+    Removed,
+    Rename,
+    Set,
+    Written,
+)
 from sync.report.lines import Report
-from sync.report.log import LINES_MAX
+from sync.report.log import LINES_MAX, JsonLines
 
 ROOT = Path("/foo")
+SAME = ("time", "level", "logger", "message")  # what is in each line
 
 
 class Lines(logging.Handler):
@@ -18,6 +32,7 @@ class Lines(logging.Handler):
         super().__init__()
         self.now = 100.0
         self.written: list[str] = []
+        self.fields: list[dict[str, object]] = []
         self.log = logging.getLogger("report")
         self.log.propagate = False
         self.log.setLevel(logging.INFO)
@@ -26,6 +41,8 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.written.append(record.getMessage())
+        fields = json.loads(JsonLines().format(record))
+        self.fields.append({name: fields[name] for name in fields if name not in SAME})
 
     def taken(self) -> list[str]:
         """Return the lines since the last time."""
@@ -137,4 +154,76 @@ def test_the_end_of_a_reconcile_says_what_was_done_and_why(lines: Lines) -> None
         "11 changes in 100 ms: 11 DEL",
         "Redis at here:6379 equals /foo: 1,250 files, 1 transferred, 0 stale keys removed, "
         "12.0 ms (events were lost)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("done", "words", "fields"),
+    [
+        (Set(b"a", b"xy", NONE), "SET a (2 B, 0.5 ms)", {"event": "set", "bytes": 2}),
+        (Arrive(b"a", NONE), "SET a (0 B, 0.5 ms)", {"event": "set", "bytes": 0}),
+        (Delete(b"a"), "DEL a", {"event": "delete"}),
+        (Rename(b"a", b"b", NONE), "RENAME a -> b", {"event": "rename", "new_key": "b"}),
+        (
+            Rename(b"a", b"\n", NONE),
+            r"RENAME a -> \n",
+            {"event": "rename", "new_key": r"\n", "new_key_base64": "Cg=="},
+        ),
+        (Written(b"a", 3), "a written (3 B, 0.5 ms)", {"event": "write_file", "bytes": 3}),
+        (Removed(b"a"), "a removed", {"event": "remove_file"}),
+        (MovedFile(b"a", b"b"), "a renamed to b", {"event": "rename_file", "new_key": "b"}),
+    ],
+)
+def test_a_change_has_words_for_people_and_fields_for_programs(
+    lines: Lines, done: Done, words: str, fields: dict[str, object]
+) -> None:
+    lines.report.done([done], 0.0005)
+    assert lines.taken() == [words]
+    assert lines.fields == [{"key": "a", "seconds": 0.0005, **fields}]
+
+
+def test_a_summary_has_its_numbers_as_fields(lines: Lines) -> None:
+    done: list[Done] = [*sets(9), Arrive(b"l", NONE._replace(size=1000)), Confirm(b"a", NONE)]
+    done += [Delete(b"a"), Rename(b"a", b"b", NONE)]
+    done += [Written(b"a", 50), Removed(b"a"), MovedFile(b"a", b"b")]
+    lines.report.done(done, 0.5)
+    lines.report.flush()
+    assert lines.taken() == [
+        "15 changes in 500 ms: 10 SET (1.0 kB), 1 DEL, 1 RENAME, 1 file written, 1 file removed, "
+        "1 file renamed"
+    ]
+    assert lines.fields == [
+        {
+            "event": "changes",
+            "changes": 15,
+            "seconds": 0.5,
+            "set": 10,
+            "bytes": 1027,
+            "delete": 1,
+            "rename": 1,
+            "write_file": 1,
+            "remove_file": 1,
+            "rename_file": 1,
+        }
+    ]
+
+
+def test_a_reconcile_has_its_numbers_as_fields(lines: Lines) -> None:
+    lines.report.begin()
+    lines.now += 2
+    lines.report.progress("start", 120_000, 5_000, 1)
+    lines.report.reconciled("here:6379", ROOT, "start", 1250, 1, 0, 0.012)
+    same = {"cause": "start"}
+    assert lines.fields == [
+        {**same, "event": "reconciling", "files": 120_000, "transferred": 5_000, "removed": 1},
+        {
+            **same,
+            "event": "reconciled",
+            "server": "here:6379",
+            "root": "/foo",
+            "files": 1250,
+            "transferred": 1,
+            "removed": 0,
+            "seconds": 0.012,
+        },
     ]

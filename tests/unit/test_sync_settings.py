@@ -5,6 +5,7 @@ import pytest
 
 from sync.core.access import Access
 from sync.core.decision import Mode
+from sync.core.endpoint import LOOPBACK, Endpoint
 from sync.core.errors import SettingsError
 from sync.settings import Settings
 
@@ -29,8 +30,10 @@ DEFAULTS = Settings(
     stream_max=100_000,
     on_change=None,
     status=None,
+    metrics=None,
     log_file=None,
     log_level=logging.INFO,
+    log_format="text",
 )
 GIVEN = {
     "SYNC_ROOT": "/data",
@@ -60,8 +63,10 @@ GIVEN = {
     "SYNC_STREAM_MAXLEN": "0",
     "SYNC_ON_CHANGE": "xargs -0 echo",
     "SYNC_STATUS": "/run/status.json",
+    "SYNC_METRICS": "127.0.0.1:9121",
     "SYNC_LOG_FILE": "/var/log/sync.report.log",
     "LOG_LEVEL": "warning",
+    "LOG_FORMAT": "json",
 }
 
 
@@ -98,8 +103,10 @@ def test_every_variable_sets_its_setting() -> None:
         stream_max=0,
         on_change="xargs -0 echo",
         status=Path("/run/status.json"),
+        metrics=Endpoint("127.0.0.1", 9121),
         log_file=Path("/var/log/sync.report.log"),
         log_level=logging.WARNING,
+        log_format="json",
     )
 
 
@@ -184,6 +191,7 @@ def test_patterns_may_be_any_bytes() -> None:
         ("SYNC_FILE_OWNER", "4294967295", "SYNC_FILE_OWNER is '4294967295'"),
         ("SYNC_FILE_OWNER", "0:4294967295", "SYNC_FILE_OWNER is '0:4294967295'"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL is 'LOUD': use one of DEBUG, INFO, WARNING, ERROR"),
+        ("LOG_FORMAT", "JSON", "LOG_FORMAT is 'JSON': use one of text, json"),
     ],
 )
 def test_a_bad_value_is_refused_and_the_message_says_what_to_write(
@@ -212,3 +220,49 @@ def test_links_are_followed() -> None:
 def test_links_are_followed_in_one_mode_alone(mode: Mode) -> None:
     with pytest.raises(SettingsError, match=f"SYNC_MODE={mode.value}: .*SYNC_MODE=one-way-replica"):
         Settings.read({"SYNC_LINKS": "inside", "SYNC_MODE": mode.value})
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint"),
+    [
+        ("9121", Endpoint("", 9121)),
+        (":9121", Endpoint("", 9121)),
+        ("*:9121", Endpoint("", 9121)),
+        ("[::]:9121", Endpoint("", 9121)),
+        ("0.0.0.0:1", Endpoint("0.0.0.0", 1)),  # noqa: S104  # is only read
+        ("[::1]:65535", Endpoint("::1", 65535)),
+        ("[FE80:0::1%eth0]:9121", Endpoint("fe80::1%eth0", 9121)),
+        ("localhost:9121", Endpoint(LOOPBACK, 9121)),
+    ],
+)
+def test_metrics_are_at_a_port_of_all_addresses_or_of_one(given: str, endpoint: Endpoint) -> None:
+    assert Settings.read({"SYNC_METRICS": given}).metrics == endpoint
+    assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("0", "has no port from 1 to 65535 in the end"),
+        ("65536", "has no port"),
+        ("-1", "has no port"),
+        ("+9121", "has no port"),
+        ("٩", "has no port"),
+        ("9" * 5000, "has no port"),
+        ("127.0.0.1", "has no port"),
+        ("127.0.0.1:", "has no port"),
+        ("yes", "has no port"),
+        ("http://127.0.0.1:9121/metrics", "has no port"),
+        ("shop.example:9121", "names no IP address"),
+        ("127.0.0.256:9121", "names no IP address"),
+        ("[127.0.0.1]:9121", "names no IP address"),
+        ("::1:9121", "needs brackets around the IPv6 address"),
+    ],
+)
+def test_where_metrics_are_is_checked_and_the_message_says_what_to_write(
+    given: str, words: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.read({"SYNC_METRICS": given})
+    assert str(refused.value).startswith(f"SYNC_METRICS is {given!r}, which {words}")
+    assert str(refused.value).endswith("such as 127.0.0.1:9121, [::1]:9121 or localhost:9121")
