@@ -31,7 +31,8 @@ from sync.settings import Settings
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "top.svg"
 ROOT, SOCKET = "/foo", "/run/redis/redis.sock"
 WIDTH = 92
-SECONDS = 30
+SECONDS = 36
+WAVE = 5  # seconds, from little work to much
 FONTS = 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace'
 
 
@@ -45,37 +46,37 @@ def running(*command: str, **environ: str) -> Iterator[None]:
             process.terminate()
 
 
-def work(root: Path, until: float) -> None:
+def work(root: Path, numbers: Iterator[int], until: float) -> None:
     """Do to the directory what an application may do, more of it at times."""
-    for number in count():
-        if time.monotonic() >= until:
-            return
-        (root / "sessions" / f"{number % 400:04x}.json").write_bytes(b"{}" * (number % 300))
-        if number % 9 == 0:
-            (root / "queue" / f"job-{number}").write_bytes(b"x" * 50)
-        if number % 9 == 5:  # noqa: PLR2004  # later than it came
-            (root / "queue" / f"job-{number - 5}").unlink(missing_ok=True)
-        if number % 50 == 0:
-            (root / "flags.toml.new").write_bytes(b"on = true\n")
-            (root / "flags.toml.new").rename(root / "flags.toml")
-        wave = abs((time.monotonic() / 9) % 2 - 1)
-        time.sleep(0.0005 + 0.004 * wave)
+    while (now := time.monotonic()) < until:
+        number = next(numbers)
+        (root / "sessions" / f"{number * 7919 % 65536:04x}.json").write_bytes(bytes(number % 997))
+        if number % 3 == 0:
+            (root / "queue" / f"job-{number}.new").write_bytes(bytes(4000))
+            (root / "queue" / f"job-{number}.new").rename(root / "queue" / f"job-{number}")
+        if number % 3 == 1:
+            (root / "queue" / f"job-{number - 31}").unlink(missing_ok=True)
+        if number % 7 == 0:
+            (root / "thumbnails" / f"{number}.webp").write_bytes(bytes(31_000 + number))
+        time.sleep(0.001 + 0.01 * abs(now / WAVE % 2 - 1) ** 2)
 
 
 def watched(environ: dict[str, str], root: Path) -> View:
     """Look at the service while there is work, and return what is known in the end."""
     settings, status = Settings.read(environ), Path(environ["SYNC_STATUS"])
-    address, pace = Address(settings.access), Pace()
+    address, pace, numbers = Address(settings.access), Pace(), count()
     with closing(Pulse(Server(address).ask, 1.0)) as pulse:
         end = time.monotonic() + SECONDS
         while (now := time.monotonic()) < end:
-            work(root, now + 0.3)
+            work(root, numbers, now + 0.3)
             found = health(status, time.monotonic())
             pace.take(found)
         said = found.status
         if said is None or pace.rates(now) is None:
             sys.exit(f"the service says nothing: {found}")
-        found = Health(found.problem, replace(said, root=ROOT, server=SOCKET), found.at)
+        skipped = {name: why.replace(str(root), ROOT) for name, why in said.skipped.items()}
+        said = replace(said, root=ROOT, server=SOCKET, skipped=skipped)
+        found = Health(found.problem, said, found.at)
         known = (pace.rates(now), pace.course, pace.lags, pulse.last)
         return View(found, *known, root=ROOT, server=SOCKET, now=time.time())
 
@@ -95,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         root, socket = place / "root", place / "redis.sock"
-        for name in ("sessions", "queue"):
+        for name in ("sessions", "queue", "thumbnails"):
             (root / name).mkdir(parents=True)
         (root / "latest").symlink_to("sessions")
         environ = {
