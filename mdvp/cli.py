@@ -13,13 +13,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from prometheus_client import CollectorRegistry, generate_latest
+
 from mdvp import __version__, log
 from mdvp.core.errors import MdvpError, SettingsError
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.disk.textfile import Textfile, is_nowhere
 from mdvp.driver import Driver
 from mdvp.host import publication
 from mdvp.host.kernel import Kernel
+from mdvp.metrics import Gauges
+from mdvp.publisher import Publisher
 from mdvp.settings import Settings
 from mdvp.wire.api import create_app
 from mdvp.wire.listener import (
@@ -83,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve_command = commands.add_parser(
         "serve",
-        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE and LOCK_DIRECTORIES in "
-        "the environment are settings; a listening socket that a service manager passes is taken "
-        "when it is the one asked for",
+        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and "
+        "METRICS_DIR in the environment are settings; a listening socket that a service manager "
+        "passes is taken when it is the one asked for",
     )
     serve_command.add_argument(
         "--root",
@@ -119,6 +124,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --tcp: take an address that other machines can reach, too; whoever reaches it "
         "can make and remove volumes as root, without a password",
+    )
+    serve_command.add_argument(
+        "--metrics-dir",
+        type=Path,
+        metavar="DIR",
+        help="write metrics to DIR/mdvp.prom while mdvp runs, for the textfile collector of "
+        "node_exporter; /dev/null is nowhere (METRICS_DIR, or else nowhere). They are on the "
+        "socket in any case: GET /metrics",
     )
     return parser
 
@@ -187,8 +200,20 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         )
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
-        serve(create_app(driver, start_again=_end), listener)
+        registry = CollectorRegistry()
+        Gauges(registry, driver.figures)
+        app = create_app(driver, _end, registry)
+        with _publishing(options.metrics_dir or settings.metrics_dir, registry):
+            serve(app, listener)
     _log.info("stopped", {"event": "stopped"})
+
+
+def _publishing(
+    directory: Path | None, registry: CollectorRegistry
+) -> AbstractContextManager[object]:
+    if directory is None or is_nowhere(directory):
+        return nullcontext()
+    return closing(Publisher(Textfile(directory), lambda: generate_latest(registry), _end))
 
 
 def _allow_descriptors() -> None:

@@ -37,6 +37,9 @@ class Look(Protocol):
     ) -> list[Holder]:
         """Return who has a directory, and of those `known` who lives; the engines do not count."""
 
+    def shown_in(self, folder: bytes) -> set[bytes]:
+        """Return the names in a directory of what is mounted somewhere, or has that below it."""
+
     def begun(self, since: float) -> list[Holder]:
         """Return the containers that began after a moment, in seconds since the machine did."""
 
@@ -116,6 +119,10 @@ class Custody:
         if any(lease.mounts for lease in claims.dead):
             claims = self._weigh(volume, self._kernel.look(fresh=True), caller)
         return claims
+
+    def glance(self, volume: Volume, look: Look | None) -> Claims:
+        """Return who has a volume by a look that was taken before; no lease may end on this."""
+        return self._weigh(volume, look)
 
     def mounted(self, name: str, lease: Lease) -> None:
         """Take note of a Mount: an engine that asks is at work."""

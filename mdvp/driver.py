@@ -15,15 +15,17 @@ has the rules for what it does not show.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
+from mdvp.core.figures import Figures
 from mdvp.core.lease import Claims, Lease, granted, in_use, released
 from mdvp.core.options import Options, differences, in_words, written
 from mdvp.core.volume import Access, Identity, Volume, check_name, timestamp
-from mdvp.custody import Custody, Kernel, doubled
+from mdvp.custody import Custody, Kernel, Look, doubled
 from mdvp.disk.entry import Found
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
@@ -34,6 +36,7 @@ from mdvp.witness import Witness
 log = logging.getLogger(__name__)
 
 _NO_OPTIONS = Options()
+_PAGE = 50  # volumes that are read at a time when all are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Driver:
         self._custody = Custody(root, store, kernel, grace, now)
         self._lock = self._custody.lock
         self._warned: dict[str, str] = {}
+        self._reclaimed = 0  # leases, of those that nobody gave back
         volumes = store.volumes()
         for volume in volumes:
             try:
@@ -227,7 +231,7 @@ class Driver:
             self._root.let_go(name)
             self._warned.pop(name, None)
             self._custody.forget(name)
-            _log_reclaimed(name, claims.dead)
+            self._note_reclaimed(name, claims.dead)
         log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
         self._deleter.wake()
 
@@ -299,7 +303,7 @@ class Driver:
             self._ensure_directory(volume)
             self._store.put_leases(name, [lease], ended=claims.dead)
             self._custody.mounted(name, lease)
-            _log_reclaimed(name, claims.dead)
+            self._note_reclaimed(name, claims.dead)
         self._witness.wake()
         log.info(
             "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
@@ -356,6 +360,20 @@ class Driver:
         self._root.let_go(volume.name)
         self._root.keep(again)
 
+    def _note_reclaimed(self, name: str, dead: Sequence[Lease]) -> None:
+        for lease in (lease for lease in dead if lease.mounts):
+            self._reclaimed += 1
+            log.warning(
+                "volume %(volume)s reclaimed from mount %(mount_id)s, which had it since %(since)s "
+                "and did not give it back: no container has it mounted",
+                {
+                    "event": "reclaimed",
+                    "volume": name,
+                    "mount_id": lease.mount_id,
+                    "since": timestamp(lease.since.utc),
+                },
+            )
+
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
         with self._lock:
@@ -411,6 +429,48 @@ class Driver:
         with self._lock:
             return [(it, self._root.mountpoint(it.name)) for it in self._store.volumes()]
 
+    def figures(self) -> Figures:
+        """Count all volumes, by one look at the host.
+
+        Each is counted as it is at one instant; others wait for one of them, not for all. Not seen
+        is who has a volume without a lease whose directory somebody has moved away.
+        """
+        look = self._kernel.look()
+        shown = look.shown_in(self._kernel.path("")) if look else frozenset()
+        figures = Figures(host_visible=look is not None, removed=self._root.removed())
+        for volume, used in self._pages():
+            involved = used or look is None or os.fsencode(volume.name) in shown
+            if involved or self._root.warning(volume) is not None:
+                self._count(volume.name, look, figures)
+            else:
+                figures.count(volume, None, doubled=False, warned=False)
+        figures.reclaimed = self._reclaimed
+        return figures
+
+    def _pages(self) -> Iterator[tuple[Volume, bool]]:
+        """Yield all volumes, and whether each has leases or holders on record."""
+        after = ""
+        while True:
+            with self._lock:
+                page = self._store.page(after, _PAGE)
+            if not page:
+                return
+            yield from page
+            after = page[-1][0].name
+
+    def _count(self, name: str, look: Look | None, figures: Figures) -> None:
+        with self._lock:
+            volume = self._store.volume(name)
+            if volume is None:  # by now
+                return
+            claims = self._custody.glance(volume, look)
+            figures.count(
+                volume,
+                claims,
+                doubled=bool(doubled(volume, claims.holders)),
+                warned=bool(self._warnings(volume, claims)),
+            )
+
     def _volume(self, name: str) -> Volume:
         volume = self._store.volume(check_name(name))
         if volume is None:
@@ -424,18 +484,4 @@ def _check_same(volume: Volume, asked: Options) -> None:
         raise ConflictError(
             f"volume {volume.name!r} exists with {in_words(written(volume))}, and you ask for "
             f"{in_words(differing)}: leave that out, or remove the volume first"
-        )
-
-
-def _log_reclaimed(name: str, dead: Sequence[Lease]) -> None:
-    for lease in (lease for lease in dead if lease.mounts):
-        log.warning(
-            "volume %(volume)s reclaimed from mount %(mount_id)s, which had it since %(since)s and "
-            "did not give it back: no container has it mounted",
-            {
-                "event": "reclaimed",
-                "volume": name,
-                "mount_id": lease.mount_id,
-                "since": timestamp(lease.since.utc),
-            },
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mdvp.core.errors import SettingsError
 from mdvp.log import FORMATS, LEVELS
@@ -20,12 +21,14 @@ class Settings:
     grace             GRACE: for how many seconds the engine may leave no trace in a volume that it
                       has asked for, before that counts as given up (60)
     lock_directories  LOCK_DIRECTORIES: 1 keeps systemd-tmpfiles from cleaning volumes (1)
+    metrics_dir       METRICS_DIR: where to write mdvp.prom for node_exporter (nowhere)
     """
 
     log_level: str
     log_format: str
     grace: float
     lock_directories: bool
+    metrics_dir: Path | None = None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -48,4 +51,5 @@ class Settings:
         lock = given.get("LOCK_DIRECTORIES", "1")
         if lock not in ("0", "1"):
             raise SettingsError(f"LOCK_DIRECTORIES is {lock!r}: use 1 to lock, or 0")
-        return cls(level, form, float(grace), lock == "1")
+        directory = given.get("METRICS_DIR")
+        return cls(level, form, float(grace), lock == "1", Path(directory) if directory else None)

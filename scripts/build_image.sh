@@ -8,8 +8,8 @@
 # of an earlier build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/lib.sh
 . scripts/lib.sh
+. scripts/parts.sh
 
 fresh=()
 [ "${1:-}" != --fresh ] || { fresh=(--no-cache); shift; }
@@ -26,6 +26,6 @@ for target in "${targets[@]}"; do
     redis-sync) image=$SYNC_IMAGE ;;
     sync) image=$SYNC_ALONE_IMAGE ;;
   esac
-  build sync/image/Dockerfile "$image" --target "$target" "${fresh[@]}"
+  build_image "$target" "$image" "${fresh[@]}"
   say "built the image $image"
 done

@@ -12,6 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+. scripts/parts.sh
 
 NAME=${PLUGIN_NAME:-mdvp}
 case $NAME in
@@ -31,21 +32,11 @@ users() { # the running containers that have a volume of the plugin, by name
   done
 }
 
-fill_rootfs() {
-  build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
-  rm -rf plugin/rootfs
-  mkdir plugin/rootfs
-  # It is never started, so it needs no command; but docker wants one.
-  CONTAINER=$(docker create "$ROOTFS_IMAGE" true)
-  trap 'docker rm "$CONTAINER" >/dev/null' EXIT
-  docker export "$CONTAINER" | tar --extract --directory plugin/rootfs
-  # The engine refuses a second plugin of the very same content, under whatever name.
-  printf '%s\n' "$NAME" >plugin/rootfs/etc/mdvp-plugin
-}
-
 settings() { # what `docker plugin set` would be given to have the plugin as it is
+  # A mount is made as Config has it. Settings has it as it was, once the engine was started anew, or
+  # the plugin upgraded.
   docker plugin inspect "$NAME" --format \
-    '{{range .Settings.Env}}{{.}}{{println}}{{end}}{{range .Settings.Mounts}}{{.Name}}.source={{.Source}}{{println}}{{end}}'
+    '{{range .Settings.Env}}{{.}}{{println}}{{end}}{{range .Config.Mounts}}{{if .Settable}}{{.Name}}.source={{.Source}}{{println}}{{end}}{{end}}'
 }
 
 refuse_if_in_use() {
@@ -81,7 +72,8 @@ remove_old() {
 need_engine
 refuse_if_in_use
 scripts/base_image.sh
-fill_rootfs
+build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
+fill_plugin plugin "$NAME"
 # An engine's id and the plugin's name tell whose they are.
 KEPT=plugin/settings/$(docker info --format '{{.ID}}').${NAME//\//_}
 ! docker plugin inspect "$NAME" >/dev/null 2>&1 || remove_old

@@ -48,3 +48,32 @@ apt_install() ( # apt_install PACKAGE...: quiet unless it fails, and without sta
     die "installing $* failed; the reason is above"
   fi
 )
+
+PYTHON=${PYTHON:-python3}
+
+need() { # need COMMAND=PACKAGE...: install the Debian packages of those commands that are missing
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+need_venv() { # the virtual environment .venv, with all that is needed to develop
+  local stamp=.venv/stamp wanted
+  [ "$PYTHON" != python3 ] || need python3=python3
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    die "needs Python 3.11 or later as $PYTHON: install it, or name it in PYTHON"
+  wanted=$("$PYTHON" --version; cat requirements/build.txt requirements/dev.txt pyproject.toml)
+  [ "$(cat $stamp 2>/dev/null)" != "$wanted" ] || return 0
+  say "making the virtual environment .venv"
+  "$PYTHON" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+  "$PYTHON" -m venv --clear .venv
+  pip_install --require-hashes -r requirements/build.txt
+  # pyinotify is published as source alone: it is built with the setuptools that is pinned here.
+  pip_install --require-hashes --no-build-isolation -r requirements/dev.txt
+  pip_install --no-deps --no-build-isolation --editable .
+  printf '%s\n' "$wanted" >$stamp
+}
+
+pip_install() { .venv/bin/pip install --quiet --disable-pip-version-check "$@"; }

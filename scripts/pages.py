@@ -2,9 +2,9 @@
 
     scripts/pages.py DIRECTORY
 
-DIRECTORY gets what is in share/, under the names by which it is installed. What a parser does not say
-is in share/man/sections/, in the language of man(7). The same sources give the same bytes, whatever
-the version of Python.
+DIRECTORY gets what is in share/, under the names by which it is installed. What a parser does not
+say is in share/man/sections/, in the language of man(7). The same sources give the same bytes,
+whatever the version of Python.
 """
 
 import argparse

@@ -4,6 +4,7 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh servers              what depends on Redis, on each server that scripts/servers.sh has
+#   scripts/test.sh release [PYTEST ARGUMENT...]    the packages, their manual pages and completions
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree
@@ -22,19 +23,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-PYTHON=${PYTHON:-python3}
-
-need() { # need COMMAND=PACKAGE...: install the Debian packages of those commands that are missing
-  local pair missing=()
-  for pair in "$@"; do
-    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
-  done
-  [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
-}
-
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
-    git=git openssl=openssl promtool=prometheus
+    git=git openssl=openssl promtool=prometheus \
+    prometheus-node-exporter=prometheus-node-exporter
+}
+
+need_for_release() {
+  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl \
+    man=man-db groff=groff-base mandoc=mandoc zsh=zsh fish=fish
 }
 
 need_for_e2e() {
@@ -42,6 +39,7 @@ need_for_e2e() {
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps docker-compose=docker-compose
   # From Debian 13 on the client has a package of its own.
   need docker=docker-cli
+  need prometheus-node-exporter=prometheus-node-exporter
   need_for_bench
 }
 
@@ -70,25 +68,6 @@ servers() { # PYTEST ARGUMENT...
     MDVP_REDIS=$name .venv/bin/pytest --quiet -m servers tests/integration "$@"
   done
 }
-
-need_venv() {
-  local stamp=.venv/stamp wanted
-  [ "$PYTHON" != python3 ] || need python3=python3
-  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    die "needs Python 3.11 or later as $PYTHON: install it, or name it in PYTHON"
-  wanted=$("$PYTHON" --version; cat requirements/build.txt requirements/dev.txt pyproject.toml)
-  [ "$(cat $stamp 2>/dev/null)" != "$wanted" ] || return 0
-  say "making the virtual environment .venv"
-  "$PYTHON" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
-  "$PYTHON" -m venv --clear .venv
-  pip_install --require-hashes -r requirements/build.txt
-  # pyinotify is published as source alone: it is built with the setuptools that is pinned here.
-  pip_install --require-hashes --no-build-isolation -r requirements/dev.txt
-  pip_install --no-deps --no-build-isolation --editable .
-  printf '%s\n' "$wanted" >$stamp
-}
-
-pip_install() { .venv/bin/pip install --quiet --disable-pip-version-check "$@"; }
 
 lint() {
   need shellcheck=shellcheck
@@ -146,6 +125,10 @@ case $part in
     need_for_integration
     .venv/bin/pytest tests/integration "$@"
     ;;
+  release)
+    need_for_release
+    .venv/bin/pytest tests/release "$@"
+    ;;
   faults)
     need_for_integration
     case " $* " in
@@ -170,5 +153,5 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
-  *) die "unknown part $part: use unit, integration, servers, e2e, faults or lint, or nothing for all" ;;
+  *) die "unknown part $part: use unit, integration, servers, e2e, release, faults or lint, or nothing for all" ;;
 esac

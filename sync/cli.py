@@ -39,28 +39,31 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         settings = Settings.read(environ)
     except SettingsError as error:
-        if options.command == "run" and environ.get("LOG_FORMAT") == "json":
-            from sync.report.log import to_stderr  # noqa: PLC0415
-
-            to_stderr()
-            log.error("%(error)s", {"event": "failed", "error": error})
-            return 2
-        return cannot(str(error))
+        return _refused(error, options, environ)
     return _carry_out(settings, options)
 
 
-def _carry_out(settings: Settings, options: argparse.Namespace) -> int:
-    match options.command:
-        case "run":
-            return run(settings)
-        case "status":
-            return status(settings, as_json=options.json)
-        case "wait":
-            from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
+def _refused(error: SettingsError, options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if options.command != "run" or environ.get("LOG_FORMAT") != "json":
+        return cannot(str(error))
+    from sync.report.log import to_stderr  # noqa: PLC0415
 
-            return wait(settings, options.paths, options.timeout)
-        case "top":
-            return top(settings, options.interval, once=options.once)
+    to_stderr()
+    log.error("%(error)s", {"event": "failed", "error": error})
+    return 2
+
+
+def _carry_out(settings: Settings, options: argparse.Namespace) -> int:
+    if options.command == "run":
+        return run(settings)
+    if options.command == "status":
+        return status(settings, as_json=options.json)
+    if options.command == "wait":
+        from sync.wait import wait  # noqa: PLC0415  # whoever waits has no time to lose
+
+        return wait(settings, options.paths, options.timeout)
+    if options.command == "top":
+        return top(settings, options.interval, once=options.once)
     # Here, so that `status`, which runs every few seconds, does not load what it does not need.
     from sync.commands import carry_out  # noqa: PLC0415
 

@@ -38,7 +38,7 @@ class Settings:
                 from somebody; here as a share of 1 (50%)
     file_mode   SYNC_FILE_MODE: permissions of a file that the service makes (0644)
     file_owner  SYNC_FILE_OWNER: numbers of the user and the group of such a file, as USER or
-                USER:GROUP; here None for what is not given (those of the directory that it is in)
+                USER:GROUP; here None for what is not given (the directory's)
     fsync       SYNC_FSYNC: 1 has what is written to files survive a power cut (0)
     access      REDIS_URL: where Redis is (redis://127.0.0.1:6379/0)
                 REDIS_USERNAME, REDIS_PASSWORD: used when the URL has none (none)
@@ -51,10 +51,11 @@ class Settings:
                 in it what the variable without _FILE would have (none)
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
     exclude     SYNC_EXCLUDE: patterns of what to leave out, with white space between them; none
-                when it is empty; here as given, for `Excluded` to check (what editors drop: `exclude.DEFAULT`)
+                when it is empty; here as given, for `Excluded` to check (what editors drop:
+                `exclude.DEFAULT`)
     tree        SYNC_TREE: 1 mirrors all directories below, too (0)
-    links       SYNC_LINKS: inside follows symbolic links to what is in the root (none is followed)
-    prefix      SYNC_PREFIX: what all keys begin with (nothing)
+    links       SYNC_LINKS: inside follows symbolic links to what is in the root (none)
+    prefix      SYNC_PREFIX: what all keys begin with (none)
     rescan      SYNC_RESCAN: seconds between two looks at the whole directory, 0 for never (60)
     rescan_share SYNC_RESCAN_CPU: percent of one core that such looks may take; here as a share of 1
                 (1)

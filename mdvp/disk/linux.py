@@ -4,10 +4,13 @@ import ctypes
 import errno
 import os
 import struct
+from pathlib import Path
 
 _OPENAT2 = 437  # its number, on all architectures; the C library has no function of that name
 _OPEN_HOW = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
-_RESOLVE = 0x01 | 0x04 | 0x08  # RESOLVE_NO_XDEV, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH
+_NO_SYMLINKS = 0x04  # RESOLVE_NO_SYMLINKS
+_BENEATH = _NO_SYMLINKS | 0x01 | 0x08  # and RESOLVE_NO_XDEV, RESOLVE_BENEATH
+_AT_FDCWD = -100
 
 _NOREPLACE = 1  # RENAME_NOREPLACE
 
@@ -31,7 +34,19 @@ def open_beneath(name: str, folder: int, flags: int) -> int:
     Raises OSError: ELOOP for a link on the way, EXDEV for what something is mounted on, or what is
     not below `folder`, ENOSYS on a kernel before 5.6.
     """
-    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE)
+    return _open(name, folder, flags, _BENEATH)
+
+
+def open_without_links(path: Path, flags: int) -> int:
+    """Open what is at `path`; return the descriptor.
+
+    Raises OSError: ELOOP for a link on the way, ENOSYS on a kernel before 5.6.
+    """
+    return _open(str(path), _AT_FDCWD, flags, _NO_SYMLINKS)
+
+
+def _open(name: str, folder: int, flags: int, resolve: int) -> int:
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     fd: int = _libc.syscall(_OPENAT2, folder, os.fsencode(name), how, len(how))
     if fd < 0:
         raise _error(name)

@@ -364,6 +364,11 @@ class Root:
                     if not entry.name.startswith(_KEPT):
                         yield Aside(folder, entry.name)
 
+    def removed(self) -> int:
+        """Return how many directories of removed volumes are yet to be deleted."""
+        with os.scandir(self._state.trash) as entries:
+            return sum(not entry.name.startswith(_KEPT) for entry in entries)
+
     def is_doomed(self, aside: Aside, spared: Callable[[Identity], bool]) -> bool:
         """Say whether what is aside is to be deleted: not what is `spared`, nor what is strange.
 

@@ -166,6 +166,21 @@ class Store:
         """Return all volumes, by name."""
         return list(self._volumes("ORDER BY name"))
 
+    def page(self, after: str, size: int) -> list[tuple[Volume, bool]]:
+        """Return the first volumes whose names come after `after`, by name, `size` at most.
+
+        With each, whether it has leases, or holders that were seen.
+        """
+        volumes = list(self._volumes("WHERE name > ? ORDER BY name LIMIT ?", after, size))
+        last = volumes[-1].name if volumes else after
+        used = self._db.execute(
+            "SELECT volume FROM leases WHERE volume > ? AND volume <= ? "
+            "UNION SELECT volume FROM seen WHERE volume > ? AND volume <= ?",
+            (after, last, after, last),
+        )
+        names = {name for (name,) in used}
+        return [(volume, volume.name in names) for volume in volumes]
+
     def _volumes(self, where: str, *values: object) -> Iterator[Volume]:
         # `where` is always one of the constants above.
         rows = self._db.execute(f"SELECT {_VOLUME} FROM volumes {where}", values)  # noqa: S608

@@ -91,6 +91,16 @@ class Look:
                 found[_name(who)] = holder
         return list(found.values())
 
+    def shown_in(self, folder: bytes) -> set[bytes]:
+        """Return the names in a directory of what is mounted somewhere, or has that below it."""
+        (prefix,) = _prefixes([folder])
+        return {
+            mount.root.removeprefix(prefix).partition(b"/")[0]
+            for scene in self._scenes.values()
+            for mount, _ in scene.mounts
+            if mount.root.startswith(prefix)
+        }
+
     def _showing(self, paths: Collection[bytes]) -> list[Showing]:
         """Return the views that show a directory, each with the mounts that do."""
         prefixes = _prefixes(paths)

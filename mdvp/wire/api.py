@@ -9,11 +9,14 @@ at the `docker` prompt.
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
 import falcon
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 from mdvp.core import options
 from mdvp.core.errors import (
@@ -27,6 +30,7 @@ from mdvp.core.options import Options
 from mdvp.core.volume import Volume, shown, timestamp
 from mdvp.disk.store import is_damage
 from mdvp.driver import Driver, Report
+from mdvp.metrics import Outcome, Requests
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
@@ -34,6 +38,7 @@ BODY_MAX = 1 << 20
 # Where a server puts, in the environment of a request, which process it comes from.
 CALLER = "mdvp.caller"
 _GET = "/VolumeDriver.Get"
+_METRICS = "/metrics"
 _NOTHING: Mapping[str, Any] = {}  # the message of a request without a body
 _MOUNT_ID_MAX = 1024
 
@@ -48,19 +53,26 @@ _STATUS: Mapping[type[MdvpError], str] = {
     NoSuchVolumeError: falcon.HTTP_404,
     ConflictError: falcon.HTTP_409,
 }
+# What is answered so is for the client to put right, or to wait for.
+_REFUSALS: tuple[type[Exception], ...] = (*_STATUS, falcon.HTTPError)
 
 
 def create_app(
-    driver: Driver, start_again: Callable[[], object]
+    driver: Driver, start_again: Callable[[], object], registry: CollectorRegistry
 ) -> falcon.App[falcon.Request, falcon.Response]:
-    """Return the WSGI app that speaks the protocol for `driver`.
+    """Return the WSGI app that speaks the protocol for `driver`, and shows what is in `registry`.
 
-    It calls `start_again` when something is wrong that the next start of mdvp puts right: a damaged
-    state database. It raises NoAnswerError where no answer is better than an error.
+    To that it adds the requests, counted. It calls `start_again` when something is wrong that the
+    next start of mdvp puts right: a damaged state database. It raises NoAnswerError where no answer
+    is better than an error.
     """
     app = falcon.App(media_type=MEDIA_TYPE)
-    for path, operation in operations(driver).items():
-        app.add_route(path, Endpoint(operation))
+    protocol = operations(driver)
+    requests = Requests(registry, map(_operation_name, protocol))
+    for path, operation in protocol.items():
+        note = partial(requests.note, _operation_name(path))
+        app.add_route(path, Endpoint(operation, note))
+    app.add_route(_METRICS, Metrics(registry))
     app.add_error_handler(MdvpError, _answer_refusal)
     app.add_error_handler(Exception, partial(_answer_failure, start_again))
     # Last, as Falcon asks the newest handler first, and an HTTPError is an Exception too.
@@ -114,21 +126,52 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
     }
 
 
+def _operation_name(path: str) -> str:
+    return path.rpartition(".")[2].lower()
+
+
 class Endpoint:
     """One path of the protocol: decode the message, do the operation, encode the answer."""
 
-    def __init__(self, operation: Operation) -> None:
-        """Serve `operation`."""
+    def __init__(self, operation: Operation, note: Callable[[Outcome, float], object]) -> None:
+        """Serve `operation`; `note` is told of each request what became of it, and the seconds."""
         self._operation = operation
+        self._note = note
 
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
         """Answer a request."""
-        _refuse_web_page(request)
-        response.data = _encode(self._operation(_decode(request), request.env.get(CALLER)))
+        began, outcome = time.perf_counter(), Outcome.FAILED
+        try:
+            _refuse_web_page(request)
+            response.data = _encode(self._operation(_decode(request), request.env.get(CALLER)))
+            outcome = Outcome.OK
+        except _REFUSALS:
+            outcome = Outcome.REFUSED
+            raise
+        finally:
+            self._note(outcome, time.perf_counter() - began)
 
     def on_options(self, _request: falcon.Request, _response: falcon.Response) -> None:
         """Refuse as any other method is refused; Falcon would answer it with success."""
         raise falcon.HTTPMethodNotAllowed(["POST"])
+
+
+class Metrics:
+    """What there is to be known of mdvp, as Prometheus reads it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Show what is in `registry`."""
+        self._registry = registry
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        """Answer with all metrics, in the format that is asked for."""
+        _refuse_web_page(request)
+        encode, response.content_type = choose_encoder(request.get_header("Accept") or "")
+        response.data = encode(self._registry)
+
+    def on_options(self, _request: falcon.Request, _response: falcon.Response) -> None:
+        """Refuse as any other method is refused."""
+        raise falcon.HTTPMethodNotAllowed(["GET"])
 
 
 def _refuse_web_page(request: falcon.Request) -> None:
@@ -264,5 +307,6 @@ def _in_words(request: falcon.Request, error: falcon.HTTPError) -> str:
     if isinstance(error, falcon.HTTPNotFound):
         return f"mdvp has no endpoint {shown(request.path)}"
     if isinstance(error, falcon.HTTPMethodNotAllowed):
-        return f"{shown(request.method)} is not for {shown(request.path)}: use POST"
+        method = "GET" if request.path == _METRICS else "POST"
+        return f"{shown(request.method)} is not for {shown(request.path)}: use {method}"
     return f"{error.title}: {error.description}" if error.description else str(error.title)

@@ -165,11 +165,11 @@ class Report:
         return lines
 
     def _sum_up(self, commands: Sequence[Done], began: float, ended: float) -> None:
-        operations, moved = summed(commands)
+        operations, was_set, _ = summed(commands)
         if not operations:
             return
         if self._summary is None:
             self._summary = _Summary(began)
         self._summary.ended = ended
-        self._summary.operations += operations
-        self._summary.size += moved["set"]
+        self._summary.operations.update(operations)
+        self._summary.size += was_set

@@ -256,14 +256,14 @@ def health(path: Path, now: float) -> Health:
 
 def judge(said: Said, now: float) -> Health:
     """Judge the service that has said this; `now` is in seconds on CLOCK_MONOTONIC."""
+    return Health(_problem(said, now), said.status, said.at)
+
+
+def _problem(said: Said, now: float) -> str | None:
+    """Say what is wrong with a service that has said this; None if it is well."""
     status, at, pid = said
-    return Health(_problem(status, now - at, pid), status, at)
-
-
-def _problem(status: Status, age: float, pid: int) -> str | None:
-    """Say what is wrong with a service that said this so many seconds ago; None if it is well."""
     doing = _doing(status)
-    if not 0 <= age <= FRESH:  # below 0: it is from before the machine started anew
+    if not 0 <= now - at <= FRESH:  # below 0: it is from before the machine started anew
         why = "it or Redis hangs" if _is_running(pid) else "it has ended"
         return (
             f"no sign of life of the sync service (process {pid}) for over {FRESH:.0f} s: {why}; "

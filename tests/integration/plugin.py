@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from prometheus_client.parser import text_string_to_metric_families
 from support import DEADLINE, eventually, running
 
 Address: TypeAlias = Path | tuple[str, int]  # a Unix socket's, or a TCP port's
@@ -83,6 +84,18 @@ class Plugin:
         finally:
             connection.close()
 
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Return what `GET /metrics` says: the name and the labels' values of each sample."""
+        connection = _Connection(self.address)
+        try:
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            text = response.read().decode()
+            assert response.status == 200, text
+        finally:
+            connection.close()
+        return samples(text)
+
     def raw(self, request: bytes) -> bytes:
         with connected(self.address) as client:
             client.sendall(request)
@@ -101,6 +114,15 @@ class Plugin:
         self.process.send_signal(signal.SIGTERM)
         log, _ = self.process.communicate(timeout=10)
         return log
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Read metrics: the name and the labels' values of each sample."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 @contextmanager

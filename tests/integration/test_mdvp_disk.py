@@ -686,6 +686,9 @@ class Glance:
     def holders(self, *_: object) -> list[Holder]:
         return self._holders
 
+    def shown_in(self, _folder: bytes) -> set[bytes]:
+        return set()
+
     def has_of_host(self, _holder: Holder) -> bool:
         return False
 

@@ -597,6 +597,25 @@ class Volumes(RuleBasedStateMachine):
             assert warned is several
             assert str((self.world.root / name / "token").readlink()) == volume.token
             assert not volume.exclusive or len(volume.started() - {None}) <= 1
+        self.figures_are_as_the_model_says()
+
+    def figures_are_as_the_model_says(self) -> None:
+        found = self.world.plugin.metrics()
+        volumes = self.volumes.values()
+        exclusive = sum(volume.exclusive for volume in volumes)
+        assert found["mdvp_volumes", "exclusive"] == exclusive
+        assert found["mdvp_volumes", "shared"] == len(volumes) - exclusive
+        assert found["mdvp_volumes_in_use",] == sum(not volume.free for volume in volumes)
+        several = [
+            volume
+            for volume in volumes
+            if volume.exclusive and sum(it.in_cgroup for it in volume.containers.values()) > 1
+        ]
+        assert found["mdvp_volumes_had_twice",] == len(several)
+        leases = [lease for volume in volumes for lease in volume.living.values()]
+        held = sum(lease.holder is not None for lease in leases)
+        assert found["mdvp_leases", "held"] == held
+        assert found["mdvp_leases", "waiting"] == len(leases) - held
 
     def teardown(self) -> None:
         with self.closing:

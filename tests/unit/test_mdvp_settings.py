@@ -1,17 +1,31 @@
+from pathlib import Path
+
 import pytest
 
 from mdvp.core.errors import SettingsError
 from mdvp.settings import Settings
 
 
-@pytest.mark.parametrize("environ", [{}, {"GRACE": "", "LOCK_DIRECTORIES": "", "LOG_LEVEL": ""}])
+@pytest.mark.parametrize(
+    "environ", [{}, dict.fromkeys(("GRACE", "LOCK_DIRECTORIES", "LOG_LEVEL", "METRICS_DIR"), "")]
+)
 def test_what_is_not_set_is_as_usual(environ: dict[str, str]) -> None:
-    assert Settings.read(environ) == Settings("INFO", "text", 60.0, lock_directories=True)
+    assert Settings.read(environ) == Settings(
+        "INFO", "text", 60.0, lock_directories=True, metrics_dir=None
+    )
 
 
 def test_each_setting_is_read() -> None:
-    environ = {"GRACE": "5", "LOCK_DIRECTORIES": "0", "LOG_LEVEL": "debug", "LOG_FORMAT": "json"}
-    assert Settings.read(environ) == Settings("DEBUG", "json", 5.0, lock_directories=False)
+    environ = {
+        "GRACE": "5",
+        "LOCK_DIRECTORIES": "0",
+        "LOG_LEVEL": "debug",
+        "LOG_FORMAT": "json",
+        "METRICS_DIR": "/m",
+    }
+    assert Settings.read(environ) == Settings(
+        "DEBUG", "json", 5.0, lock_directories=False, metrics_dir=Path("/m")
+    )
 
 
 @pytest.mark.parametrize(
