@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from e2e.conftest import Docker
 from support import eventually
+from terminal import Terminal
 
 PASSWORD = 'it\'s "secret" '  # noqa: S105  # what a shell could lose of it
 TMPFS = ("--read-only", "--tmpfs=/run", "--tmpfs=/tmp")
@@ -220,6 +221,22 @@ def test_a_password_that_cannot_be_had_is_named(place: Place) -> None:
     assert "REDIS_PASSWORD and REDIS_PASSWORD_FILE are both set: leave one of the two out" in both
     none = place.docker.refused(*run, "--env=REDIS_PASSWORD_FILE=/none", "mdvp/redis-sync")
     assert "REDIS_PASSWORD_FILE cannot be read by user 0: /none" in none
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_live_view_is_there_on_the_terminal_of_docker_exec(place: Place, image: str) -> None:
+    docker, name = place.docker, named(image, "all")
+    docker.wait_healthy(name, 60)
+    command = ("docker", "exec", "--interactive", "--tty", name, "mdvp-sync", "top")
+    with Terminal(command, docker.engine.environ, columns=100, rows=30) as terminal:
+        terminal.until_shows("live: Redis equals the directory", "/foo -> ", "master", "─" * 100)
+        (place.root / f"漢-{name}").write_text("seen")
+        terminal.until_shows("SET", f"漢 -{name}")  # a wide character has an empty cell behind it
+        terminal.resize(columns=60, rows=20)
+        terminal.until_shows("\n" + "─" * 60 + "\n")
+        terminal.press("q")
+        assert terminal.is_as_before_at_the_end(0)
+    assert "live: Redis" in docker("exec", name, "mdvp-sync", "top", "--once")
 
 
 def test_the_image_without_a_server_asks_where_redis_is(place: Place) -> None:
