@@ -33,7 +33,7 @@ storage: {{filesystem: {{rootdirectory: {directory}}}}}
 http: {{addr: "127.0.0.1:5000", secret: of all of them}}
 """
 
-# A docker command that kills the script which calls it, from a subshell, when it is to push one image.
+# A docker command that kills the script which calls it when it is to push one image.
 KILLING = """#!/bin/sh
 case "$1 $2 $3" in
     "image push {name}"*) read -r _ _ _ script _ <"/proc/$PPID/stat"; kill -KILL "$script" $PPID ;;
@@ -289,7 +289,7 @@ def older(released: Released, second: Docker, volumes: Path) -> str:
     """Return the name of the version before, that the second engine has installed as `mdvp`."""
     assert not images(second)
     assert not plugins(second)
-    script = commands("## Install it", ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
+    script = commands("### Install it", ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
     privileges = asked(second, script, "n")
     assert not plugins(second)
     documented = re.findall(r"^ - .*: \[.*\]$", INSTALL, re.MULTILINE)
@@ -350,7 +350,7 @@ def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
     (volumes / "shared" / "file").write_text("stays")
     was = second("volume", "inspect", "vol", "shared"), settings(second)
 
-    script = commands("## Upgrade it", ("TAG-amd64", f"{TAG}-{architecture}"))
+    script = commands("### Upgrade it", ("TAG-amd64", f"{TAG}-{architecture}"))
     subprocess.run(["sh", "-ec", script], env=second.engine.environ, check=True)
 
     new = f"{REGISTRY}/mdvp:{TAG}-{architecture}"
