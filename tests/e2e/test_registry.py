@@ -33,7 +33,7 @@ storage: {{filesystem: {{rootdirectory: {directory}}}}}
 http: {{addr: "127.0.0.1:5000", secret: of all of them}}
 """
 
-# A docker command that kills the script which calls it, from a subshell, when it is to push one image.
+# A docker command that kills the script which calls it when it is to push one image.
 KILLING = """#!/bin/sh
 case "$1 $2 $3" in
     "image push {name}"*) read -r _ _ _ script _ <"/proc/$PPID/stat"; kill -KILL "$script" $PPID ;;
