@@ -103,12 +103,13 @@ remove_plugin() {
   rm -f "$OURS"
 }
 
+free_name() { # of what a run that was killed has left, and of nothing else
+  ! docker plugin inspect "$PLUGIN" >/dev/null 2>&1 || [ -e "$OURS" ] ||
+    die "this engine has a plugin named $PLUGIN already: release on another, or docker plugin rm it"
+  [ ! -e "$OURS" ] || remove_plugin
+}
+
 create_plugin() {
-  if docker plugin inspect "$PLUGIN" >/dev/null 2>&1; then
-    [ -e "$OURS" ] ||
-      die "this engine has a plugin named $PLUGIN already: release on another, or docker plugin rm it"
-    remove_plugin
-  fi
   : >"$OURS"
   docker plugin create "$PLUGIN" "$WORK/plugin" >/dev/null ||
     die "the engine makes no plugin of it; the reason is above"
@@ -154,6 +155,7 @@ mkdir "$WORK"
 
 trust
 revision
+free_name
 manifest "$PLUGIN" >/dev/null # an answer, before the building begins
 scripts/base_image.sh ${fresh:+--fresh}
 build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE" "${fresh[@]}"

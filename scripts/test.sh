@@ -38,7 +38,7 @@ need_for_e2e() {
   need dockerd=docker.io iptables=iptables slirp4netns=slirp4netns tini=tini \
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps docker-compose=docker-compose
   # From Debian 13 on the client has a package of its own.
-  need docker=docker-cli
+  need docker=docker-cli docker-registry=docker-registry
   need prometheus-node-exporter=prometheus-node-exporter
   need_for_bench
 }

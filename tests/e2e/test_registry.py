@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ storage: {{filesystem: {{rootdirectory: {directory}}}}}
 http: {{addr: "127.0.0.1:5000", secret: of all of them}}
 """
 
-# A docker command that kills the script which calls it when it is to push one image.
+# A docker command that kills the script, by way of a subshell of which it is called, at one push.
 KILLING = """#!/bin/sh
 case "$1 $2 $3" in
     "image push {name}"*) read -r _ _ _ script _ <"/proc/$PPID/stat"; kill -KILL "$script" $PPID ;;
@@ -158,7 +159,7 @@ def released(
     shutil.copytree(killing.parent, path)
     with registry(docker, storage):
         docker("plugin", "push", before)
-        other_architecture(docker, f"{REGISTRY}/sync:{TAG}-s390x")
+        other_architecture(docker, killing.parent, f"{REGISTRY}/sync:{TAG}-s390x")
         release(docker, REGISTRY, TAG, check=False, PATH=f"{path}:{os.environ['PATH']}")
         assert f"mdvp:{TAG}-{architecture}" in tags(storage)
         assert not {f"sync:{TAG}-{architecture}", f"sync:{TAG}"} & tags(storage)
@@ -173,12 +174,16 @@ def released(
     docker("image", "rm", *ours)
 
 
-def other_architecture(docker: Docker, name: str) -> None:
-    """Push an image that was built on another kind of machine, for all that the registry knows."""
-    empty = subprocess.run(
-        ["tar", "--create", "--files-from=/dev/null"], check=True, capture_output=True, text=True
-    ).stdout
-    docker.engine.docker("import", "--platform=linux/s390x", "-", name, stdin=empty)
+def other_architecture(docker: Docker, directory: Path, name: str) -> None:
+    """Push an empty image that says it is for another kind of machine, s390x."""
+    config = {"architecture": "s390x", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": []}]
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    with tarfile.open(directory / "image.tar", "w") as archive:
+        for path in ("config.json", "manifest.json"):
+            archive.add(directory / path, path)
+    docker("load", "--input", str(directory / "image.tar"))
     docker("image", "push", name)
     docker("image", "rm", name)
 
@@ -334,7 +339,7 @@ def test_a_file_is_a_key_on_an_engine_that_has_built_nothing(second: Docker, vol
         *("run", "--detach", "--volume", "vol:/foo", "--name", "mirror"),
         f"{REGISTRY}/redis-sync:{TAG}",
     )
-    second.wait_healthy("mirror")
+    second.wait_healthy("mirror", 30)
     (volumes / "vol" / "key").write_text("value")
     eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "value")
 
@@ -364,6 +369,7 @@ def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
         "run", "--rm", "--volume", "vol:/foo", f"{REGISTRY}/redis-sync:{TAG}"
     )
     second("restart", "mirror")
+    second.wait_healthy("mirror", 30)
     eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "through")
 
 
