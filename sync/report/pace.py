@@ -44,7 +44,7 @@ class Pace:
     def take(self, health: Health) -> None:
         """Take up what the service said last; the same thing twice counts once."""
         status, at = health.status, health.at
-        if status is None or at is None or at == self._at:
+        if status is None or at is None:
             return
         # A time that is earlier is one of the machine's next start.
         if self._last is None or at < self._at or not _goes_on(self._last, status):

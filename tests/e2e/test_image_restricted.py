@@ -231,7 +231,7 @@ def test_the_live_view_is_there_on_the_terminal_of_docker_exec(place: Place, ima
     with Terminal(command, docker.engine.environ, columns=100, rows=30) as terminal:
         terminal.until_shows("live: Redis equals the directory", "/foo -> ", "master", "─" * 100)
         (place.root / f"漢-{name}").write_text("seen")
-        terminal.until_shows("SET", f"漢 -{name}")  # a wide character has an empty cell behind it
+        terminal.until_shows("SET  4 B  ", f"漢-{name}")
         terminal.resize(columns=60, rows=20)
         terminal.until_shows("\n" + "─" * 60 + "\n")
         terminal.press("q")
