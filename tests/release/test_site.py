@@ -314,7 +314,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, html: dict[Path, Html]) ->
     assert [each for _, each in loads if is_elsewhere(each)] == []
     for path, each in loads:
         assert (path.parent / urlsplit(each).path).is_file(), each
-    for style in site.rglob("*.css"):
+    for style in [*site.rglob("*.css"), *site.rglob("*.svg")]:
         fetched = re.findall(r"""(?:@import\s+|url\()\s*["']?([^"')\s]+)""", style.read_text())
         assert [
             each for each in fetched if is_elsewhere(each) and not each.startswith("data:")
