@@ -36,6 +36,12 @@ def in_order() -> list[Path]:
     return sorted(pages, key=lambda page: page != FIRST_STEPS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def plugin_removed_in_the_end(docker: Docker) -> Iterator[None]:
+    yield
+    remove_plugin(docker)
+
+
 @pytest.fixture
 def machine(docker: Docker, page: Path) -> Iterator[Docker]:
     """Yield the machine in the state in which a page begins."""
@@ -45,10 +51,13 @@ def machine(docker: Docker, page: Path) -> Iterator[Docker]:
     elif "mdvp:latest true" not in docker("plugin", "ls", "--format", "{{.Name}} {{.Enabled}}"):
         docker.script("build_plugin.sh", "--enable")
         docker.script("build_image.sh")
+    had = settings(docker) if page != FIRST_STEPS else None
     yield docker
     remove(docker, "container ls --all", "container rm --force")
     remove(docker, "volume ls", "volume rm")
     remove(docker, "network ls --filter type=custom", "network rm")
+    if had is not None and settings(docker) != had:
+        remove_plugin(docker)
 
 
 def remove(docker: Docker, listing: str, command: str) -> None:
@@ -56,9 +65,18 @@ def remove(docker: Docker, listing: str, command: str) -> None:
         docker(*command.split(), *names)
 
 
+def remove_plugin(docker: Docker) -> None:
+    docker.engine.docker("plugin", "rm", "--force", "mdvp", check=False)
+
+
+def settings(docker: Docker) -> str:
+    """Return the plugin's; a page may change them, and the next one has the plugin as before."""
+    form = "{{.Settings.Env}} {{range .Config.Mounts}}{{.Source}} {{end}}"
+    return docker("plugin", "inspect", "--format", form, "mdvp")
+
+
 def remove_what_is_built(docker: Docker) -> None:
-    if docker("plugin", "ls", "--quiet"):
-        docker("plugin", "rm", "--force", "mdvp")
+    remove_plugin(docker)
     for image in IMAGES:
         docker.engine.docker("image", "rm", "--force", image, check=False)
 
