@@ -190,6 +190,18 @@ def test_whatever_the_names_and_the_size_there_are_no_more_rows(
     assert all(console.measure(row).maximum <= width for row in found if row.isprintable())
 
 
+def test_what_looks_like_markup_is_a_name() -> None:
+    status = replace(
+        STATUS,
+        recent=[Change(NOW, "rename", "[red]x", "[/red]y")],
+        skipped={"[bold]z": "is [link=here]"},
+        skipped_count=1,
+    )
+    found = rows(of(status))
+    assert found[-1].endswith("RENAME  [red]x -> [/red]y")
+    assert "  [bold]z is [link=here]" in found
+
+
 def test_what_was_not_escaped_by_others_is_escaped() -> None:
     status = replace(
         STATUS, root="\x1b[2Jroot", server="\x07", skipped={"\x1b": "\x9b"}, skipped_count=1
