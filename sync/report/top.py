@@ -266,7 +266,7 @@ def _course(course: Sequence[float], steps: int) -> Text | None:
 
 
 def _lists(status: Status, width: int, room: int, *, is_high: bool) -> Iterator[Text]:
-    """Yield what is listed, for `room` rows: names in trouble, some of them, and the last changes."""
+    """Yield what is listed, for `room` rows: names in trouble, at first, and the last changes."""
     troubles = [
         each
         for each in (

@@ -325,10 +325,16 @@ def test_a_long_name_leaves_room_for_what_is_said_of_it() -> None:
     status = replace(
         STATUS,
         recent=[Change(NOW, "rename", "a" * 200, "b" * 10), Change(NOW, "rename", "c", "d" * 200)],
-        skipped={"e" * 200: "is a directory"},
-        skipped_count=1,
+        skipped={
+            "e" * 200: "is a directory",
+            "f" * 60: "is a directory",
+            "g" * 200: "is a name of which much is said " * 9,
+        },
+        skipped_count=3,
     )
-    found = rows(of(status))
+    found = rows(of(status), 80, 40)
+    assert f"  {'f' * 60} is a directory" in found
+    assert any(row.startswith(f"  {'g' * 37}… is a name of which") for row in found)
     assert any(row.endswith("… -> " + "b" * 10) for row in found)
     assert any("c -> ddd" in row for row in found)
     assert any("eee… is a directory" in row for row in found)
