@@ -38,7 +38,7 @@ need_for_e2e() {
   need dockerd=docker.io iptables=iptables slirp4netns=slirp4netns tini=tini \
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps docker-compose=docker-compose
   # From Debian 13 on the client has a package of its own.
-  need docker=docker-cli
+  need docker=docker-cli docker-registry=docker-registry
   need prometheus-node-exporter=prometheus-node-exporter
   need_for_bench
 }
@@ -82,11 +82,16 @@ lint() {
 without_containers() { # and the integration tests of mdvp, which see all that there are
   .venv/bin/pytest tests/unit
   .venv/bin/pytest tests/integration/test_mdvp_*.py
+  .venv/bin/pytest tests/release
 }
+
+# The end-to-end tests that are run on an engine of their own, beside the others.
+BESIDE=(tests/e2e/test_pages.py tests/e2e/test_registry.py)
 
 waits() {
   .venv/bin/pytest -m waits tests/integration
   servers
+  .venv/bin/pytest "${BESIDE[@]}"
 }
 
 beside() { # beside FUNCTION: run it in the background
@@ -107,6 +112,7 @@ case $part in
     lint
     need_for_integration
     need_for_e2e
+    need_for_release
     mkdir -p build
     # Each of the two that run side by side keeps about one core busy, or mostly waits.
     beside without_containers
@@ -115,7 +121,7 @@ case $part in
     ended without_containers
     [ "$result" = 0 ] || exit "$result"
     beside waits
-    .venv/bin/pytest tests/e2e || result=$?
+    .venv/bin/pytest "${BESIDE[@]/#/--ignore=}" tests/e2e || result=$?
     ended waits
     exit "$result"
     ;;

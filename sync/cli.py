@@ -241,7 +241,7 @@ def _export(settings: Settings, file: StatusFile) -> None:
     Exporter(file, settings.metrics).start()
     log.info(
         "metrics are at http://%(address)s%(path)s",
-        {"event": "metrics", "address": str(settings.metrics), "path": PATH},
+        {"event": "metrics_served", "address": str(settings.metrics), "path": PATH},
     )
 
 

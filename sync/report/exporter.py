@@ -32,7 +32,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher, WSGITask
+from waitress.task import ThreadedTaskDispatcher
 
 from sync.core.endpoint import LOOPBACK, Endpoint
 from sync.core.errors import SettingsError
@@ -92,13 +92,14 @@ class App:
 
 
 class _Parser(HTTPRequestParser):
-    """Waitress's parser of a request; takes none that has a body, and none but the first."""
+    """Waitress's parser of a request, of which there is one; and it has no body."""
 
     def parse_header(self, header_plus: bytes) -> None:
         try:
             super().parse_header(header_plus)
         except ValueError as error:  # of an address or a number, which Waitress does not expect
             raise ParsingError(str(error)) from error
+        # Whatever the client would like: Waitress drops what came behind.
         self.headers = {**self.headers, "CONNECTION": "close"}
         # Nobody is told to send a body, whose lines Waitress would read without a limit.
         self.expect_continue = False
@@ -106,17 +107,10 @@ class _Parser(HTTPRequestParser):
             raise ParsingError("metrics are asked for without a body")
 
 
-class _Task(WSGITask):
-    """A request that is answered; what came behind it is not."""
-
-    close_on_finish = True
-
-
 class _Channel(HTTPChannel):
     """One connection."""
 
     parser_class = _Parser
-    task_class = _Task
 
     def handle_expt(self) -> None:
         # Urgent data (MSG_OOB), which is no part of HTTP, would wake poll(2) again and again.

@@ -1,5 +1,6 @@
 """Both images where containers may do little, and the image without a server; see docs/image.md."""
 
+import json
 import os
 import re
 import time
@@ -155,6 +156,22 @@ def test_without_a_place_for_its_files_it_says_what_to_add(
     )
     assert "add --tmpfs /run (in Kubernetes an emptyDir at /run)" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_line_of_the_log_is_json_on_request(place: Place, image: str) -> None:
+    docker = place.docker
+    box = place.run("json", image, *ALL, "--env=LOG_FORMAT=json")
+    try:
+        docker.wait_healthy(box, 60)
+        lines = [json.loads(line) for line in logs(docker, box).splitlines()]
+        assert {"entrypoint", "started", "reconciled"} <= {line["event"] for line in lines}
+    finally:
+        docker("rm", "--force", "--volumes", box)
+    options = ("--rm", "--env=LOG_FORMAT=json", "--env=REDIS_URL=redis://elsewhere", "--read-only")
+    said = json.loads(docker.refused("run", *options, image))
+    assert (said["level"], said["event"]) == ("ERROR", "entrypoint")
+    assert "add --tmpfs /run" in said["message"]
 
 
 def test_with_all_restrictions_keys_become_files_of_its_user_and_a_command_is_told(

@@ -2,14 +2,14 @@
 
 import json
 import re
-import subprocess
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.conftest import RedisServer, Start
+from integration.conftest import RedisServer, Service, Start
 from integration.plugin import Plugin, serving
 from integration.prometheus import SLOW, Prometheus, promtool, scraping
 from integration.topology import free_port
@@ -49,13 +49,22 @@ def plugin(short_path: Path) -> Iterator[Plugin]:
 
 
 @pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def service(redis_server: RedisServer, start: Start, port: int) -> Service:  # noqa: ARG001
+    return start(in_step=True, SYNC_METRICS=f"127.0.0.1:{port}")
+
+
+@pytest.fixture
 def prometheus(
-    place: Path, short_path: Path, plugin: Plugin, redis_server: RedisServer, start: Start
+    place: Path, short_path: Path, plugin: Plugin, service: Service, port: int
 ) -> Iterator[Prometheus]:
     """Return a Prometheus that scrapes both parts, by the rules of the docs, without patience."""
-    assert plugin.process.poll() is redis_server.process.poll() is None
-    service, node = free_port(), free_port()
-    start(in_step=True, SYNC_METRICS=f"127.0.0.1:{service}")
+    assert plugin.process.poll() is service.process.poll() is None
+    node = free_port()
     exporter = (
         "prometheus-node-exporter",
         *("--collector.disable-defaults", "--collector.textfile"),
@@ -65,7 +74,7 @@ def prometheus(
     )
     rules = place / "alerts.yml"
     rules.write_text(re.sub(r"^        for: \w+\n", "", RULES.read_text(), flags=re.MULTILINE))
-    targets = {"mdvp-sync": f"127.0.0.1:{service}", "node": f"127.0.0.1:{node}"}
+    targets = {"mdvp-sync": f"127.0.0.1:{port}", "node": f"127.0.0.1:{node}"}
     with ExitStack() as stack:
         stack.enter_context(running(exporter, {}))
         found = stack.enter_context(scraping(place, targets, [rules]))
@@ -92,14 +101,13 @@ class TestAlerts:
     def test_would_fail_their_tests_if_they_were_others(self, alert: str, tmp_path: Path) -> None:
         # A rule that never fires is found by its test.
         text = RULES.read_text()
-        whole = re.search(
-            rf"      - alert: {alert}\n.*?(?=\n      - alert|\n\n|\Z)", text, re.DOTALL
+        other, count = re.subn(
+            rf"(      - alert: {alert}\n)        expr: (?:>-\n(?:          .*\n)+|.*\n)",
+            "\\1        expr: vector(0) > 1\n",
+            text,
         )
-        assert whole
-        never = re.sub(
-            r"        expr: (>-\n(          .*\n)+|.*\n)", "        expr: vector(0) > 1\n", whole[0]
-        )
-        (tmp_path / RULES.name).write_text(text.replace(whole[0], never))
+        assert count == 1
+        (tmp_path / RULES.name).write_text(other)
         (tmp_path / TESTS.name).write_text(TESTS.read_text())
         status, said = promtool("test", "rules", tmp_path / TESTS.name)
         assert status != 0
@@ -107,7 +115,7 @@ class TestAlerts:
 
 
 class TestWhatIsNamed:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def named(self) -> set[str]:
         in_dashboard = " ".join(
             [
@@ -144,29 +152,27 @@ class TestPrometheus:
     def test_has_something_to_show_in_each_panel(self, prometheus: Prometheus) -> None:
         # What is 0 while nothing happens is left out there.
         shown = [(title, each.removesuffix(" > 0")) for title, each in expressions()]
-        empty = [each for each in shown if not prometheus.get("query", query=each[1])["result"]]
-        deadline = SLOW
-        eventually(
-            lambda: [
-                each for each in empty if not prometheus.get("query", query=each[1])["result"]
-            ],
-            [],
-            deadline,
-        )
+
+        def empty() -> list[tuple[str, str]]:
+            return [each for each in shown if not prometheus.get("query", query=each[1])["result"]]
+
+        eventually(empty, [], SLOW)
 
     def test_evaluates_each_rule(self, prometheus: Prometheus) -> None:
         eventually(prometheus.rules, set(ALERTS), SLOW)
 
     def test_tells_that_a_mirror_has_ended_and_that_the_plugin_has(
-        self, prometheus: Prometheus, plugin: Plugin, start: Start
+        self, prometheus: Prometheus, plugin: Plugin, service: Service
     ) -> None:
-        assert start
-        eventually(lambda: prometheus.value("mdvp_volumes{access='exclusive'}"), 1, SLOW)
+        eventually(lambda: prometheus.value('mdvp_volumes{access="exclusive"}'), 1, SLOW)
         eventually(lambda: prometheus.value("mdvp_sync_healthy"), 1, SLOW)
         eventually(prometheus.rules, set(ALERTS), SLOW)
-        assert prometheus.alerts() == {}
+        eventually(prometheus.alerts, {}, SLOW)
+        service.stop(signal.SIGTERM)
+        eventually(prometheus.alerts, {"MdvpSyncDown": "firing"}, SLOW)
         plugin.process.terminate()
-        eventually(prometheus.alerts, {"MdvpSilent": "firing"}, SLOW)
+        ended = {"MdvpSyncDown": "firing", "MdvpSilent": "firing"}
+        eventually(prometheus.alerts, ended, SLOW)
 
 
 class TestDashboard:

@@ -369,17 +369,15 @@ class TestNeighboursWhoMeanNoGood:
 
     @pytest.mark.parametrize(
         "head",
-        [
-            b"GET /metrics HTTP/1.1\r\n" + b"X: " + b"x" * HEAD_MAX,
-            b"GET /metrics HTTP/1.1\r\n" + b"X: x\r\n" * (HEAD_MAX // 6),
-            b"GET /" + b"x" * HEAD_MAX,
-            b"x" * (64 << 20),
-        ],
-        ids=["a long line", "many lines", "a long name", "no end"],
+        [b"GET /metrics HTTP/1.1\r\nX: " + b"x" * HEAD_MAX, b"X: x\r\n" * HEAD_MAX],
+        ids=["one line", "many lines"],
     )
     def test_a_head_that_is_too_long(self, port: int, head: bytes) -> None:
-        answered = answer(port, head)
-        assert not answered or answered.startswith(b"HTTP/1.0 431 ")
+        assert answer(port, head[:HEAD_MAX]).startswith(b"HTTP/1.0 431 ")
+
+    def test_a_head_without_an_end(self, port: int) -> None:
+        with connected(port) as client, pytest.raises(ConnectionError):
+            client.sendall(b"x" * (64 << 20))
 
     @pytest.mark.parametrize(
         "body",
