@@ -376,7 +376,9 @@ def test_without_characters_to_draw_with_there_is_no_course() -> None:
 
 
 def test_the_course_has_no_more_than_fits() -> None:
-    row = next(row for row in rows(replace(VIEW, course=[1.0] * 200)) if "up to" in row)
+    row = next(
+        row for row in rows(replace(VIEW, course=[9.0, *[1.0] * 99])) if "up to 1.0/s" in row
+    )
     assert row.count("█") == 18
     assert "up to" not in text(replace(VIEW, course=[0.0] * 9))
 
