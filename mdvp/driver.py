@@ -439,11 +439,10 @@ class Driver:
         shown = look.shown_in(self._kernel.path("")) if look else frozenset()
         figures = Figures(host_visible=look is not None, removed=self._root.removed())
         for volume, used in self._pages():
-            involved = used or look is None or os.fsencode(volume.name) in shown
-            if involved or self._root.warning(volume) is not None:
+            if used or look is None or os.fsencode(volume.name) in shown:
                 self._count(volume.name, look, figures)
             else:
-                figures.count(volume, None, doubled=False, warned=False)
+                figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
         figures.reclaimed = self._reclaimed
         return figures
 
@@ -457,6 +456,12 @@ class Driver:
                 return
             yield from page
             after = page[-1][0].name
+
+    def _has_warning(self, volume: Volume) -> bool:
+        if self._root.warning(volume) is None:
+            return False
+        with self._lock:  # or the warning may be that it has just been removed
+            return self._store.volume(volume.name) == volume
 
     def _count(self, name: str, look: Look | None, figures: Figures) -> None:
         with self._lock:

@@ -73,6 +73,9 @@ need_engine
 refuse_if_in_use
 scripts/base_image.sh
 build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
+mkdir -p build
+exec 9>build/plugin.lock
+flock 9 # one at a time fills plugin/rootfs/
 fill_plugin plugin "$NAME"
 # An engine's id and the plugin's name tell whose they are.
 KEPT=plugin/settings/$(docker info --format '{{.ID}}').${NAME//\//_}

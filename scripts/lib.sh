@@ -22,8 +22,11 @@ need_engine() {
 
 build() { # build DOCKERFILE TAG [OPTION...]: from the root of the repository, quiet unless it fails
   local output
-  # Another builder than the engine's own would keep the image to itself.
-  if ! output=$(BUILDX_BUILDER=default docker build "${@:3}" --tag "$2" --file "$1" . 2>&1); then
+  # Another builder than the engine's own would keep the image to itself. BUILD_OPTIONS are for those
+  # who call the scripts.
+  # shellcheck disable=SC2086 # they are several words
+  if ! output=$(BUILDX_BUILDER=default docker build ${BUILD_OPTIONS:-} "${@:3}" --tag "$2" \
+    --file "$1" . 2>&1); then
     printf '%s\n' "$output" >&2
     die "building $2 from $1 failed; the reason is above"
   fi

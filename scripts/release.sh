@@ -103,12 +103,13 @@ remove_plugin() {
   rm -f "$OURS"
 }
 
+free_name() { # of what a run that was killed has left, and of nothing else
+  ! docker plugin inspect "$PLUGIN" >/dev/null 2>&1 || [ -e "$OURS" ] ||
+    die "this engine has a plugin named $PLUGIN already: release on another, or docker plugin rm it"
+  [ ! -e "$OURS" ] || remove_plugin
+}
+
 create_plugin() {
-  if docker plugin inspect "$PLUGIN" >/dev/null 2>&1; then
-    [ -e "$OURS" ] ||
-      die "this engine has a plugin named $PLUGIN already: release on another, or docker plugin rm it"
-    remove_plugin
-  fi
   : >"$OURS"
   docker plugin create "$PLUGIN" "$WORK/plugin" >/dev/null ||
     die "the engine makes no plugin of it; the reason is above"
@@ -144,12 +145,17 @@ IMAGES=(redis-sync sync)
 TRUST=()
 export BUILDX_NO_DEFAULT_ATTESTATIONS=1 # with them an image is a list already, and goes into no other
 OURS=$PWD/build/release/$(docker info --format '{{.ID}}').${PLUGIN//[\/:]/_}
+WORK=build/release/work
 mkdir -p build/release
-WORK=$(mktemp -d build/release/XXXXXX)
+exec 9>build/release/lock
+flock --nonblock 9 || die "another release from this directory is under way"
 trap '[ ! -e "$OURS" ] || remove_plugin; rm -rf "$WORK"' EXIT
+rm -rf "$WORK" # of a run that was killed
+mkdir "$WORK"
 
 trust
 revision
+free_name
 manifest "$PLUGIN" >/dev/null # an answer, before the building begins
 scripts/base_image.sh ${fresh:+--fresh}
 build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE" "${fresh[@]}"

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 site=${1:-build/site}
 [ ! -e "$site" ] || [ -e "$site/.buildinfo" ] || die "$site is there, and is no site: name another"
-need_venv
+[ -x .venv/bin/sphinx-build ] || need_venv
 rm -rf "$site" # a page that is no more must not stay
 .venv/bin/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet \
   --doctree-dir "$site/.doctrees" docs "$site"

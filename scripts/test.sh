@@ -4,6 +4,7 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh servers              what depends on Redis, on each server that scripts/servers.sh has
+#   scripts/test.sh release [PYTEST ARGUMENT...]    the packages, their manual pages and completions
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree
@@ -28,11 +29,16 @@ need_for_integration() {
     prometheus-node-exporter=prometheus-node-exporter
 }
 
+need_for_release() {
+  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl \
+    man=man-db groff=groff-base mandoc=mandoc zsh=zsh fish=fish
+}
+
 need_for_e2e() {
   need dockerd=docker.io iptables=iptables slirp4netns=slirp4netns tini=tini \
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps docker-compose=docker-compose
   # From Debian 13 on the client has a package of its own.
-  need docker=docker-cli
+  need docker=docker-cli docker-registry=docker-registry
   need prometheus-node-exporter=prometheus-node-exporter
   need_for_bench
 }
@@ -76,11 +82,16 @@ lint() {
 without_containers() { # and the integration tests of mdvp, which see all that there are
   .venv/bin/pytest tests/unit
   .venv/bin/pytest tests/integration/test_mdvp_*.py
+  .venv/bin/pytest tests/release
 }
+
+# The end-to-end tests that are run on an engine of their own, beside the others.
+BESIDE=(tests/e2e/test_pages.py tests/e2e/test_registry.py)
 
 waits() {
   .venv/bin/pytest -m waits tests/integration
   servers
+  .venv/bin/pytest "${BESIDE[@]}"
 }
 
 beside() { # beside FUNCTION: run it in the background
@@ -101,6 +112,7 @@ case $part in
     lint
     need_for_integration
     need_for_e2e
+    need_for_release
     mkdir -p build
     # Each of the two that run side by side keeps about one core busy, or mostly waits.
     beside without_containers
@@ -109,7 +121,7 @@ case $part in
     ended without_containers
     [ "$result" = 0 ] || exit "$result"
     beside waits
-    .venv/bin/pytest tests/e2e || result=$?
+    .venv/bin/pytest "${BESIDE[@]/#/--ignore=}" tests/e2e || result=$?
     ended waits
     exit "$result"
     ;;
@@ -118,6 +130,10 @@ case $part in
   integration)
     need_for_integration
     .venv/bin/pytest tests/integration "$@"
+    ;;
+  release)
+    need_for_release
+    .venv/bin/pytest tests/release "$@"
     ;;
   faults)
     need_for_integration
@@ -143,5 +159,5 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
-  *) die "unknown part $part: use unit, integration, servers, e2e, faults or lint, or nothing for all" ;;
+  *) die "unknown part $part: use unit, integration, servers, e2e, release, faults or lint, or nothing for all" ;;
 esac

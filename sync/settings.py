@@ -51,8 +51,8 @@ class Settings:
                 in it what the variable without _FILE would have (none)
     trim        SYNC_TRIM_NEWLINE: 1 drops one final newline from every value (0)
     exclude     SYNC_EXCLUDE: patterns of what to leave out, with white space between them; none
-                when it is empty; here as given, or `exclude.DEFAULT`, for `Excluded` to check
-                (what editors drop)
+                when it is empty; here as given, for `Excluded` to check (what editors drop:
+                `exclude.DEFAULT`)
     tree        SYNC_TREE: 1 mirrors all directories below, too (0)
     links       SYNC_LINKS: inside follows symbolic links to what is in the root (none)
     prefix      SYNC_PREFIX: what all keys begin with (none)

@@ -17,7 +17,9 @@ class _Json:
     """A format."""
 
     def __mod__(self, record: Mapping[str, str]) -> str:
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        # The record's own, which is the local time, for the line to be the same in each output.
+        local = datetime.strptime(record["asctime"], "%Y-%m-%d %H:%M:%S,%f").astimezone()
+        moment = local.astimezone(UTC).isoformat(timespec="milliseconds")
         line = {
             "time": moment.removesuffix("+00:00") + "Z",
             "level": _LEVELS.get(record["levelname"], "ERROR"),

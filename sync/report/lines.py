@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import Done
 from sync.report.figures import Bytes, Count, Seconds
 from sync.report.log import LINES_MAX
@@ -98,7 +99,7 @@ class Report:
         self.flush()
         self._progress_due = self._clock() + _PROGRESS
 
-    def progress(self, cause: str, seen: int, sets: int, deletes: int) -> None:
+    def progress(self, cause: ReconcileCause, seen: int, sets: int, deletes: int) -> None:
         """Write, when it is time, how far the reconcile is that began last.
 
         Of `seen` names so far `sets` were transferred, and `deletes` stale keys were removed.
@@ -109,13 +110,14 @@ class Report:
             self._progress_due = self._clock() + _PROGRESS
             self._log.info(
                 "reconciling: %(files)s seen, %(transferred)s transferred, %(removed)s removed so "
-                "far (%(cause)s)",
+                "far (%(_cause)s)",
                 {
                     "event": "reconciling",
                     "files": Count(seen, "file", "files"),
                     "transferred": Count(sets),
                     "removed": Count(deletes, "stale key", "stale keys"),
-                    "cause": cause,
+                    "cause": cause.slug,
+                    "_cause": cause,
                 },
             )
 
@@ -123,7 +125,7 @@ class Report:
         self,
         target: str,
         root: Path,
-        cause: str,
+        cause: ReconcileCause,
         files: int,
         sets: int,
         deletes: int,
@@ -134,7 +136,7 @@ class Report:
         self._progress_due = None
         self._log.info(
             "Redis at %(server)s equals %(root)s: %(files)s, %(transferred)s transferred, "
-            "%(removed)s removed, %(seconds)s (%(cause)s)",
+            "%(removed)s removed, %(seconds)s (%(_cause)s)",
             {
                 "event": "reconciled",
                 "server": target,
@@ -143,7 +145,8 @@ class Report:
                 "transferred": Count(sets),
                 "removed": Count(deletes, "stale key", "stale keys"),
                 "seconds": Seconds(seconds),
-                "cause": cause,
+                "cause": cause.slug,
+                "_cause": cause,
             },
         )
 
@@ -165,11 +168,11 @@ class Report:
         return lines
 
     def _sum_up(self, commands: Sequence[Done], began: float, ended: float) -> None:
-        operations, moved = summed(commands)
+        operations, was_set, _ = summed(commands)
         if not operations:
             return
         if self._summary is None:
             self._summary = _Summary(began)
         self._summary.ended = ended
-        self._summary.operations += operations
-        self._summary.size += moved["set"]
+        self._summary.operations.update(operations)
+        self._summary.size += was_set

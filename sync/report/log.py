@@ -96,8 +96,10 @@ def _plain(value: object) -> object:
     Python has such for bytes that are no UTF-8, as in paths.
     """
     match value:
-        case None | int() | float():
+        case None | int():
             return value
+        case float():
+            return round(value, 6)  # seconds, to the microsecond
         case list() | tuple():
             return [_plain(each) for each in value]
         case _:

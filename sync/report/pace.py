@@ -8,6 +8,7 @@ from sync.report.status import FRESH, Health, Status
 from sync.report.tally import LAG_BOUNDS
 
 _COURSE_MAX = 200  # rates that are remembered
+_LEAST = 0.5  # seconds: two statuses that are closer to each other tell of no rate
 
 
 class Rates(NamedTuple):
@@ -37,18 +38,21 @@ class Pace:
         self._rates: Rates | None = None
         self._first: Status | None = None
         self._last: Status | None = None
-        self._at = 0.0
+        self._at = 0.0  # when that was said
+        self._base = Status(), 0.0  # what the next rate begins with, and when it was said
 
     def take(self, health: Health) -> None:
         """Take up what the service said last; the same thing twice counts once."""
         status, at = health.status, health.at
-        if status is None or at is None or at == self._at:
+        if status is None or at is None:
             return
-        if self._last is None or not _goes_on(self._last, status):
-            self._first, self._rates = status, None
+        # A time that is earlier is one of the machine's next start.
+        if self._last is None or at < self._at or not _goes_on(self._last, status):
+            self._first, self._rates, self._base = status, None, (status, at)
             self.course.clear()
-        elif at > self._at:
-            self._rates = _rates(self._last, status, at - self._at)
+        base, began = self._base
+        if at - began >= _LEAST:
+            self._rates, self._base = _rates(base, status, at - began), (status, at)
             self.course.append(self._rates.total)
         self._last, self._at = status, at
 

@@ -1,7 +1,8 @@
 """What a command shows: lines, and below them, on a terminal, a progress bar.
 
-There is too little to a bar, which is one line that is written again and again, for the image to
-have one more library in it.
+There is too little to a bar, which is one line that is written again and again, to load rich for
+it: that takes longer than a small comparison does, and rich's bar cannot share a terminal with
+lines that go to another stream.
 """
 
 import io

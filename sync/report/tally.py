@@ -71,22 +71,19 @@ def change(done: Done, at: float = 0.0) -> Change | None:
             return Change(at, OPERATIONS[type(done)], shown(name))
 
 
-def summed(done: Sequence[Done]) -> tuple[Counter[str], Counter[str]]:
-    """Return how many there were of each of OPERATIONS, and the bytes of the values they moved."""
+def summed(done: Sequence[Done]) -> tuple[dict[str, int], int, int]:
+    """Return how many there were of each of OPERATIONS, and the bytes that were set and written."""
     # A burst has some 100,000 commands a second: only what C does with all of them at once.
+    operations: dict[str, int] = {}
     kinds = Counter(map(type, done))
-    operations: Counter[str] = Counter()
     for kind, number in kinds.items():
-        if kind in OPERATIONS:
-            operations[OPERATIONS[kind]] += number
-    moved = Counter(set=sum([len(each[1]) for each in done if type(each) is Set]))
-    if kinds[Arrive] or kinds[Written]:
-        for each in done:
-            if isinstance(each, Arrive):
-                moved["set"] += each.signature.size
-            elif isinstance(each, Written):
-                moved["write_file"] += each.size
-    return operations, moved
+        if operation := OPERATIONS.get(kind):
+            operations[operation] = operations.get(operation, 0) + number
+    was_set, written = sum([len(each[1]) for each in done if type(each) is Set]), 0
+    if Arrive in kinds or Written in kinds:
+        was_set += sum([each.signature.size for each in done if isinstance(each, Arrive)])
+        written += sum([each.size for each in done if isinstance(each, Written)])
+    return operations, was_set, written
 
 
 class Tally:
@@ -113,9 +110,9 @@ class Tally:
         """Count what was carried out."""
         if not done:
             return
-        operations, moved = summed(done)
-        self.operations += operations
-        self.moved += moved.total()
+        operations, was_set, written = summed(done)
+        self.operations.update(operations)
+        self.moved += was_set + written
         # As changes, not as what was done: that holds whole values, of a megabyte each.
         told = (each for each in reversed(done) if type(each) in OPERATIONS)
         last, at = [*islice(told, RECENT_MAX)], self._clock()

@@ -222,8 +222,8 @@ def test_every_line_of_the_log_is_json_on_request(docker: Docker, image: str) ->
 
 
 def test_so_it_is_where_the_container_is_restricted(docker: Docker, image: str) -> None:
-    options = ("--read-only", "--tmpfs", "/run", "--cap-drop", "ALL", "--env", "LOG_FORMAT=json")
-    with container(docker, image, *options) as box:
+    options = ("--read-only", "--tmpfs=/run", "--tmpfs=/foo", "--cap-drop=ALL")
+    with container(docker, image, *options, "--env=LOG_FORMAT=json") as box:
         docker.inside(box, f"kill -9 $({REDIS_PID})")
         eventually(lambda: "exited: redis" in docker.output("logs", box), True)
         lines = [json.loads(line) for line in docker.output("logs", box).splitlines()]

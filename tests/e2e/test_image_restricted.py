@@ -1,5 +1,6 @@
 """Both images where containers may do little, and the image without a server; see docs/image.md."""
 
+import json
 import os
 import re
 import time
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from e2e.conftest import Docker
 from support import eventually
+from terminal import Terminal
 
 PASSWORD = 'it\'s "secret" '  # noqa: S105  # what a shell could lose of it
 TMPFS = ("--read-only", "--tmpfs=/run", "--tmpfs=/tmp")
@@ -156,6 +158,22 @@ def test_without_a_place_for_its_files_it_says_what_to_add(
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_line_of_the_log_is_json_on_request(place: Place, image: str) -> None:
+    docker = place.docker
+    box = place.run("json", image, *ALL, "--env=LOG_FORMAT=json")
+    try:
+        docker.wait_healthy(box, 60)
+        lines = [json.loads(line) for line in logs(docker, box).splitlines()]
+        assert {"entrypoint", "started", "reconciled"} <= {line["event"] for line in lines}
+    finally:
+        docker("rm", "--force", "--volumes", box)
+    options = ("--rm", "--env=LOG_FORMAT=json", "--env=REDIS_URL=redis://elsewhere", "--read-only")
+    said = json.loads(docker.refused("run", *options, image))
+    assert (said["level"], said["event"]) == ("ERROR", "entrypoint")
+    assert "add --tmpfs /run" in said["message"]
+
+
 def test_with_all_restrictions_keys_become_files_of_its_user_and_a_command_is_told(
     place: Place,
 ) -> None:
@@ -203,6 +221,22 @@ def test_a_password_that_cannot_be_had_is_named(place: Place) -> None:
     assert "REDIS_PASSWORD and REDIS_PASSWORD_FILE are both set: leave one of the two out" in both
     none = place.docker.refused(*run, "--env=REDIS_PASSWORD_FILE=/none", "mdvp/redis-sync")
     assert "REDIS_PASSWORD_FILE cannot be read by user 0: /none" in none
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_live_view_is_there_on_the_terminal_of_docker_exec(place: Place, image: str) -> None:
+    docker, name = place.docker, named(image, "all")
+    docker.wait_healthy(name, 60)
+    command = ("docker", "exec", "--interactive", "--tty", name, "mdvp-sync", "top")
+    with Terminal(command, docker.engine.environ, columns=100, rows=30) as terminal:
+        terminal.until_shows("live: Redis equals the directory", "/foo -> ", "master", "─" * 100)
+        (place.root / f"漢-{name}").write_text("seen")
+        terminal.until_shows("SET  4 B  ", f"漢-{name}")
+        terminal.resize(columns=60, rows=20)
+        terminal.until_shows("\n" + "─" * 60 + "\n")
+        terminal.press("q")
+        assert terminal.is_as_before_at_the_end(0)
+    assert "live: Redis" in docker("exec", name, "mdvp-sync", "top", "--once")
 
 
 def test_the_image_without_a_server_asks_where_redis_is(place: Place) -> None:

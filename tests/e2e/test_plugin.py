@@ -277,6 +277,32 @@ def test_the_plugin_can_be_created_by_hand(docker: Docker, data: Path, volume: s
     assert status(docker, volume) == {"access": "exclusive", "mounted": False}
 
 
+@pytest.fixture
+def as_json(docker: Docker, volume: str) -> Iterator[str]:
+    """Yield the name of a volume of the plugin, which logs as JSON for the time of the test."""
+    for form in ("json", "text"):
+        docker("plugin", "disable", "--force", PLUGIN)
+        docker("plugin", "set", PLUGIN, f"LOG_FORMAT={form}")
+        docker("plugin", "enable", PLUGIN)
+        if form == "json":
+            yield volume
+
+
+def test_a_line_of_json_is_one_line_of_the_engines_log(docker: Docker, as_json: str) -> None:
+    began = docker.engine.log.stat().st_size
+    start(docker, "holder", as_json)
+    assert_taken(docker, as_json)
+
+    def events() -> set[tuple[str, str]]:
+        lines = docker.engine.log.read_bytes()[began:].decode().splitlines()
+        said = [re.search(r'level=(\w+) msg=("\{.*\}") plugin=', line) for line in lines]
+        found = [(each[1], json.loads(json.loads(each[2]))) for each in said if each]
+        return {(level, line["event"]) for level, line in found if line["volume"] == as_json}
+
+    expected = {("info", "mounted"), ("error", "mount_refused")}
+    eventually(lambda: events() >= expected, True)
+
+
 @pytest.mark.usefixtures("data")
 def test_a_second_plugin_can_stand_beside_the_first_under_another_name(docker: Docker) -> None:
     docker.script("build_plugin.sh", PLUGIN_NAME="second")

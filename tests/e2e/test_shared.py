@@ -75,9 +75,9 @@ def in_volume(docker: Docker, volume: str, command: str) -> str:
 
 
 def test_a_file_made_in_one_container_is_acted_on_in_another(docker: Docker, feed: str) -> None:
-    start, write, ask = example("--name mirror").splitlines()
+    start, wait, write, ask = example("--name mirror").splitlines()
     run(docker, start)
-    docker.wait_healthy("mirror")
+    run(docker, wait)
     run(docker, write)
     eventually(lambda: run(docker, ask), "hello\n\n")
     for name in ("second", "third"):

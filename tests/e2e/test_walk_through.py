@@ -1,4 +1,4 @@
-"""The walk-through of docs/first-steps.md on a real engine: each test stands on those before it.
+"""The walk-through of docs/first-steps.md, step by step. Each test stands on those before it.
 
 The engine's machine has a `/tmp` of its own, which is the host's `/tmp` as far as the engine goes.
 """

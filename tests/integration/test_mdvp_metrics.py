@@ -123,6 +123,23 @@ def test_they_follow_a_volume_from_create_to_remove(plugin: Plugin) -> None:
     eventually(lambda: plugin.metrics()["mdvp_trash_directories",], 0)
 
 
+def test_what_is_removed_and_cannot_be_deleted_is_counted(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    below = plugin.root / "vol" / "below"
+    below.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
+    removed = plugin.call("Remove", Name="vol")
+    assert removed.message == {}
+    (trashed,) = (plugin.root / ".mdvp" / "trash").iterdir()
+    try:
+        assert plugin.metrics()["mdvp_trash_directories",] == 1
+        # What is kept for somebody to look at is not on its way out.
+        (trashed.parent / "kept-1").mkdir()
+        assert plugin.metrics()["mdvp_trash_directories",] == 1
+    finally:
+        subprocess.run(["umount", "--lazy", trashed / "below"], check=True)
+
+
 def test_each_request_is_counted_by_what_became_of_it(plugin: Plugin) -> None:
     plugin.call("Create", Name="vol")
     plugin.call("Create", Name="../vol")
@@ -483,6 +500,8 @@ def test_a_directory_that_goes_and_comes_back_is_written_to_again(
         folder.mkdir()
         eventually((folder / "mdvp.prom").exists, True)
         eventually(lambda: "written to" in caplog.text, True)
+        number = text.number
+        eventually(lambda: text.number > number + 5, True)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(f" {folder}")[0] for line in lines] == [
         "cannot write the metrics to",

@@ -1,6 +1,6 @@
 """What a reader of keys was promised, where it is hard to keep: one broken promise a test.
 
-Nothing here knows how the service works. What it may be seen by is what docs tell of: files,
+Nothing here knows how the service works. What it may be seen by is what docs/keys.md tells: files,
 keys, `mdvp-sync status`, `mdvp-sync verify`, and that its own keys begin with /mdvp-sync/. Times
 are printed, and the bounds on them leave room for a machine that has other work.
 """

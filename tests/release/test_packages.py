@@ -3,8 +3,9 @@
 import os
 import re
 import subprocess
+import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
@@ -34,7 +35,8 @@ RECORDS = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "
 
 def modules() -> set[str]:
     found = [path for part in ("mdvp", "sync") for path in (REPOSITORY / part).rglob("*.py")]
-    return {str(path.relative_to(REPOSITORY)) for path in found}
+    names = {str(path.relative_to(REPOSITORY)) for path in found}
+    return {name for name in names if not name.startswith("sync/image/")}
 
 
 def test_an_index_would_take_them(packages: Packages) -> None:
@@ -83,57 +85,81 @@ def test_what_an_index_shows_leads_nowhere_else(packages: Packages) -> None:
     assert re.findall(r"\]\([^)]*\)|<(?:img|a) ", page) == []
 
 
+@pytest.fixture(scope="module")
+def pipx_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where pipx has what it needs itself, once it has made it."""
+    return tmp_path_factory.mktemp("pipx")
+
+
 @pytest.fixture
-def pipx(tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a user who has nothing but pipx."""
-    places = {f"PIPX_{each}": str(tmp_path / each) for each in ("HOME", "BIN_DIR", "MAN_DIR")}
-    path = f"{tmp_path}/BIN_DIR:/usr/local/bin:/usr/bin:/bin"
+def pipx(pipx_home: Path) -> Iterator[dict[str, str]]:
+    """Yield the environment of a user for whom pipx has installed nothing yet."""
+    places = {f"PIPX_{each}": str(pipx_home / each) for each in ("HOME", "BIN_DIR", "MAN_DIR")}
+    path = f"{pipx_home}/BIN_DIR:/usr/local/bin:/usr/bin:/bin"
     python = os.environ.get("MDVP_PIPX_PYTHON", "/usr/bin/python3")
-    settings = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
-    home = {"HOME": str(tmp_path), "PATH": path, "PIPX_DEFAULT_PYTHON": python}
-    return {**settings, **places, **home, "LC_ALL": "C.UTF-8"}
+    # What says where packages come from stays.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environ = {**kept, **places, "PATH": path, "PIPX_DEFAULT_PYTHON": python, "LC_ALL": "C.UTF-8"}
+    yield environ
+    ran(environ, "pipx", "uninstall", "mdvp")
 
 
 def ran(environ: Mapping[str, str], *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command where there is no repository."""
     return subprocess.run(
-        command, env=environ, cwd=environ["HOME"], capture_output=True, text=True, check=False
+        command,
+        env=environ,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
     )
 
 
 def install(environ: Mapping[str, str], what: str) -> None:
-    done = ran(environ, "pipx", "install", "--force", what)
+    done = ran(environ, "pipx", "install", what)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def refusal(environ: Mapping[str, str], *command: str) -> str:
-    done = ran(environ, *command)
+@pytest.mark.parametrize("arguments", ["mdvp serve", "mdvp --help", "sync run", "sync verify"])
+def test_without_its_libraries_a_command_says_in_one_line_what_brings_them(
+    arguments: str, packages: Packages
+) -> None:
+    part, argument = arguments.split()
+    program = (
+        f"import sys; sys.path.insert(0, {str(packages.wheel)!r}); sys.argv[1:] = [{argument!r}]; "
+        f"from {part}.__main__ import main; sys.exit(main())"
+    )
+    # Isolated, and without the directory of what is installed.
+    done = ran(dict(os.environ), sys.executable, "-I", "-S", "-c", program)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
-    return done.stderr
+    extra = {"mdvp": "plugin", "sync": "sync"}[part]
+    assert f"pip install 'mdvp[{extra}]'" in done.stderr
 
 
 @pytest.mark.timeout(300)  # it downloads, and builds what is published as source alone
-def test_pipx_installs_either_part_and_the_other_says_what_it_lacks(
+def test_pipx_installs_the_sync_service_from_source(
     packages: Packages, pipx: dict[str, str], tmp_path: Path, short_path: Path
 ) -> None:
-    # Neither, from the sdist, which is built in an environment of its own.
-    install(pipx, str(packages.sdist))
-    assert "pip install 'mdvp[plugin]'" in refusal(pipx, "mdvp", "serve")
-    assert "pip install 'mdvp[sync]'" in refusal(pipx, "mdvp-sync", "run")
-    assert "pip install 'mdvp[sync]'" in refusal(pipx, "mdvp-sync", "verify")
-
-    install(pipx, f"{packages.wheel}[sync]")
+    install(pipx, f"{packages.sdist}[sync]")
     assert ran(pipx, "mdvp-sync", "--version").stdout == f"mdvp-sync {__version__}\n"
     assert "usage: mdvp-sync" in ran(pipx, "mdvp-sync", "--help").stdout
-    assert "pip install 'mdvp[plugin]'" in refusal(pipx, "mdvp", "--version")
+    assert "pip install 'mdvp[plugin]'" in ran(pipx, "mdvp", "--version").stderr
     mirrors(pipx, tmp_path / "foo", short_path / "redis.sock")
-    share = tmp_path / "HOME/venvs/mdvp/share"
-    assert {name: (share.parent / name).is_file() for name in DATA} == dict.fromkeys(DATA, True)
+    environment = Path(pipx["PIPX_HOME"], "venvs/mdvp")
+    assert [name for name in DATA if not (environment / name).is_file()] == []
     if has_pages(pipx):
-        assert "NAME\n" in ran(pipx, "man", tmp_path / "MAN_DIR/man1/mdvp-sync.1").stdout
+        assert "NAME\n" in ran(pipx, "man", f"{pipx['PIPX_MAN_DIR']}/man1/mdvp-sync.1").stdout
 
+
+@pytest.mark.timeout(300)
+def test_pipx_installs_the_plugin(
+    packages: Packages, pipx: dict[str, str], short_path: Path
+) -> None:
     install(pipx, f"{packages.wheel}[plugin]")
     assert ran(pipx, "mdvp", "--version").stdout == f"mdvp {__version__}\n"
-    assert "pip install 'mdvp[sync]'" in refusal(pipx, "mdvp-sync", "run")
     serves(pipx, short_path)
 
 

@@ -58,7 +58,9 @@ class Source:
         is_of_lines = self.path.name == "log.py" and method == "log"
         if is_of_operation or is_of_lines:  # they are looked at elsewhere
             return
-        mapping = self._mapping(call.args[2 if method == "log" else 1])
+        before = 2 if method == "log" else 1
+        assert len(call.args) == before + 1, f"{self._place(call)}: the words, and one mapping"
+        mapping = self._mapping(call.args[before])
         fields: set[str] = set()
         slug = ""
         for key, value in zip(mapping.keys, mapping.values, strict=True):

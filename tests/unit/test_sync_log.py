@@ -52,7 +52,12 @@ def line(words: str, *arguments: object, name: str = "sync.cli", **more: object)
 
 def test_a_line_of_json_has_the_words_and_the_fields() -> None:
     words = "SET %(key)s (%(bytes)s, %(seconds)s)%(_more)s"
-    fields = {"event": "set", "key": shown(b"a"), "bytes": Bytes(1200), "seconds": Seconds(0.0006)}
+    fields = {
+        "event": "set",
+        "key": shown(b"a"),
+        "bytes": Bytes(1200),
+        "seconds": Seconds(0.00060000049),
+    }
     assert json.loads(line(words, {**fields, "_more": "!"}, created=1.0625)) == {
         "time": "1970-01-01T00:00:01.062Z",
         "level": "INFO",

@@ -72,6 +72,13 @@ def test_of_a_service_that_says_nothing_it_is_not_known(now: float, is_known: bo
     assert (pace.rates(now) is not None) is is_known
 
 
+def test_two_that_are_close_to_each_other_tell_of_no_rate() -> None:
+    pace = pace_of(said(100.0), said(101.0, set=7), said(101.01, set=8), said(102.0, set=11))
+    rates = pace.rates(102.0)
+    assert rates is not None
+    assert (rates.total, list(pace.course)) == (4.0, [7.0, 4.0])
+
+
 def test_what_cannot_be_read_meanwhile_changes_nothing() -> None:
     pace = pace_of(said(100.0), Health("it cannot be read"), said(101.0, set=7))
     rates = pace.rates(101.0)
@@ -89,9 +96,13 @@ def test_a_service_that_was_started_anew_is_another() -> None:
     assert rates.total == 2.0
 
 
-def test_a_status_from_before_the_machine_started_anew_has_no_rate() -> None:
-    pace = pace_of(said(100.0), said(50.0, set=7))
+def test_when_the_machines_clock_begins_anew_so_do_the_rates() -> None:
+    pace = pace_of(said(100.0), said(101.0, set=5), said(50.0, set=7))
     assert (pace.rates(50.0), list(pace.course)) == (None, [])
+    pace.take(said(51.0, set=8))
+    rates = pace.rates(51.0)
+    assert rates is not None
+    assert rates.total == 1.0
 
 
 def test_lags_are_those_since_the_first_look() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sync.core.causes import ReconcileCause
 from sync.core.changes import (
     NONE,
     Arrive,
@@ -132,7 +133,7 @@ def test_a_long_reconcile_shows_its_progress_every_two_seconds(lines: Lines) -> 
     lines.report.begin()
     for _ in range(18):
         lines.now += 0.25
-        lines.report.progress("start", 120_000, 5_000, 1)
+        lines.report.progress(ReconcileCause.START, 120_000, 5_000, 1)
     line = "reconciling: 120,000 files seen, 5,000 transferred, 1 stale key removed so far (start)"
     assert lines.taken() == [line, line]
 
@@ -143,13 +144,13 @@ def test_the_next_reconcile_is_as_quiet_at_first_though_the_last_was_broken_off(
     for _ in range(2):
         lines.report.begin()
         lines.now += 1.9
-        lines.report.progress("start", 1, 1, 1)
+        lines.report.progress(ReconcileCause.START, 1, 1, 1)
     assert lines.taken() == []
 
 
 def test_the_end_of_a_reconcile_says_what_was_done_and_why(lines: Lines) -> None:
     lines.report.done([Delete(b"a")] * 11, 0.1)
-    lines.report.reconciled("here:6379", ROOT, "events were lost", 1250, 1, 0, 0.012)
+    lines.report.reconciled("here:6379", ROOT, ReconcileCause.EVENTS_LOST, 1250, 1, 0, 0.012)
     assert lines.taken() == [
         "11 changes in 100 ms: 11 DEL",
         "Redis at here:6379 equals /foo: 1,250 files, 1 transferred, 0 stale keys removed, "
@@ -211,9 +212,9 @@ def test_a_summary_has_its_numbers_as_fields(lines: Lines) -> None:
 def test_a_reconcile_has_its_numbers_as_fields(lines: Lines) -> None:
     lines.report.begin()
     lines.now += 2
-    lines.report.progress("start", 120_000, 5_000, 1)
-    lines.report.reconciled("here:6379", ROOT, "start", 1250, 1, 0, 0.012)
-    same = {"cause": "start"}
+    lines.report.progress(ReconcileCause.EVENTS_LOST, 120_000, 5_000, 1)
+    lines.report.reconciled("here:6379", ROOT, ReconcileCause.START, 1250, 1, 0, 0.012)
+    same = {"cause": "redis_away"}
     assert lines.fields == [
         {**same, "event": "reconciling", "files": 120_000, "transferred": 5_000, "removed": 1},
         {

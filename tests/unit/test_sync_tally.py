@@ -69,7 +69,7 @@ def test_the_tally_is_what_a_naive_count_says(batches: list[list[Done]]) -> None
         clock.now = float(number)
         tally.add(batch)
     counts, moved, changes = naive(batches)
-    assert (tally.operations, tally.moved) == (counts, moved)
+    assert (dict(tally.operations), tally.moved) == (counts, moved)
     assert tally.recent() == changes[-RECENT_MAX:]
 
 

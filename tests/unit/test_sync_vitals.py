@@ -36,6 +36,7 @@ def test_a_server_tells_how_it_is() -> None:
 def test_one_of_another_name_has_its_own_version() -> None:
     told = lines_of([REDIS, b"server_name:valkey\r\nvalkey_version:8.1.3\r\n"])
     assert vitals(told)[:2] == ("Valkey", "8.1.3")
+    assert vitals(lines_of([REDIS, b"server_name:other\r\n"]))[:2] == ("Other", "8.0.2")
 
 
 def test_what_is_not_told_is_left_out() -> None:
@@ -100,7 +101,10 @@ def test_a_server_that_hangs_does_not_answer_whatever_it_said_before(
     eventually(lambda: pulse.last, KNOWN)
 
 
-def test_it_is_asked_no_more_in_the_end_and_not_before_its_time(asked: Asked) -> None:
+def test_it_is_asked_no_more_in_the_end_and_not_before_its_time(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)  # an answer counts for as long as none is awaited
     asked.may_answer.set()
     pulse = Pulse(asked, 3600.0)
     eventually(lambda: pulse.last, KNOWN)

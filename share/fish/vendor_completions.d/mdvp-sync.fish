@@ -50,8 +50,8 @@ function _shtab_mdvp_sync_using
   test "$_shtab_mdvp_sync_cmdpath" = "$argv"
 end
 
-set -g _shtab_mdvp_sync_commands run status verify conflicts resolve accept wait acl
-set -g _shtab_mdvp_sync_opts_with_value --number --take --timeout --user
+set -g _shtab_mdvp_sync_commands run status top verify conflicts resolve accept wait acl
+set -g _shtab_mdvp_sync_opts_with_value --interval --number --take --timeout --user
 
 complete -c mdvp-sync -e
 complete -c mdvp-sync -f
@@ -63,6 +63,10 @@ complete -c mdvp-sync -n '_shtab_mdvp_sync_using run' -s h -l help -d 'show this
 complete -c mdvp-sync -n '_shtab_mdvp_sync_using; and test $_shtab_mdvp_sync_npos -eq 0' -a status -d 'say what the service does that writes its status to SYNC_STATUS'
 complete -c mdvp-sync -n '_shtab_mdvp_sync_using status' -s h -l help -d 'show this help message and exit'
 complete -c mdvp-sync -n '_shtab_mdvp_sync_using status' -l json -d 'say it for programs'
+complete -c mdvp-sync -n '_shtab_mdvp_sync_using; and test $_shtab_mdvp_sync_npos -eq 0' -a top -d 'show what the service does, and how Redis is, until somebody presses q'
+complete -c mdvp-sync -n '_shtab_mdvp_sync_using top' -s h -l help -d 'show this help message and exit'
+complete -c mdvp-sync -n '_shtab_mdvp_sync_using top' -l interval -x -d 'look again after S seconds (0.5); what is done in a second is known after one'
+complete -c mdvp-sync -n '_shtab_mdvp_sync_using top' -l once -d 'write one picture, and end'
 complete -c mdvp-sync -n '_shtab_mdvp_sync_using; and test $_shtab_mdvp_sync_npos -eq 0' -a verify -d 'compare each file with what Redis holds, and say what differs'
 complete -c mdvp-sync -n '_shtab_mdvp_sync_using verify' -s h -l help -d 'show this help message and exit'
 complete -c mdvp-sync -n '_shtab_mdvp_sync_using verify' -l repair -d 'mend what differs'

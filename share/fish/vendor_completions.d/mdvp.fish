@@ -51,17 +51,18 @@ function _shtab_mdvp_using
 end
 
 set -g _shtab_mdvp_commands serve
-set -g _shtab_mdvp_opts_with_value --root --socket --spec-dir --tcp
+set -g _shtab_mdvp_opts_with_value --metrics-dir --root --socket --spec-dir --tcp
 
 complete -c mdvp -e
 complete -c mdvp -f
 
 complete -c mdvp -n _shtab_mdvp_using -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n _shtab_mdvp_using -l version -d 'show program'"'"'s version number and exit'
-complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a serve -d 'serve volumes to the engine; LOG_LEVEL, GRACE and LOCK_DIRECTORIES in the environment are settings; a listening socket that a service manager passes is taken when it is the one asked for'
+complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a serve -d 'serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and METRICS_DIR in the environment are settings; a listening socket that a service manager passes is taken when it is the one asked for'
 complete -c mdvp -n '_shtab_mdvp_using serve' -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l root -xka "(__fish_complete_directories)" -d 'directory of all volumes (/tmp)'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'Unix socket to listen on; only root can connect (/run/docker/plugins/mdvp.sock)'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l tcp -x -d 'listen on this TCP address instead, such as 127.0.0.1:3004; every user of the machine can connect, and whoever does can make and remove volumes as root'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l spec-dir -xka "(__fish_complete_directories)" -d 'with --tcp: where mdvp.json tells the engine of it while it runs (/etc/docker/plugins)'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l allow-remote-control -d 'with --tcp: take an address that other machines can reach, too; whoever reaches it can make and remove volumes as root, without a password'
+complete -c mdvp -n '_shtab_mdvp_using serve' -l metrics-dir -xka "(__fish_complete_directories)" -d 'write metrics to DIR/mdvp.prom while mdvp runs, for the textfile collector of node_exporter; /dev/null is nowhere (METRICS_DIR, or else nowhere). They are on the socket in any case: GET /metrics'

@@ -1,0 +1,379 @@
+"""A release goes through a real registry, from the engine that built it to one that has nothing.
+
+Each engine's machine has its own loopback, and no way to the other's. So each has a registry there,
+at the same address, and both keep what they have in one directory, as several registries behind one
+name do: https://distribution.github.io/distribution/about/deploying/#load-balancing-considerations.
+
+The tests of the second engine stand on those before them: it is installed, then upgraded.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pexpect
+import pytest
+from e2e.conftest import REPOSITORY, Docker
+from e2e.engine import PrivateEngine
+from support import eventually, running
+
+REGISTRY = "127.0.0.1:5000/team"
+TAG = "next"
+OLD_VERSION = "0.0.1"
+INSTALL = (REPOSITORY / "docs" / "install.md").read_text()
+CONFIG = """\
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {directory}}}}}
+http: {{addr: "127.0.0.1:5000", secret: of all of them}}
+"""
+
+# A docker command that kills the script, by way of a subshell of which it is called, at one push.
+KILLING = """#!/bin/sh
+case "$1 $2 $3" in
+    "image push {name}"*) read -r _ _ _ script _ <"/proc/$PPID/stat"; kill -KILL "$script" $PPID ;;
+    *) exec {docker} "$@" ;;
+esac
+"""
+
+
+class Released(NamedTuple):
+    """What has been released: what the script printed, and where the version before is."""
+
+    printed: str
+    before: str
+    architecture: str
+
+
+@contextmanager
+def registry(docker: Docker, directory: Path) -> Iterator[None]:
+    """Have a registry at the loopback of the engine's machine, which keeps all in `directory`."""
+    config = directory / "config.yml"
+    config.write_text(CONFIG.format(directory=directory))
+    command = [
+        *("sh", "-c", 'exec "$@" >"$0" 2>&1', f"{directory}/registry.log"),
+        *("setpriv", "--pdeathsig=KILL", "nsenter", f"--target={docker.engine.pid}", "--net"),
+        *("docker-registry", "serve", str(config)),
+    ]
+    with running(command, os.environ):
+        eventually(lambda: answers(docker), expected=True)
+        yield
+
+
+def answers(docker: Docker) -> bool:
+    done = docker.engine.docker("pull", f"{REGISTRY}/none", check=False)
+    return "manifest unknown" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of all registries."""
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def second(storage: Path) -> Iterator[Docker]:
+    """Yield a prompt on another machine, whose engine has nothing."""
+    with PrivateEngine() as engine:
+        docker = Docker(engine)
+        with registry(docker, storage):
+            yield docker
+
+
+def release(
+    docker: Docker, *arguments: str, check: bool = True, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script on the machine of the engine, as its client asks the registry, too."""
+    variables = {"MDVP_CACHE": "/run/repository/.cache", **environ}
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return docker.engine.run("env", *settings, "scripts/release.sh", *arguments, check=check)
+
+
+def tags(storage: Path) -> set[str]:
+    """Return what the registry has, as NAME:TAG."""
+    found = (storage / "docker/registry/v2/repositories/team").glob("*/_manifests/tags/*")
+    return {f"{path.parts[-4]}:{path.name}" for path in found}
+
+
+def plugins(docker: Docker) -> str:
+    """Return all that the engine says of its plugins."""
+    ids = docker("plugin", "ls", "--quiet").split()
+    return docker("plugin", "inspect", *ids) if ids else ""
+
+
+def images(docker: Docker) -> dict[str, str]:
+    listed = docker("image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    return dict(line.split() for line in listed.splitlines() if not line.startswith("<none>"))
+
+
+@pytest.fixture(scope="module")
+def architecture(docker: Docker) -> str:
+    return docker("version", "--format", "{{.Server.Arch}}")
+
+
+@pytest.fixture(scope="module")
+def before(docker: Docker, tmp_path_factory: pytest.TempPathFactory, architecture: str) -> str:
+    """Return the name of the version before, a plugin of the first engine, with a setting."""
+    name = f"{REGISTRY}/mdvp:{OLD_VERSION}-{architecture}"
+    directory = tmp_path_factory.mktemp("before")
+    parts = '. scripts/lib.sh; . scripts/parts.sh; build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"'
+    docker.script("base_image.sh")
+    subprocess.run(
+        ["bash", "-euc", f'{parts}; fill_plugin "$0" {OLD_VERSION}', directory],
+        env=docker.engine.environ,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    (source,) = directory.glob("rootfs/opt/mdvp/lib/python*/site-packages/mdvp/__init__.py")
+    changed = re.sub(r'(__version__ = ").*"', rf'\g<1>{OLD_VERSION}"', source.read_text())
+    source.write_text(changed)
+    for bytecode in source.parent.glob("__pycache__/__init__.*"):  # of which no source is asked
+        bytecode.unlink()
+    docker("plugin", "create", name, str(directory))
+    docker("plugin", "set", name, "LOG_LEVEL=DEBUG")
+    return name
+
+
+@pytest.fixture(scope="module")
+def released(
+    docker: Docker,
+    storage: Path,
+    before: str,
+    architecture: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Released]:
+    """Release this tree and the version before, after a try that was killed."""
+    was = plugins(docker), images(docker)
+    killing = tmp_path_factory.mktemp("path") / "docker"
+    name = f"{REGISTRY}/sync:{TAG}"
+    killing.write_text(KILLING.format(name=name, docker=shutil.which("docker")))
+    killing.chmod(0o755)
+    # The machine has a /tmp of its own, so it sees the file by way of the engine's directory.
+    path = docker.engine.tmp.with_name("path")
+    shutil.copytree(killing.parent, path)
+    with registry(docker, storage):
+        docker("plugin", "push", before)
+        other_architecture(docker, killing.parent, f"{REGISTRY}/sync:{TAG}-s390x")
+        release(docker, REGISTRY, TAG, check=False, PATH=f"{path}:{os.environ['PATH']}")
+        assert f"mdvp:{TAG}-{architecture}" in tags(storage)
+        assert not {f"sync:{TAG}-{architecture}", f"sync:{TAG}"} & tags(storage)
+        assert plugins(docker) != was[0]
+        printed = release(docker, REGISTRY, TAG).stdout
+        assert plugins(docker) == was[0]
+        ours = [f"{REGISTRY}/{name}:{TAG}-{architecture}" for name in ("redis-sync", "sync")]
+        assert {k: v for k, v in images(docker).items() if k in was[1]} == was[1]
+        assert set(images(docker)) - set(was[1]) == set(ours)
+        yield Released(printed, before, architecture)
+    docker("plugin", "rm", before)
+    docker("image", "rm", *ours)
+
+
+def other_architecture(docker: Docker, directory: Path, name: str) -> None:
+    """Push an empty image that says it is for another kind of machine, s390x."""
+    config = {"architecture": "s390x", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": []}]
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    with tarfile.open(directory / "image.tar", "w") as archive:
+        for path in ("config.json", "manifest.json"):
+            archive.add(directory / path, path)
+    docker("load", "--input", str(directory / "image.tar"))
+    docker("image", "push", name)
+    docker("image", "rm", name)
+
+
+def test_a_release_that_was_killed_is_made_good_by_the_next(
+    released: Released, storage: Path
+) -> None:
+    printed, _, architecture = released
+    each = {f"{name}:{TAG}-{architecture}" for name in ("mdvp", "redis-sync", "sync")}
+    whole = {f"{name}:{TAG}" for name in ("redis-sync", "sync")}
+    older = {f"mdvp:{OLD_VERSION}-{architecture}", f"sync:{TAG}-s390x"}
+    assert tags(storage) == each | whole | older
+    assert f"docker plugin install --alias mdvp {REGISTRY}/mdvp:{TAG}-{architecture}\n" in printed
+    assert f"the tag is {TAG}" in printed
+
+
+def test_an_image_is_for_each_architecture_that_is_there(
+    docker: Docker, released: Released
+) -> None:
+    def architectures(image: str) -> set[str]:
+        command = ("docker", "manifest", "inspect", "--insecure", f"{REGISTRY}/{image}:{TAG}")
+        manifests = json.loads(docker.engine.run(*command).stdout)["manifests"]
+        return {manifest["platform"]["architecture"] for manifest in manifests}
+
+    assert architectures("redis-sync") == {released.architecture}
+    assert architectures("sync") == {released.architecture, "s390x"}
+
+
+def test_what_a_tag_names_does_not_change(
+    docker: Docker, released: Released, storage: Path
+) -> None:
+    taken = f"{REGISTRY}/redis-sync:taken-{released.architecture}"
+    docker("tag", "debian:trixie-slim", taken)
+    docker("image", "push", taken)
+    had = plugins(docker), tags(storage)
+    done = release(docker, REGISTRY, "taken", check=False)
+    assert done.returncode == 1
+    assert f"{taken} is in the registry already, with other content" in done.stderr
+    done = release(docker, REGISTRY, OLD_VERSION, check=False)
+    assert done.returncode == 1
+    assert f"this engine has a plugin named {released.before} already" in done.stderr
+    assert (plugins(docker), tags(storage)) == had
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "it takes a registry and a tag, not 0 arguments"),
+        (("--fresh", "registry.example"), "it takes a registry and a tag, not 1 arguments"),
+        (("registry.example", "a/b"), "'a/b' cannot be a tag"),
+        (("registry.example", "-x"), "'-x' cannot be a tag"),
+        (("https://registry.example", "1"), "'https://registry.example' is no place in a registry"),
+        (("registry.example/a:b", "1"), "'registry.example/a:b' is no place in a registry"),
+    ],
+)
+def test_arguments_that_cannot_be_are_answered_with_the_usage(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    script = REPOSITORY / "scripts" / "release.sh"
+    done = subprocess.run([script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "usage: scripts/release.sh [--fresh] REGISTRY TAG"
+    assert message in done.stderr.splitlines()[1]
+
+
+def test_a_registry_that_is_away_is_said_before_anything_is_built(docker: Docker) -> None:
+    done = release(docker, "127.0.0.1:5999", TAG, check=False)
+    assert done.returncode == 1
+    assert "the registry does not say whether it has 127.0.0.1:5999/mdvp:" in done.stderr
+    assert "connection refused" in done.stderr
+    assert "built" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def volumes(second: Docker) -> Path:
+    """Return the directory on the second machine that is /srv/volumes in docs/install.md."""
+    directory = second.engine.tmp.with_name("volumes")
+    directory.mkdir()
+    return directory
+
+
+def commands(heading: str, *changes: tuple[str, str]) -> str:
+    """Return the commands of the first console block below a heading of docs/install.md."""
+    block = INSTALL.partition(f"\n{heading}\n")[2].partition("```console\n")[2].partition("```")[0]
+    lines = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
+    script = "\n".join(lines)
+    for old, new in (("REGISTRY", REGISTRY), *changes):
+        assert old in script
+        script = script.replace(old, new)
+    return script
+
+
+def asked(second: Docker, command: str, answer: str) -> str:
+    """Give a command that asks something; return what it showed up to the question's end."""
+    terminal = pexpect.spawn(
+        "sh", ["-c", command], env=second.engine.environ, encoding="utf-8", timeout=60
+    )
+    terminal.expect(re.escape("[y/N] "))
+    question = str(terminal.before)
+    terminal.sendline(answer)
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    return question
+
+
+@pytest.fixture(scope="module")
+def older(released: Released, second: Docker, volumes: Path) -> str:
+    """Return the name of the version before, that the second engine has installed as `mdvp`."""
+    assert not images(second)
+    assert not plugins(second)
+    script = commands("### Install it", ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
+    privileges = asked(second, script, "n")
+    assert not plugins(second)
+    documented = re.findall(r"^ - .*: \[.*\]$", INSTALL, re.MULTILINE)
+    assert re.findall(r"^ - .*: \[.*\]$", privileges.replace("\r", ""), re.MULTILINE) == documented
+    asked(second, script, "y")
+    return released.before
+
+
+def serves(second: Docker) -> list[str]:
+    """Return which versions of mdvp have said that they serve volumes, in the order of time."""
+    return re.findall(r"mdvp ([\d.]+) serves the volumes", second.engine.log.read_text())
+
+
+def test_the_plugin_is_installed_by_answering_what_the_page_says_it_asks(
+    older: str, second: Docker, volumes: Path
+) -> None:
+    assert second("plugin", "ls", "--format", "{{.Name}} {{.Enabled}}") == "mdvp:latest true"
+    assert second("plugin", "inspect", "--format", "{{.PluginReference}}", "mdvp") == older
+    assert serves(second) == [OLD_VERSION]
+    assert second("volume", "create", "-d", "mdvp", "vol") == "vol"
+    assert (volumes / "vol").is_dir()
+    assert not second.in_tmp()
+
+
+@pytest.mark.usefixtures("released")
+def test_the_image_is_pulled_and_says_what_it_is(second: Docker) -> None:
+    second("pull", "--quiet", f"{REGISTRY}/redis-sync:{TAG}")
+    form = "{{json .Config.Labels}}"
+    labels = json.loads(second("inspect", "--format", form, f"{REGISTRY}/redis-sync:{TAG}"))
+    version = re.findall(r'__version__ = "(.*)"', (REPOSITORY / "mdvp/__init__.py").read_text())
+    assert [labels["org.opencontainers.image.version"]] == version
+    assert re.fullmatch(
+        "unknown|[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"]
+    )
+    assert labels["org.opencontainers.image.title"] == "mdvp/redis-sync"
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+
+
+@pytest.mark.usefixtures("older")
+def test_a_file_is_a_key_on_an_engine_that_has_built_nothing(second: Docker, volumes: Path) -> None:
+    second(
+        *("run", "--detach", "--volume", "vol:/foo", "--name", "mirror"),
+        f"{REGISTRY}/redis-sync:{TAG}",
+    )
+    second.wait_healthy("mirror", 30)
+    (volumes / "vol" / "key").write_text("value")
+    eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "value")
+
+
+@pytest.mark.usefixtures("older")
+def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
+    second: Docker, volumes: Path, architecture: str
+) -> None:
+    second("plugin", "disable", "--force", "mdvp")
+    second("plugin", "set", "mdvp", "LOG_LEVEL=DEBUG", "GRACE=7")
+    second("plugin", "enable", "mdvp")
+    second("volume", "create", "-d", "mdvp", "-o", "access=shared", "-o", "mode=0750", "shared")
+    (volumes / "shared" / "file").write_text("stays")
+    was = second("volume", "inspect", "vol", "shared"), settings(second)
+
+    script = commands("### Upgrade it", ("TAG-amd64", f"{TAG}-{architecture}"))
+    subprocess.run(["sh", "-ec", script], env=second.engine.environ, check=True)
+
+    new = f"{REGISTRY}/mdvp:{TAG}-{architecture}"
+    assert second("plugin", "inspect", "--format", "{{.PluginReference}}", "mdvp") == new
+    assert serves(second)[-1] != OLD_VERSION
+    assert (second("volume", "inspect", "vol", "shared"), settings(second)) == was
+    assert (volumes / "shared" / "file").read_text() == "stays"
+    (volumes / "vol" / "key").write_text("through")
+    eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "through")
+    assert "is in use: container" in second.refused(
+        "run", "--rm", "--volume", "vol:/foo", f"{REGISTRY}/redis-sync:{TAG}"
+    )
+    second("restart", "mirror")
+    second.wait_healthy("mirror", 30)
+    eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "through")
+
+
+def settings(second: Docker) -> str:
+    """Return the settings that are in effect: the engine makes a mount as Config has it."""
+    form = "{{json .Settings.Env}} {{range .Config.Mounts}}{{.Source}} {{end}}"
+    return second("plugin", "inspect", "--format", form, "mdvp")
