@@ -226,8 +226,10 @@ END
 
 # --- How to remove things: what is noted, and done by --clean -------------------------------------
 
-note() { # note COMMAND [ARGUMENT...]
-  grep -qsxF "$*" "$STATE/made" || say "$*" >>"$STATE/made"
+note() { # note COMMAND [ARGUMENT...]: quoted, as paths may have spaces
+  local line
+  printf -v line '%q ' "$@"
+  grep -qsxF "${line% }" "$STATE/made" || say "${line% }" >>"$STATE/made"
 }
 note_paths() { for path; do [ -e "$path" ] || note remove_path "$path"; done; } # those not there yet
 # An upgrade, which apt-get shows with the old version, is nothing that --clean could undo.
@@ -247,10 +249,10 @@ clean() { # the last first; what fails stays noted
     start_engine
   fi
   while read -r command; do
-    # shellcheck disable=SC2086 # no word of it has a space
-    if answer=$($command 2>&1); then
+    if answer=$(eval "$command" 2>&1); then
       [ -z "$answer" ] || say "$answer"
-      sed -i "\\%^$command\$%d" "$STATE/made"
+      grep -vxF "$command" "$STATE/made" >"$STATE/left" || true # it may be the last line
+      mv "$STATE/left" "$STATE/made"
     else
       KEPT=yes
       say "kept    ${command#* }: $answer"
