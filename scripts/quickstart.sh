@@ -72,14 +72,14 @@ use_engine() {
     note stop_engine
     step "starting Docker Engine" start_engine
   else
-    command -v apt-get >/dev/null ||
-      die "no Docker Engine answers, and there is no apt-get to get one with: install Docker Engine"
     step "installing Docker Engine" install_engine
   fi
 }
 
 install_engine() {
   local packages=(docker.io iptables ca-certificates)
+  command -v apt-get ||
+    die "no Docker Engine answers, and there is no apt-get to get one with: install Docker Engine"
   apt-get -qq update
   # Since Debian 13 the client is a package of its own.
   ! apt-cache show docker-cli >/dev/null 2>&1 || packages+=(docker-cli)
@@ -226,13 +226,12 @@ END
 
 # --- How to remove things: what is noted, and done by --clean -------------------------------------
 
-note() { # note COMMAND [ARGUMENT...]
-  grep -qsxF "$*" "$STATE/made" || say "$*" >>"$STATE/made"
+note() { # note COMMAND [ARGUMENT...]: quoted, as paths may have spaces
+  local line
+  printf -v line '%q ' "$@"
+  grep -qsxF "${line% }" "$STATE/made" || say "${line% }" >>"$STATE/made"
 }
-note_paths() { # note_paths PATH...: those that are not there yet
-  local path
-  for path; do [ -e "$path" ] || note remove_path "$path"; done
-}
+note_paths() { for path; do [ -e "$path" ] || note remove_path "$path"; done; } # those not there yet
 # An upgrade, which apt-get shows with the old version, is nothing that --clean could undo.
 note_packages() { # note_packages LIST PACKAGE...: all that apt-get would install for these
   note remove_packages "$1"
@@ -250,10 +249,10 @@ clean() { # the last first; what fails stays noted
     start_engine
   fi
   while read -r command; do
-    # shellcheck disable=SC2086 # no word of it has a space
-    if answer=$($command 2>&1); then
+    if answer=$(eval "$command" 2>&1); then
       [ -z "$answer" ] || say "$answer"
-      sed -i "\\%^$command\$%d" "$STATE/made"
+      grep -vxF "$command" "$STATE/made" >"$STATE/left" || true # it may be the last line
+      mv "$STATE/left" "$STATE/made"
     else
       KEPT=yes
       say "kept    ${command#* }: $answer"
@@ -315,20 +314,12 @@ stop_engine() { # unless others have come to use it
 # dpkg and not apt-get: it leaves a package that others need, and removes none that is not named.
 remove_packages() { # remove_packages LIST
   local answer
-  answer=$(sort -u "$STATE/$1" | xargs dpkg --purge 2>&1) || { grep ^dpkg: <<<"$answer"; return 1; }
-  say "removed the packages that it installed"
-}
-
-# Before anything is installed, which does not help if the client looks for the engine elsewhere.
-check_endpoint() {
-  local host
-  host=$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null) ||
-    host=${DOCKER_HOST:-unix:///run/docker.sock}
-  case $host in
-    unix:///var/run/docker.sock | unix:///run/docker.sock) ;;
-    unix://*) engine_answers || die "no engine answers at $host: start it, or unset DOCKER_HOST" ;;
-    *) die "the engine is at $host, but the volume must be on this machine: run it there" ;;
-  esac
+  if answer=$(sort -u "$STATE/$1" | xargs dpkg --purge 2>&1); then
+    say "removed the packages that it installed"
+  else # and dpkg must not remember that those which stay were to go
+    sed 's/$/ install/' "$STATE/$1" | dpkg --set-selections 2>/dev/null
+    grep ^dpkg: <<<"$answer" && return 1
+  fi
 }
 
 case $#,${1:-} in
@@ -339,7 +330,13 @@ case $#,${1:-} in
 esac
 [ "$(uname -s)" = Linux ] || die "this is $(uname -s): run it on Linux, say in a virtual machine"
 [ "$EUID" -eq 0 ] || die "it needs root, to install and to write to the volume: use sudo"
-check_endpoint
+# Before anything is installed, which does not help if the client looks for the engine elsewhere.
+host=$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null) || host=${DOCKER_HOST:-}
+case $host in
+  '' | unix:///var/run/docker.sock | unix:///run/docker.sock) ;;
+  unix://*) engine_answers || die "no engine answers at $host: start it, or unset DOCKER_HOST" ;;
+  *) die "the engine is at $host, but the volume must be on this machine: run it there" ;;
+esac
 [ "$run" = quickstart ] || [ -d "$STATE" ] ||
   { say "nothing to remove: the quickstart has made nothing on this machine" && exit; }
 exec 3>&1 4>&2 9<scripts/quickstart.sh

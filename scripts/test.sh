@@ -39,7 +39,6 @@ need_for_e2e() {
     mmdebstrap=mmdebstrap nsenter=util-linux pgrep=procps docker-compose=docker-compose
   # From Debian 13 on the client has a package of its own.
   need docker=docker-cli docker-registry=docker-registry
-  need prometheus-node-exporter=prometheus-node-exporter
   need_for_bench
 }
 

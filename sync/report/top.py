@@ -7,7 +7,7 @@ nothing is beside them that could be moved. Nothing is taken for markup.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
@@ -266,7 +266,7 @@ def _course(course: Sequence[float], steps: int) -> Text | None:
 
 
 def _lists(status: Status, width: int, room: int, *, is_high: bool) -> Iterator[Text]:
-    """Yield what is listed, in at most `room` rows: names in trouble, and the last changes."""
+    """Yield what is listed, for `room` rows: names in trouble, at first, and the last changes."""
     troubles = [
         each
         for each in (
@@ -278,10 +278,8 @@ def _lists(status: Status, width: int, room: int, *, is_high: bool) -> Iterator[
     # Half of the room is for the last changes; each of the others has the same share of the rest.
     share = room // (2 * len(troubles)) if troubles else 0
     for title, names, count in troubles:
-        rows = [*_troubles(title, names, count, width)][:share]
-        room -= len(rows)
-        yield from rows
-    yield from [*_changes(status.recent, width, is_high=is_high)][: max(room, 0)]
+        yield from islice(_troubles(title, names, count, width), max(share, 0))
+    yield from _changes(status.recent, width, is_high=is_high)
 
 
 def _troubles(title: str, names: Mapping[str, str], count: int, width: int) -> Iterator[Text]:

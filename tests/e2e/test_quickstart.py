@@ -3,7 +3,9 @@
 Its commands are those that README.md and docs/first-steps.md show.
 """
 
+import os
 import re
+import shutil
 
 from e2e.conftest import Docker
 
@@ -30,6 +32,10 @@ def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docke
     for image in ("mdvp/redis-sync", "mdvp/plugin-rootfs"):  # of other tests, perhaps
         docker.engine.docker("image", "rm", "--force", image, check=False)
     before = things(docker)
+    others = docker.engine.tmp / ".mdvp"  # somebody else's, so the plugin takes another name
+    shutil.rmtree(others, ignore_errors=True)
+    others.mkdir()
+    os.chown(others, 65534, 65534)
 
     first = quickstart(docker)
     value = (docker.engine.tmp / "redis-vol" / "hello").read_text()
@@ -44,8 +50,41 @@ def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docke
 
     quickstart(docker, "--clean")
     assert things(docker) == before
+    assert docker.in_tmp() == [".mdvp"]
+    others.rmdir()
+    assert "nothing to remove" in quickstart(docker, "--clean")
+
+
+# $PID is that of the run; what it has started goes on for a while, and holds its lock.
+_KILL_WHILE_IT_BUILDS = """
+export MDVP_QUICKSTART_STATE=/run/record
+scripts/quickstart.sh >/run/output & PID=$!
+until grep -q '^== 3/7 building' /run/output; do sleep 0.1; done
+kill -KILL $PID
+until scripts/quickstart.sh --clean; do sleep 0.5; done
+"""
+
+
+def test_a_run_that_was_killed_is_cleaned(docker: Docker) -> None:
+    docker.script("base_image.sh")
+    before = things(docker)
+    docker.engine.run("sh", "-c", _KILL_WHILE_IT_BUILDS)
+    assert things(docker) == before
     assert docker.in_tmp() == []
+
+
+def test_what_others_made_of_it_stays(docker: Docker) -> None:
+    """They hold a volume of our name and an image made of ours; and we hold no label of theirs."""
+    docker.script("build_image.sh", "redis-sync")
+    docker("volume", "create", "--label", "mdvp.quickstart=image", "redis-vol")
+    before = things(docker)
+    done = docker.engine.run(
+        *("env", "MDVP_QUICKSTART_STATE=/run/record", "scripts/quickstart.sh"), check=False
+    )
+    assert "there is a volume redis-vol of the driver local" in done.stderr
     quickstart(docker, "--clean")
+    assert things(docker) == before
+    docker("volume", "rm", "redis-vol")
 
 
 def test_an_unknown_argument_is_answered_with_the_usage(docker: Docker) -> None:

@@ -170,8 +170,9 @@ def released(
         printed = release(docker, *given.removeprefix("scripts/release.sh ").split()).stdout
         assert plugins(docker) == was[0]
         ours = [f"{REGISTRY}/{name}:{TAG}-{architecture}" for name in ("redis-sync", "sync")]
-        assert {k: v for k, v in images(docker).items() if k in was[1]} == was[1]
-        assert set(images(docker)) - set(was[1]) == set(ours)
+        now = images(docker)
+        assert {name: now.pop(name) for name in ours}
+        assert now == {name: image for name, image in was[1].items() if name not in ours}
         yield Released(printed, before, architecture)
     docker("plugin", "rm", before)
     docker("image", "rm", *ours)

@@ -212,8 +212,8 @@ def test_a_summary_has_its_numbers_as_fields(lines: Lines) -> None:
 def test_a_reconcile_has_its_numbers_as_fields(lines: Lines) -> None:
     lines.report.begin()
     lines.now += 2
-    lines.report.progress(ReconcileCause.EVENTS_LOST, 120_000, 5_000, 1)
-    lines.report.reconciled("here:6379", ROOT, ReconcileCause.START, 1250, 1, 0, 0.012)
+    lines.report.progress(ReconcileCause.REDIS_AWAY, 120_000, 5_000, 1)
+    lines.report.reconciled("here:6379", ROOT, ReconcileCause.REDIS_AWAY, 1250, 1, 0, 0.012)
     same = {"cause": "redis_away"}
     assert lines.fields == [
         {**same, "event": "reconciling", "files": 120_000, "transferred": 5_000, "removed": 1},

@@ -190,6 +190,18 @@ def test_whatever_the_names_and_the_size_there_are_no_more_rows(
     assert all(console.measure(row).maximum <= width for row in found if row.isprintable())
 
 
+def test_what_looks_like_markup_is_a_name() -> None:
+    status = replace(
+        STATUS,
+        recent=[Change(NOW, "rename", "[red]x", "[/red]y")],
+        skipped={"[bold]z": "is [link=here]"},
+        skipped_count=1,
+    )
+    found = rows(of(status))
+    assert found[-1].endswith("RENAME  [red]x -> [/red]y")
+    assert "  [bold]z is [link=here]" in found
+
+
 def test_what_was_not_escaped_by_others_is_escaped() -> None:
     status = replace(
         STATUS, root="\x1b[2Jroot", server="\x07", skipped={"\x1b": "\x9b"}, skipped_count=1
@@ -313,10 +325,16 @@ def test_a_long_name_leaves_room_for_what_is_said_of_it() -> None:
     status = replace(
         STATUS,
         recent=[Change(NOW, "rename", "a" * 200, "b" * 10), Change(NOW, "rename", "c", "d" * 200)],
-        skipped={"e" * 200: "is a directory"},
-        skipped_count=1,
+        skipped={
+            "e" * 200: "is a directory",
+            "f" * 60: "is a directory",
+            "g" * 200: "is a name of which much is said " * 9,
+        },
+        skipped_count=3,
     )
-    found = rows(of(status))
+    found = rows(of(status), 80, 40)
+    assert f"  {'f' * 60} is a directory" in found
+    assert any(row.startswith(f"  {'g' * 37}… is a name of which") for row in found)
     assert any(row.endswith("… -> " + "b" * 10) for row in found)
     assert any("c -> ddd" in row for row in found)
     assert any("eee… is a directory" in row for row in found)
@@ -358,7 +376,9 @@ def test_without_characters_to_draw_with_there_is_no_course() -> None:
 
 
 def test_the_course_has_no_more_than_fits() -> None:
-    row = next(row for row in rows(replace(VIEW, course=[1.0] * 200)) if "up to" in row)
+    row = next(
+        row for row in rows(replace(VIEW, course=[9.0, *[1.0] * 99])) if "up to 1.0/s" in row
+    )
     assert row.count("█") == 18
     assert "up to" not in text(replace(VIEW, course=[0.0] * 9))
 
