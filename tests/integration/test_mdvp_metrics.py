@@ -19,6 +19,7 @@ from integration.holder import (
     new_container_id,
 )
 from integration.plugin import Plugin, samples, serving
+from integration.prometheus import promtool
 from support import DEADLINE, eventually
 
 from mdvp.core.errors import StorageError
@@ -33,13 +34,6 @@ BLIND = ("setpriv", "--inh-caps=-all", "--bounding-set=-sys_ptrace", "--")
 def root(short_path: Path) -> Path:
     (short_path / "root").mkdir()
     return short_path / "root"
-
-
-@pytest.fixture
-def point(short_path: Path) -> Path:
-    path = short_path / "point"
-    path.mkdir()
-    return path
 
 
 @pytest.fixture
@@ -67,10 +61,7 @@ def requests(plugin: Plugin, operation: str) -> list[float]:
 
 
 def check(text: bytes) -> None:
-    done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert promtool("check", "metrics", given=text.decode()) == (0, "")
 
 
 def get(plugin: Plugin, path: str = "/metrics", method: str = "GET", **headers: str) -> bytes:
