@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -465,6 +466,19 @@ def grows(file: Path) -> bool:
     """Say whether it is written anew."""
     before = file.read_bytes()
     return eventually(lambda: file.read_bytes() != before, True)
+
+
+def test_figures_that_take_long_are_asked_for_more_seldom(folder: Path) -> None:
+    asked: list[float] = []
+
+    def slow() -> bytes:
+        asked.append(time.monotonic())
+        time.sleep(0.02)  # the work that it is
+        return b"figures\n"
+
+    with closing(Publisher(Textfile(folder), slow, lambda: None, interval=0.01)):
+        eventually(lambda: len(asked) > 1, True)
+    assert asked[1] - asked[0] > 20 * 0.02
 
 
 def test_the_file_is_written_again_and_again_and_goes_in_the_end(folder: Path) -> None:
