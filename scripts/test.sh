@@ -4,7 +4,7 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh servers              what depends on Redis, on each server that scripts/servers.sh has
-#   scripts/test.sh release [PYTEST ARGUMENT...]    the packages, their manual pages and completions
+#   scripts/test.sh release [PYTEST ARGUMENT...]    packages, manual pages, completions, README and docs/
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree

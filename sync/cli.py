@@ -12,7 +12,7 @@ from contextlib import closing, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mdvp import __version__
+from mdvp import __version__  # of the distribution, which both parts are in
 from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
@@ -238,7 +238,7 @@ def _export(settings: Settings, file: StatusFile) -> None:
         return
     from sync.report.exporter import PATH, Exporter  # noqa: PLC0415
 
-    Exporter(file, settings.metrics).start()
+    Exporter(file, settings.metrics, __version__).start()
     log.info(
         "metrics are at http://%(address)s%(path)s",
         {"event": "metrics_served", "address": str(settings.metrics), "path": PATH},

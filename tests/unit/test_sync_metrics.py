@@ -194,7 +194,7 @@ def test_what_was_said_last_is_told_whether_there_is_a_file_or_not() -> None:
     file.write(STATUS)
     assert file.last.status == STATUS
     assert file.last.at > before.at
-    assert samples(StatusCollector(file).collect())["mdvp_sync_files"] == 3
+    assert samples(StatusCollector(file, "1.2.3").collect())["mdvp_sync_files"] == 3
 
 
 def test_what_was_said_last_is_told_though_its_file_cannot_be_written(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def ask() -> Ask:
     file = StatusFile(None)
     file.write(STATUS)
     registry = CollectorRegistry()
-    registry.register(StatusCollector(file))
+    registry.register(StatusCollector(file, "1.2.3"))
     app = App(registry)
 
     def ask(path: str = "/metrics", method: str = "GET") -> tuple[str, dict[str, str], bytes]:
