@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -332,6 +332,37 @@ def test_a_directory_that_is_missing_keeps_nobody_from_volumes(root: Path, folde
         assert plugin.call("Create", Name="vol").status == 200
         assert plugin.metrics()["mdvp_volumes", "exclusive"] == 1
     assert os.listdir(folder) == []
+
+
+@pytest.fixture
+def silent(folder: Path) -> Iterator[Callable[[], None]]:
+    """Yield what puts, in the place of the directory, a file system that never answers."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+
+    def silence() -> None:
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+        command = ["mount", "--internal-only", "-t", "fuse", "-o", options, "none", folder]
+        subprocess.run(command, check=True, pass_fds=[device])
+
+    yield silence
+    os.close(device)  # which ends all waiting
+    subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_a_file_system_that_does_not_answer_holds_up_nobody(
+    root: Path, folder: Path, silent: Callable[[], None], when: str
+) -> None:
+    if when == "from the start":
+        silent()
+    with serving(root, root.with_name("mdvp.sock"), METRICS_DIR=str(folder)) as plugin:
+        if when == "later":
+            eventually((folder / "mdvp.prom").exists, True)
+            silent()
+        assert plugin.call("Create", Name="vol").status == 200
+        assert plugin.metrics()["mdvp_volumes", "exclusive"] == 1
+        assert "INFO stopped" in plugin.stop()
+        assert plugin.process.returncode == 0
 
 
 # What can be in the way of the file, and how it is said.
