@@ -166,7 +166,11 @@ class Metrics:
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         """Answer with all metrics, in the format that is asked for."""
         _refuse_web_page(request)
-        encode, response.content_type = choose_encoder(request.get_header("Accept") or "")
+        accepted = request.get_header("Accept") or ""
+        try:
+            encode, response.content_type = choose_encoder(accepted)
+        except TypeError:  # it compares a version that is no number
+            encode, response.content_type = choose_encoder("")
         response.data = encode(self._registry)
 
     def on_options(self, _request: falcon.Request, _response: falcon.Response) -> None:

@@ -96,6 +96,13 @@ def test_they_are_openmetrics_for_who_asks_for_that(plugin: Plugin) -> None:
     assert answer.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_they_are_text_for_who_asks_for_a_version_that_is_none(plugin: Plugin, kind: str) -> None:
+    answer = get(plugin, Accept=f"{kind};version=new")
+    assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8" in answer
+    assert "ERROR" not in plugin.stop()
+
+
 def test_they_follow_a_volume_from_create_to_remove(plugin: Plugin) -> None:
     def figures() -> dict[str, float]:
         found = plugin.metrics()
