@@ -4,7 +4,8 @@ Each engine's machine has its own loopback, and no way to the other's. So each h
 at the same address, and both keep what they have in one directory, as several registries behind one
 name do: https://distribution.github.io/distribution/about/deploying/#load-balancing-considerations.
 
-The tests of the second engine stand on those before them: it is installed, then upgraded.
+The tests of the second engine stand on those before them: it is installed, upgraded, and removed.
+They give the very commands of docs/install.md.
 """
 
 import json
@@ -22,12 +23,13 @@ import pexpect
 import pytest
 from e2e.conftest import REPOSITORY, Docker
 from e2e.engine import PrivateEngine
+from e2e.pages import script
 from support import eventually, running
 
 REGISTRY = "127.0.0.1:5000/team"
 TAG = "next"
 OLD_VERSION = "0.0.1"
-INSTALL = (REPOSITORY / "docs" / "install.md").read_text()
+INSTALL = REPOSITORY / "docs" / "install.md"
 CONFIG = """\
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {directory}}}}}
@@ -164,7 +166,8 @@ def released(
         assert f"mdvp:{TAG}-{architecture}" in tags(storage)
         assert not {f"sync:{TAG}-{architecture}", f"sync:{TAG}"} & tags(storage)
         assert plugins(docker) != was[0]
-        printed = release(docker, REGISTRY, TAG).stdout
+        given = commands("release.sh", ("registry.example/team", REGISTRY), ("0.1.0", TAG))
+        printed = release(docker, *given.removeprefix("scripts/release.sh ").split()).stdout
         assert plugins(docker) == was[0]
         ours = [f"{REGISTRY}/{name}:{TAG}-{architecture}" for name in ("redis-sync", "sync")]
         now = images(docker)
@@ -266,15 +269,18 @@ def volumes(second: Docker) -> Path:
     return directory
 
 
-def commands(heading: str, *changes: tuple[str, str]) -> str:
-    """Return the commands of the first console block below a heading of docs/install.md."""
-    block = INSTALL.partition(f"\n{heading}\n")[2].partition("```console\n")[2].partition("```")[0]
-    lines = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
-    script = "\n".join(lines)
-    for old, new in (("REGISTRY", REGISTRY), *changes):
-        assert old in script
-        script = script.replace(old, new)
-    return script
+def commands(words: str, *changes: tuple[str, str]) -> str:
+    """Return the commands of that block of docs/install.md which has these words."""
+    text = script(INSTALL, words)
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def give(second: Docker, text: str) -> None:
+    """Give commands to a shell that ends at the first that fails."""
+    subprocess.run(["sh", "-ec", text], env=second.engine.environ, check=True)
 
 
 def asked(second: Docker, command: str, answer: str) -> str:
@@ -295,12 +301,13 @@ def older(released: Released, second: Docker, volumes: Path) -> str:
     """Return the name of the version before, that the second engine has installed as `mdvp`."""
     assert not images(second)
     assert not plugins(second)
-    script = commands("### Install it", ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
-    privileges = asked(second, script, "n")
+    changes = (("REGISTRY", REGISTRY), ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
+    install = commands("docker plugin install", *changes)
+    privileges = asked(second, install, "n")
     assert not plugins(second)
-    documented = re.findall(r"^ - .*: \[.*\]$", INSTALL, re.MULTILINE)
+    documented = re.findall(r"^ - .*: \[.*\]$", INSTALL.read_text(), re.MULTILINE)
     assert re.findall(r"^ - .*: \[.*\]$", privileges.replace("\r", ""), re.MULTILINE) == documented
-    asked(second, script, "y")
+    asked(second, install, "y")
     return released.before
 
 
@@ -322,9 +329,10 @@ def test_the_plugin_is_installed_by_answering_what_the_page_says_it_asks(
 
 @pytest.mark.usefixtures("released")
 def test_the_image_is_pulled_and_says_what_it_is(second: Docker) -> None:
-    second("pull", "--quiet", f"{REGISTRY}/redis-sync:{TAG}")
+    give(second, commands("docker pull", ("REGISTRY", REGISTRY), ("TAG", TAG)))
     form = "{{json .Config.Labels}}"
-    labels = json.loads(second("inspect", "--format", form, f"{REGISTRY}/redis-sync:{TAG}"))
+    assert json.loads(second("inspect", "--format", form, "mdvp/sync"))
+    labels = json.loads(second("inspect", "--format", form, "mdvp/redis-sync"))
     version = re.findall(r'__version__ = "(.*)"', (REPOSITORY / "mdvp/__init__.py").read_text())
     assert [labels["org.opencontainers.image.version"]] == version
     assert re.fullmatch(
@@ -356,8 +364,8 @@ def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
     (volumes / "shared" / "file").write_text("stays")
     was = second("volume", "inspect", "vol", "shared"), settings(second)
 
-    script = commands("### Upgrade it", ("TAG-amd64", f"{TAG}-{architecture}"))
-    subprocess.run(["sh", "-ec", script], env=second.engine.environ, check=True)
+    changes = (("REGISTRY", REGISTRY), ("TAG-amd64", f"{TAG}-{architecture}"))
+    give(second, commands("docker plugin upgrade", *changes))
 
     new = f"{REGISTRY}/mdvp:{TAG}-{architecture}"
     assert second("plugin", "inspect", "--format", "{{.PluginReference}}", "mdvp") == new
@@ -378,3 +386,11 @@ def settings(second: Docker) -> str:
     """Return the settings that are in effect: the engine makes a mount as Config has it."""
     form = "{{json .Settings.Env}} {{range .Config.Mounts}}{{.Source}} {{end}}"
     return second("plugin", "inspect", "--format", form, "mdvp")
+
+
+@pytest.mark.usefixtures("older")
+def test_what_is_removed_leaves_the_volumes_directories(second: Docker, volumes: Path) -> None:
+    give(second, commands("docker plugin rm"))
+    assert not plugins(second)
+    assert (volumes / "vol" / "key").read_text()
+    assert (volumes / ".mdvp").is_dir()
