@@ -348,7 +348,7 @@ def silent(folder: Path) -> Iterator[Callable[[], None]]:
 
     def silence() -> None:
         options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
-        command = ["mount", "--internal-only", "-t", "fuse", "-o", options, "none", folder]
+        command = ["mount", "--internal-only", "-t", "fuse", "-o", options, "none", str(folder)]
         subprocess.run(command, check=True, pass_fds=[device])
 
     yield silence
