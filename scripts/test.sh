@@ -30,7 +30,7 @@ need_for_integration() {
 }
 
 need_for_release() {
-  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl \
+  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl git=git \
     man=man-db groff=groff-base mandoc=mandoc zsh=zsh fish=fish
 }
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -86,6 +86,13 @@ def test_they_are_openmetrics_for_who_asks_for_that(plugin: Plugin) -> None:
     answer = get(plugin, Accept="application/openmetrics-text")
     assert b"Content-Type: application/openmetrics-text" in answer
     assert answer.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_they_are_text_for_who_asks_for_a_version_that_is_none(plugin: Plugin, kind: str) -> None:
+    answer = get(plugin, Accept=f"{kind};version=new")
+    assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8" in answer
+    assert "ERROR" not in plugin.stop()
 
 
 def test_they_follow_a_volume_from_create_to_remove(plugin: Plugin) -> None:
@@ -324,6 +331,37 @@ def test_a_directory_that_is_missing_keeps_nobody_from_volumes(root: Path, folde
         assert plugin.call("Create", Name="vol").status == 200
         assert plugin.metrics()["mdvp_volumes", "exclusive"] == 1
     assert os.listdir(folder) == []
+
+
+@pytest.fixture
+def silent(folder: Path) -> Iterator[Callable[[], None]]:
+    """Yield what puts, in the place of the directory, a file system that never answers."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+
+    def silence() -> None:
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+        command = ["mount", "--internal-only", "-t", "fuse", "-o", options, "none", str(folder)]
+        subprocess.run(command, check=True, pass_fds=[device])
+
+    yield silence
+    os.close(device)  # which ends all waiting
+    subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_a_file_system_that_does_not_answer_holds_up_nobody(
+    root: Path, folder: Path, silent: Callable[[], None], when: str
+) -> None:
+    if when == "from the start":
+        silent()
+    with serving(root, root.with_name("mdvp.sock"), METRICS_DIR=str(folder)) as plugin:
+        if when == "later":
+            eventually((folder / "mdvp.prom").exists, True)
+            silent()
+        assert plugin.call("Create", Name="vol").status == 200
+        assert plugin.metrics()["mdvp_volumes", "exclusive"] == 1
+        assert "INFO stopped" in plugin.stop()
+        assert plugin.process.returncode == 0
 
 
 # What can be in the way of the file, and how it is said.

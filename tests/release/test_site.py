@@ -95,6 +95,8 @@ def leads(path: Path, link: str) -> bool:
 
 
 def is_known_to_git(file: Path) -> bool:
+    if not (REPOSITORY / ".git").exists():  # a copy, as of a clone: it has what git knows of
+        return True
     command = ("git", "ls-files", "--cached", "--others", "--exclude-standard", "--", str(file))
     return bool(subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True).stdout)
 
