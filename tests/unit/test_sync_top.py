@@ -79,6 +79,14 @@ def rows(view: View, width: int = 80, height: int | None = 24, *, draws: bool = 
     return captured.get().splitlines()
 
 
+def coloured(view: View) -> list[str]:
+    """Return the rows of the picture as a terminal gets them, with colours."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, _environ={"TERM": "xterm"})
+    with console.capture() as captured:
+        console.print(picture(view, 80, 24))
+    return captured.get().splitlines()
+
+
 def text(view: View, width: int = 80, height: int | None = 24) -> str:
     return "\n".join(rows(view, width, height))
 
@@ -230,12 +238,19 @@ def test_the_first_row_says_whether_it_is_well_in_words_and_colour(
     problem: str | None, state: str, style: str
 ) -> None:
     view = of(replace(STATUS, state=state, detail="who"), problem=problem)
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, _environ={"TERM": "xterm"})
-    with console.capture() as captured:
-        console.print(picture(view, 80, 24))
-    first = captured.get().splitlines()[0]
+    first = coloured(view)[0]
     assert view.health.headline in first
     assert first.startswith(f"\x1b[1;{style}m")
+
+
+@pytest.mark.parametrize(
+    ("used", "colour"), [(79, "0"), (80, "33"), (94, "33"), (95, "1;31"), (100, "1;31")]
+)
+def test_memory_that_becomes_scarce_is_coloured(used: int, colour: str) -> None:
+    view = replace(VIEW, redis=REDIS._replace(used=used, limit=100))
+    words = f"{used} B of 100 B ({used}%)"
+    (row,) = [row for row in coloured(view) if words in row]
+    assert f"\x1b[{colour}m{words}" in row
 
 
 def test_long_words_are_wrapped_and_leave_room_for_the_rest() -> None:
