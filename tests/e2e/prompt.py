@@ -12,7 +12,8 @@ _DONE = "\x01"
 # moment. Of all others the first answer counts.
 _LOOKS = re.compile(
     r"(docker (ps|logs|inspect|volume (ls|inspect)|plugin ls"
-    r"|exec \S+ (redis-cli (get|exists|strlen|--scan)|cat|ls|tail|mdvp-sync (status|conflicts)))"
+    r"|exec \S+ (redis-cli( [-/\d]\S*)* (get|exists|strlen|--scan)|cat|ls|tail"
+    r"|mdvp-sync (status|conflicts)))"
     r"|cat|ls|curl)\b"
 )
 _PATIENCE = 20.0  # seconds

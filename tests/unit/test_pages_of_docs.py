@@ -135,6 +135,7 @@ def test_what_is_another_one_each_time_does_not_count(printed: str, shown: str) 
         (STATUS, "live: Redis equals the directory"),
         (STATUS, "...\nfiles       2 (9 B)"),
         (STATUS, "... equals the directory"),
+        (STATUS, "...\n1"),
         (PS, PS.replace("(healthy)", "(unhealthy)")),
         (PS, PS.replace("mdvp/redis-sync", "mdvp/sync")),
         (PS, PS.replace("redis1", "redis2")),
