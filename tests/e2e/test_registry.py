@@ -245,13 +245,18 @@ def test_an_image_is_for_each_architecture_that_is_there(
 def test_what_a_tag_names_does_not_change(
     docker: Docker, released: Released, storage: Path
 ) -> None:
-    taken = f"{REGISTRY}/redis-sync:taken-{released.architecture}"
-    docker("tag", "debian:trixie-slim", taken)
-    docker("image", "push", taken)
+    image = f"{REGISTRY}/redis-sync:taken-{released.architecture}"
+    whole = f"{REGISTRY}/redis-sync:whole"
+    for name in (image, whole):
+        docker("tag", "debian:trixie-slim", name)
+        docker("image", "push", name)
     had = plugins(docker), tags(storage)
     done = release(docker, REGISTRY, "taken", check=False)
     assert done.returncode == 1
-    assert f"{taken} is in the registry already, with other content" in done.stderr
+    assert f"{image} is in the registry already, with other content" in done.stderr
+    done = release(docker, REGISTRY, "whole", check=False)
+    assert done.returncode == 1
+    assert f"{whole} is in the registry already, and is more than {whole}-ARCH" in done.stderr
     done = release(docker, REGISTRY, OLD_VERSION, check=False)
     assert done.returncode == 1
     assert f"this engine has a plugin named {released.before} already" in done.stderr
@@ -266,7 +271,7 @@ def test_what_a_tag_names_does_not_change(
         (("registry.example", "a/b"), "'a/b' cannot be a tag"),
         (("registry.example", "-x"), "'-x' cannot be a tag"),
         (("registry.example", ""), "'' cannot be a tag"),
-        (("registry.example", "1" * 110), "cannot be a tag"),
+        (("registry.example", "1" * 111), "cannot be a tag"),
         (("-x", "1"), "'-x' is no place in a registry"),
         (("https://registry.example", "1"), "'https://registry.example' is no place in a registry"),
         (("registry.example/a:b", "1"), "'registry.example/a:b' is no place in a registry"),
