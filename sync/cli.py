@@ -17,7 +17,7 @@ from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
-from sync.report.screen import cannot
+from sync.report.screen import cannot, write_any_name
 from sync.report.status import STARTING, StatusFile, health
 from sync.settings import Settings
 
@@ -301,6 +301,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
     """Say what the service does; 0 when Redis equals the directory, as far as it knows."""
     if settings.status is None:
         return cannot(_NO_STATUS)
+    write_any_name()
     found = health(settings.status, time.monotonic())
     print(found.json() if as_json else found)
     return 1 if found.problem else 0

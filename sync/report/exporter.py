@@ -62,8 +62,9 @@ class StatusCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are by now."""
-        said = self._file.last  # before the time is taken, or it could be from later
-        return families(said, time.monotonic(), self._version)
+        # Before the time is taken, or they could be from later.
+        said, found = self._file.last, self._file.found
+        return families(said, time.monotonic(), self._version, found)
 
 
 class App:

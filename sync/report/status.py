@@ -32,6 +32,8 @@ RESCANS = "rescans"
 
 NAMED_MAX = 100  # names of a kind that are in the status; it is written every second
 FRESH = 5.0  # seconds; the loop writes every second
+_SECONDS_MAX, _COUNT_MAX = 1e15, 2**63  # more than there can be of either
+_TOO_MUCH = (OverflowError, RecursionError)  # of what no service has written
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class StatusFile:
 
     Attributes:
         last: what was to be written last, even if there is no file; another thread may read it.
+        found: what others find in the file, which is what was written last; if there is none, what
+            they would find in it.
 
     """
 
@@ -129,7 +133,7 @@ class StatusFile:
         self._path = path
         self._new = path and path.with_name(path.name + ".new")
         self._pid = os.getpid()
-        self.last = self._said(Status())
+        self.last = self.found = self._said(Status())
         try:
             self._write(self.last)
         except OSError as error:
@@ -143,6 +147,7 @@ class StatusFile:
         self.last = self._said(status)
         with suppress(OSError):
             self._write(self.last)
+            self.found = self.last
 
     def _said(self, status: Status) -> Said:
         return Said(status, time.monotonic(), self._pid)
@@ -246,10 +251,10 @@ def health(path: Path, now: float) -> Health:
     """
     try:
         figures = json.loads(path.read_text())
-        said = Said(_status(figures), float(figures["at"]), int(figures["pid"]))
+        said = Said(_status(figures), float(figures["at"]), _count(figures["pid"]))
     except FileNotFoundError:
         return Health("the sync service has not started")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, *_TOO_MUCH) as error:
         return Health(f"the status at {path} cannot be read: {error!r}")
     return judge(said, now)
 
@@ -318,43 +323,58 @@ def _status(said: Mapping[str, Any]) -> Status:
     lag_ms = said["lag_ms"]
     return Status(
         state=str(said["state"]),
-        since=float(said["since"]),
+        since=_seconds(said["since"]),
         detail=str(said["detail"]),
         mode=str(said["mode"]),
         root=str(said["root"]),
         server=str(said["server"]),
-        started=float(said["started"]),
+        started=_seconds(said["started"]),
         heard_by=str(said["heard_by"]),
-        files=int(said["files"]),
-        bytes=int(said["bytes"]),
-        commands=int(said["commands"]),
-        pending=int(said["pending"]),
-        operations={str(what): int(number) for what, number in said["operations"].items()},
-        moved=int(said["moved"]),
+        files=_count(said["files"]),
+        bytes=_count(said["bytes"]),
+        commands=_count(said["commands"]),
+        pending=_count(said["pending"]),
+        operations={str(what): _count(number) for what, number in said["operations"].items()},
+        moved=_count(said["moved"]),
         recent=tuple(_change(each) for each in said["recent"]),
-        lags=tuple(int(each) for each in said["lags"]),
-        lag_sum=float(said["lag_sum"]),
-        lag=None if lag_ms is None else float(lag_ms) / 1e3,
-        arriving=int(said["arriving"]),
-        directories=int(said["directories"]),
-        unwatched=int(said["unwatched"]),
-        reconciles={str(cause): int(number) for cause, number in said["reconciles"].items()},
-        undone=int(said["undone"]),
+        lags=tuple(_count(each) for each in said["lags"]),
+        lag_sum=_seconds(said["lag_sum"]),
+        lag=None if lag_ms is None else _seconds(lag_ms) / 1e3,
+        arriving=_count(said["arriving"]),
+        directories=_count(said["directories"]),
+        unwatched=_count(said["unwatched"]),
+        reconciles={str(cause): _count(number) for cause, number in said["reconciles"].items()},
+        undone=_count(said["undone"]),
         conflicts={str(name): str(what) for name, what in said["conflicts"].items()},
-        conflicts_count=int(said["conflicts_count"]),
+        conflicts_count=_count(said["conflicts_count"]),
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
-        skipped_count=int(said["skipped_count"]),
+        skipped_count=_count(said["skipped_count"]),
     )
+
+
+def _seconds(given: str | float) -> float:
+    """Return what is some seconds, or milliseconds, for whoever calculates with it."""
+    seconds = float(given)
+    if not 0 <= seconds <= _SECONDS_MAX:  # which NaN is not
+        raise ValueError("a time is none")
+    return seconds
+
+
+def _count(given: str | float) -> int:
+    count = int(given)
+    if not 0 <= count <= _COUNT_MAX:
+        raise ValueError("a number is none of anything")
+    return count
 
 
 def _change(said: Mapping[str, Any]) -> Change:
     size_ = said["size"]
     return Change(
-        at=float(said["at"]),
+        at=_seconds(said["at"]),
         operation=str(said["operation"]),
         name=str(said["name"]),
         new=str(said["new"]),
-        size=None if size_ is None else int(size_),
+        size=None if size_ is None else _count(size_),
     )
 
 

@@ -206,6 +206,24 @@ def test_what_was_said_last_is_told_though_its_file_cannot_be_written(tmp_path: 
     assert file.last.status == STATUS
 
 
+def test_it_is_not_healthy_when_the_command_finds_an_old_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    path = tmp_path / "status.json"
+    file = StatusFile(path)
+    file.write(STATUS)
+    (tmp_path / "status.json.new").mkdir()  # or a disk that is full
+    for now[0], is_well in ((NOW + FRESH, 1), (NOW + FRESH + 0.1, 0)):
+        file.write(replace(STATUS, files=4))
+        assert bool(is_well) is (health(path, now[0]).problem is None)
+        told = samples(StatusCollector(file).collect())
+        assert told["mdvp_sync_healthy"] == is_well
+        # What there is to tell is told all the same.
+        assert (told["mdvp_sync_files"], told["mdvp_sync_status_age_seconds"]) == (4, 0)
+
+
 Ask = Callable[..., tuple[str, dict[str, str], bytes]]
 
 
