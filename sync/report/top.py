@@ -16,16 +16,9 @@ from rich.text import Text
 
 from sync.redis.vitals import Vitals
 from sync.report.figures import counted, duration, size
+from sync.report.health import Health
 from sync.report.pace import Rates, quantile
-from sync.report.status import (
-    LIVE,
-    NOTIFICATIONS,
-    RECONCILING,
-    RESCANS,
-    STARTING,
-    Health,
-    Status,
-)
+from sync.report.status import LIVE, NOTIFICATIONS, RECONCILING, RESCANS, STARTING, Status
 from sync.report.tally import LAG_BOUNDS, WORDS, Change
 
 _STYLES = {LIVE: "bold green", STARTING: "bold yellow", RECONCILING: "bold yellow"}
