@@ -17,8 +17,9 @@ from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
+from sync.report.health import health
 from sync.report.screen import cannot, write_any_name
-from sync.report.status import STARTING, StatusFile, health
+from sync.report.status import STARTING, StatusFile
 from sync.settings import Settings
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from rich.live import Live
 from sync.core.errors import SettingsError
 from sync.redis.address import Address
 from sync.redis.vitals import Pulse, Server, Vitals
+from sync.report.health import health
 from sync.report.pace import Pace
 from sync.report.screen import cannot
-from sync.report.status import health
 from sync.report.top import View, picture
 from sync.settings import Settings
 

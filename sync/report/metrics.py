@@ -19,17 +19,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from sync.core.causes import ReconcileCause
-from sync.report.status import (
-    HELD,
-    LIVE,
-    RECONCILING,
-    STANDBY,
-    STARTING,
-    WAITING,
-    Said,
-    Status,
-    judge,
-)
+from sync.report.health import judge
+from sync.report.status import HELD, LIVE, RECONCILING, STANDBY, STARTING, WAITING, Said, Status
 from sync.report.tally import LAG_BOUNDS, OPERATIONS
 
 STATES = (STARTING, LIVE, RECONCILING, WAITING, HELD, STANDBY)

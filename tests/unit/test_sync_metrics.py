@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sync.core.causes import ReconcileCause
 from sync.redis.connection import _CAUSES
 from sync.report.exporter import App, StatusCollector
+from sync.report.health import FRESH, health
 from sync.report.metrics import STATES, families
 from sync.report.status import (
-    FRESH,
     HELD,
     LIVE,
     RECONCILING,
@@ -29,7 +29,6 @@ from sync.report.status import (
     Said,
     Status,
     StatusFile,
-    health,
 )
 from sync.report.tally import LAG_BOUNDS, OPERATIONS
 
@@ -218,7 +217,7 @@ def test_it_is_not_healthy_when_the_command_finds_an_old_status(
     for now[0], is_well in ((NOW + FRESH, 1), (NOW + FRESH + 0.1, 0)):
         file.write(replace(STATUS, files=4))
         assert bool(is_well) is (health(path, now[0]).problem is None)
-        told = samples(StatusCollector(file).collect())
+        told = samples(StatusCollector(file, "1.2.3").collect())
         assert told["mdvp_sync_healthy"] == is_well
         # What there is to tell is told all the same.
         assert (told["mdvp_sync_files"], told["mdvp_sync_status_age_seconds"]) == (4, 0)

@@ -15,8 +15,8 @@ from sync.core.errors import SettingsError
 from sync.redis import listener
 from sync.redis.target import Target
 from sync.report.board import Board
+from sync.report.health import FRESH, health
 from sync.report.status import (
-    FRESH,
     HELD,
     LIVE,
     NAMED_MAX,
@@ -28,7 +28,6 @@ from sync.report.status import (
     WAITING,
     Status,
     StatusFile,
-    health,
 )
 from sync.report.tally import LAG_BOUNDS, Change, Tally
 
@@ -209,7 +208,7 @@ def test_what_is_no_status_cannot_be_read(path: Path, text: bytes) -> None:
 
 def test_a_directory_in_its_place_cannot_be_read(path: Path) -> None:
     path.mkdir()
-    assert "cannot be read" in (health(path, NOW).problem or "")
+    assert health(path, NOW).problem == f"the status at {path} cannot be read: Is a directory"
 
 
 def test_without_a_status_the_service_has_not_started(path: Path) -> None:

@@ -15,17 +15,9 @@ from rich.screen import Screen
 
 from sync.core.changes import shown
 from sync.redis.vitals import Vitals
+from sync.report.health import Health
 from sync.report.pace import Rates
-from sync.report.status import (
-    HELD,
-    LIVE,
-    NOTIFICATIONS,
-    RECONCILING,
-    STANDBY,
-    WAITING,
-    Health,
-    Status,
-)
+from sync.report.status import HELD, LIVE, NOTIFICATIONS, RECONCILING, STANDBY, WAITING, Status
 from sync.report.tally import LAG_BOUNDS, OPERATIONS, Change
 from sync.report.top import View, picture
 
