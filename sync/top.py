@@ -49,7 +49,8 @@ def top(settings: Settings, status: Path, interval: float, *, once: bool) -> int
     Return 0; `once`, 1 when the service is not well; 2 when it cannot be shown.
     """
     console = Console(highlight=False)
-    has_keys = sys.stdin.isatty() and sys.stdout.isatty()
+    # Python has none where it is closed.
+    has_keys = all(each is not None and each.isatty() for each in (sys.stdin, sys.stdout))
     if not once and (not has_keys or console.is_dumb_terminal):
         return cannot(
             "top needs a terminal (`docker exec -it`, say); `mdvp-sync top --once` writes one "

@@ -114,7 +114,8 @@ def test_it_ends_with_its_terminal(service: Service, top: Top) -> None:
     terminal.until_shows(WELL)
     with Path(os.devnull).open("rb") as other:
         os.dup2(other.fileno(), terminal.process.child_fd)  # which closes the terminal
-    eventually(lambda: has_ended(terminal.process.pid), True)
+    pid = terminal.process.pid
+    eventually(lambda: pid is not None and has_ended(pid), True)
 
 
 def has_ended(pid: int) -> bool:
@@ -268,6 +269,16 @@ def test_without_a_terminal_one_line_says_so(service: Service) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "top needs a terminal" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_so_it_does_where_there_is_nothing_to_read_or_to_write_to(
+    service: Service, closed: str
+) -> None:
+    command = ("sh", "-c", f'exec "$@" {closed}', "sh", *SYNC, "top")
+    done = subprocess.run(command, env=service.environ, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert b"top needs a terminal" in done.stderr
 
 
 def test_so_it_does_on_one_that_can_only_write(service: Service, top: Top) -> None:
