@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.screen import Screen
 
+from sync import top as command
 from sync.core.changes import shown
 from sync.redis.vitals import Vitals
 from sync.report.health import Health
@@ -394,3 +395,14 @@ def test_a_rate_of_nothing_is_said_to_be() -> None:
     found = text(replace(VIEW, rates=Rates({}, 0.0, 0.0)))
     assert "rate      0/s, 0 B/s" in found
     assert "by kind   nothing" in found
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [((0, 0), (80, 24)), ((132, 50), (132, 50)), ((65535, 65535), (1000, 500))],
+)
+def test_a_terminal_may_say_any_size(
+    monkeypatch: pytest.MonkeyPatch, said: tuple[int, int], size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("os.get_terminal_size", lambda _: said)
+    assert command._size(0) == size
