@@ -104,7 +104,7 @@ alone() { setsid --wait flock --close "$STATE" "$@" 3>&- 4>&- 9>&-; }
 start_engine() {
   ! by_systemd || systemctl start docker
   # Left by an engine that was killed, its number may be another process', and dockerd would not start.
-  grep -qsx dockerd "/proc/$(cat /run/docker.pid)/comm" || rm -f /run/docker.pid
+  grep -qsx dockerd "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" || rm -f /run/docker.pid
   engine_answers || setsid --fork dockerd >>"$STATE/dockerd.log" 2>&1 </dev/null 3>&- 4>&- 9>&-
   wait_for 60 "the engine does not start: journalctl --unit docker, or $STATE/dockerd.log, says why" \
     engine_answers
@@ -255,7 +255,10 @@ note() { # note COMMAND [ARGUMENT...]: quoted, as paths may have spaces
 note_paths() { for path; do [ -e "$path" ] || note remove_path "$path"; done; } # those not there yet
 note_packages() { # note_packages PACKAGE...: those not there yet
   local package missing=()
-  for package; do dpkg-query --listfiles "$package" >/dev/null 2>&1 || missing+=("$package"); done
+  for package; do
+    [[ $(dpkg-query --show --showformat '${Status}' "$package" 2>&1) = *' installed' ]] ||
+      missing+=("$package")
+  done
   [ ${#missing[@]} -eq 0 ] || note remove_packages "${missing[@]}"
 }
 
@@ -263,7 +266,7 @@ note_packages() { # note_packages PACKAGE...: those not there yet
 settle() {
   local thing
   # Without an engine, nothing was made.
-  command -v dockerd >/dev/null || engine_answers || rm -f "$STATE/made"
+  [ -s "$STATE/engine-id" ] || command -v dockerd >/dev/null || rm -f "$STATE/made"
   [ "$(engine_id 2>&1)" = "$(cat "$STATE/engine-id" 2>&1)" ] || return 0
   for thing in "image $BASE_IMAGE" "plugin $PLUGIN"; do # these can have no label
     # shellcheck disable=SC2086 # it is two words
@@ -307,7 +310,7 @@ clean() { # the last first; what fails stays noted
     esac
   done < <(tac "$STATE/made")
   [ -z "$KEPT" ] || die "what is kept stays on record: run --clean again when nothing needs it"
-  [ -s "$STATE/made" ] || rm -r "$STATE"
+  [ -s "$STATE/made" ] || rm -r --one-file-system "$STATE"
 }
 
 keep() { # keep WHAT-AND-WHY...
@@ -327,7 +330,7 @@ remove_leftovers() {
   docker image prune --force --filter label=mdvp.built-by=quickstart >/dev/null
 }
 
-remove_plugin() { # remove_plugin [FOLDER]: and its folder, unless this was there before
+remove_plugin() { # remove_plugin mdvp [FOLDER]: and its folder, unless this was there before
   local volumes folder=''
   has plugin "$PLUGIN" && is_ours plugin "$PLUGIN" || return 0
   # Disabled, it hides its volumes.
@@ -335,7 +338,7 @@ remove_plugin() { # remove_plugin [FOLDER]: and its folder, unless this was ther
   volumes=$(docker volume ls --quiet --filter "driver=$PLUGIN:latest")
   [ -z "$volumes" ] || keep "the plugin $PLUGIN: it has volumes, ${volumes//$'\n'/ }" || return
   # With another root now, it may still have volumes in /tmp.
-  [ $# -gt 0 ] || [ "$(volumes_root)" != /tmp ] || folder=$(plugin_folder)
+  [ $# -gt 1 ] || [ "$(volumes_root)" != /tmp ] || folder=$(plugin_folder)
   docker plugin disable --force "$PLUGIN" >/dev/null || return
   [ -z "$folder" ] || remove_path "$folder"
   docker plugin rm "$PLUGIN" >/dev/null && say "removed the plugin $PLUGIN"
@@ -353,7 +356,7 @@ is_engine_ours() { grep -q '^remove_packages docker.io' "$STATE/made"; }
 stop_engine() { # unless others have come to use it
   local other pid
   engine_answers || return 0
-  other=$(docker ps --format 'container {{.Names}}')
+  other=$(docker ps --format 'container {{.Names}}' | tr '\n' ' ')
   ! is_engine_ours || other+=$(
     docker system df --format '{{.Type}}: {{.TotalCount}}' | grep -v ': 0$' | tr '\n' ' '
     docker plugin ls --quiet && docker network ls --filter type=custom --quiet
@@ -364,25 +367,29 @@ stop_engine() { # unless others have come to use it
     systemctl stop 'docker.*' # the socket, too
   else
     pid=$(cat /run/docker.pid) && kill "$pid" && timeout 60 tail --pid="$pid" --follow /dev/null
-  fi || return 3
+  fi || die "the engine does not stop: stop it, then run this again"
   ! is_engine_ours || rm -f "$STATE/engine-id" # all that was on it is gone
   say "stopped Docker Engine; docker0, its firewall rules and forwarding stay until the next boot"
 }
 
 # With what came with them; but not what others need, nor what nobody needed before.
 remove_packages() { # remove_packages PACKAGE...
-  local keep number stay
-  mapfile -t keep < <(unneeded | sed 's/.*/--option=APT::NeverAutoRemove::=^&$/')
-  apt-mark auto "$@" >/dev/null 2>&1 || true # it may not be there
-  number=$(unneeded "${keep[@]}" | wc -l)
-  apt-get -qq autoremove --purge "${keep[@]}" >"$STATE/output" 2>&1 ||
-    keep "packages: $(cat "$STATE/output")" || return 3
+  local spare number stay
+  apt-mark manual "$@" >/dev/null 2>&1 || true # as it was before a run that was killed here
+  mapfile -t spare < <(unneeded | sed 's/[.+]/\\&/g; s/.*/--option=APT::NeverAutoRemove::=^&$/')
+  apt-mark auto "$@" >/dev/null 2>&1 || true # some may have gone
+  number=$(unneeded "${spare[@]}" | wc -l)
+  apt_get --quiet=2 autoremove --purge "${spare[@]}" >"$STATE/output" 2>&1 ||
+    keep "the packages that it installed: $(cat "$STATE/output")" || return
   [ "$number" -eq 0 ] || say "removed $number packages that it installed"
   # shellcheck disable=SC2016 # for dpkg-query
   stay=$(dpkg-query --show --showformat '${Package} ' "$@" 2>/dev/null) || true
   [ -z "$stay" ] || say "kept    packages that others have come to need: $stay"
 }
-unneeded() { apt-get --simulate autoremove "$@" | awk '$1 == "Remv" { print $2 }'; }
+apt_get() { # a package that others only recommend or suggest goes
+  alone apt-get --option=APT::AutoRemove::{Recommends,Suggests}Important=false "$@"
+}
+unneeded() { apt_get --simulate autoremove "$@" | awk '$1 == "Remv" { print $2 }'; }
 
 remove_group() { # unless somebody was put into it
   [[ $(getent group docker) != *: ]] || { groupdel docker && say "removed the group docker"; }
