@@ -13,7 +13,7 @@
 # continued by the next one or cleaned by --clean. What others made stays: what has our name on the
 # engine must have our label, or the id that is noted. What others have come to use stays, and is
 # named. What an engine sets in the kernel (docker0, firewall rules, forwarding) is there until the
-# next boot. Package lists and logs, those of apt-get and dpkg, are the system's and stay.
+# next boot. Lists, caches and logs of apt-get and dpkg are the system's and stay.
 set -euo pipefail
 # Messages and numbers as this script reads them. The engine's own builder leaves images, which can
 # have labels; BuildKit would leave a cache, which cannot.
@@ -146,8 +146,6 @@ make_base_image() {
   note remove image "$BASE_IMAGE"
   install --directory --mode=1777 "$STATE/tmp" # apt-get works there as another user
   TMPDIR=$STATE/tmp alone scripts/base_image.sh
-  # A registry was reachable, and somebody may install it later.
-  command -v mmdebstrap || sed -i '/^remove_packages.*mmdebstrap/d' "$STATE/made"
 }
 
 build_plugin() {
@@ -265,6 +263,8 @@ note_packages() { # note_packages PACKAGE...: those not there yet
 # At the end of a run: what was not made must not be taken for ours once somebody else has made it.
 settle() {
   local thing
+  # Where a registry was reachable, it was not needed.
+  command -v mmdebstrap >/dev/null || sed -i '/^remove_packages.*mmdebstrap/d' "$STATE/made"
   # Without an engine, nothing was made.
   [ -s "$STATE/engine-id" ] || command -v dockerd >/dev/null || rm -f "$STATE/made"
   [ "$(engine_id 2>&1)" = "$(cat "$STATE/engine-id" 2>&1)" ] || return 0
@@ -291,20 +291,16 @@ clean() { # the last first; what fails stays noted
   local command status
   if engine_answers; then
     check_engine
-  elif [ -s "$STATE/engine-id" ]; then # something may be on it, unless we installed it and it is gone
-    if command -v dockerd >/dev/null; then
-      say "starting the engine, to remove what is on it"
-      start_engine
-    elif ! is_engine_ours; then
-      die "no Docker Engine answers: start the one that the quickstart used, then run this again"
-    fi
-  fi
+  elif [ -s "$STATE/engine-id" ] && command -v dockerd >/dev/null; then
+    say "starting the engine, to remove what is on it"
+    start_engine
+  elif [ -s "$STATE/engine-id" ] && ! is_engine_ours; then
+    die "no Docker Engine answers: start the one that the quickstart used, then run this again"
+  fi # else nothing is on an engine
   while read -r command; do
-    status=0
-    eval "$command" 2>&1 </dev/null || status=$?
-    [ "$status" -ne 0 ] || { grep -vxF -e "$command" "$STATE/made" || true; } >"$STATE/left"
+    eval "$command" 2>&1 </dev/null && status=0 || status=$?
     case $status in
-      0) mv "$STATE/left" "$STATE/made" ;;
+      0) forget "$command" ;;
       3) break ;; # others use the engine
       *) KEPT=yes ;;
     esac
@@ -313,9 +309,12 @@ clean() { # the last first; what fails stays noted
   [ -s "$STATE/made" ] || rm -r --one-file-system "$STATE"
 }
 
-keep() { # keep WHAT-AND-WHY...
-  say "kept    $*" && return 1
+forget() { # forget COMMAND, as it is noted
+  grep -vxF -e "$1" "$STATE/made" >"$STATE/left" || true # it may be the last line
+  mv "$STATE/left" "$STATE/made"
 }
+
+keep() { say "kept    $*" && return 1; } # keep WHAT-AND-WHY
 
 remove() { # remove KIND NAME [OPTION]
   local answer
