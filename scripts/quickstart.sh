@@ -90,7 +90,7 @@ install_engine() {
   getent group docker || note remove_group
   note_paths /var/lib/docker /var/lib/containerd /etc/docker /etc/containerd /etc/cni \
     /opt/containerd /run/docker /run/containerd
-  note_packages "${packages[@]}"
+  note_packages engine-packages "${packages[@]}"
   note stop_engine
   alone apt-get -qq install --no-install-recommends -o APT::Keep-Downloaded-Packages=false \
     "${packages[@]}"
@@ -140,7 +140,7 @@ make_base_image() {
   if command -v apt-get && ! command -v mmdebstrap; then
     apt-get -qq update
     note_paths /usr/sbin/policy-rc.d
-    note_packages mmdebstrap debian-archive-keyring
+    note_packages base-packages mmdebstrap debian-archive-keyring
   fi
   rm -f "$STATE/image-id"
   note remove image "$BASE_IMAGE"
@@ -251,20 +251,23 @@ note() { # note COMMAND [ARGUMENT...]: quoted, as paths may have spaces
   grep -qsxF "${line% }" "$STATE/made" || say "${line% }" >>"$STATE/made"
 }
 note_paths() { for path; do [ -e "$path" ] || note remove_path "$path"; done; } # those not there yet
-note_packages() { # note_packages PACKAGE...: those not there yet
-  local package missing=()
-  for package; do
-    [[ $(dpkg-query --show --showformat '${Status}' "$package" 2>&1) = *' installed' ]] ||
-      missing+=("$package")
-  done
-  [ ${#missing[@]} -eq 0 ] || note remove_packages "${missing[@]}"
+# An upgrade, which apt-get shows with the old version, is nothing that --clean could undo.
+note_packages() { # note_packages LIST PACKAGE...: all that apt-get would install for these
+  apt-get --simulate install --no-install-recommends "${@:2}" |
+    awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' >>"$STATE/$1"
+  note remove_packages "$1"
+}
+only_there() { # only_there LIST: strikes off what is not installed
+  # shellcheck disable=SC2016 # for dpkg-query
+  xargs -r dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' \
+    <"$STATE/$1" 2>/dev/null | sed '/^not-installed/d; s/.* //' >"$STATE/left" || true
+  mv "$STATE/left" "$STATE/$1"
 }
 
 # At the end of a run: what was not made must not be taken for ours once somebody else has made it.
 settle() {
-  local thing
-  # Where a registry was reachable, it was not needed.
-  command -v mmdebstrap >/dev/null || sed -i '/^remove_packages.*mmdebstrap/d' "$STATE/made"
+  local list thing
+  for list in "$STATE"/*-packages; do [ ! -e "$list" ] || only_there "${list##*/}"; done
   # Without an engine, nothing was made.
   [ -s "$STATE/engine-id" ] || command -v dockerd >/dev/null || rm -f "$STATE/made"
   [ "$(engine_id 2>&1)" = "$(cat "$STATE/engine-id" 2>&1)" ] || return 0
@@ -350,7 +353,7 @@ remove_path() { # remove_path PATH: without what is mounted there, which may be 
   rm -r --one-file-system "$1" && say "removed $1"
 }
 
-is_engine_ours() { grep -q '^remove_packages docker.io' "$STATE/made"; }
+is_engine_ours() { [ -e "$STATE/engine-packages" ]; }
 
 stop_engine() { # unless others have come to use it
   local other pid
@@ -371,24 +374,19 @@ stop_engine() { # unless others have come to use it
   say "stopped Docker Engine; docker0, its firewall rules and forwarding stay until the next boot"
 }
 
-# With what came with them; but not what others need, nor what nobody needed before.
-remove_packages() { # remove_packages PACKAGE...
-  local spare number stay
-  apt-mark manual "$@" >/dev/null 2>&1 || true # as it was before a run that was killed here
-  mapfile -t spare < <(unneeded | sed 's/[.+]/\\&/g; s/.*/--option=APT::NeverAutoRemove::=^&$/')
-  apt-mark auto "$@" >/dev/null 2>&1 || true # some may have gone
-  number=$(unneeded "${spare[@]}" | wc -l)
-  apt_get --quiet=2 autoremove --purge "${spare[@]}" >"$STATE/output" 2>&1 ||
-    keep "the packages that it installed: $(cat "$STATE/output")" || return
-  [ "$number" -eq 0 ] || say "removed $number packages that it installed"
-  # shellcheck disable=SC2016 # for dpkg-query
-  stay=$(dpkg-query --show --showformat '${Package} ' "$@" 2>/dev/null) || true
-  [ -z "$stay" ] || say "kept    packages that others have come to need: $stay"
+# dpkg and not apt-get: it leaves a package that others need, and removes none that is not named.
+remove_packages() { # remove_packages LIST
+  local answer count
+  count=$(sort -u "$STATE/$1" | wc -l)
+  if ! answer=$(sort -u "$STATE/$1" | xargs -r dpkg --purge 2>&1); then
+    [[ $answer = *'dependency problems'* ]] || keep "packages: $(grep ^dpkg: <<<"$answer")" || return
+    only_there "$1" # others' from now on, and dpkg must not remember that they were to go
+    sed 's/$/ install/' "$STATE/$1" | dpkg --set-selections
+    keep "packages that others have come to need: $(tr '\n' ' ' <"$STATE/$1")" ||
+      count=$((count - $(wc -l <"$STATE/$1")))
+  fi
+  [ "$count" -eq 0 ] || say "removed $count packages that it installed"
 }
-apt_get() { # a package that others only recommend or suggest goes
-  alone apt-get --option=APT::AutoRemove::{Recommends,Suggests}Important=false "$@"
-}
-unneeded() { apt_get --simulate autoremove "$@" | awk '$1 == "Remv" { print $2 }'; }
 
 remove_group() { # unless somebody was put into it
   [[ $(getent group docker) != *: ]] || { groupdel docker && say "removed the group docker"; }
