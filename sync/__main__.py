@@ -4,6 +4,7 @@ Fails in one line where the package was installed without the libraries of this 
 extra, and those who want the other part do without.
 """
 
+import signal
 import sys
 
 
@@ -13,6 +14,8 @@ def main() -> int:
         from sync.cli import main as command  # noqa: PLC0415  # what it needs, it may lack
 
         return command()
+    except KeyboardInterrupt:  # before, or where, nobody waits for one
+        return 128 + signal.SIGINT
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "sync" or missing in sys.stdlib_module_names:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -106,7 +106,24 @@ def _plain(value: object) -> object:
             return str(value).encode(errors="backslashreplace").decode()
 
 
-class CappedFile(logging.FileHandler):
+class Patient(logging.Handler):
+    """Goes on where a line cannot be written, for want of room, say; there is nothing to say it to.
+
+    Python's handlers write a traceback to standard error then, for each line: the log's readers do
+    not expect that, and the reason is plain, or there is another log.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # as logging has it
+        """Leave out a line that cannot be written; what is wrong with a line is a defect."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
+class Stream(Patient, logging.StreamHandler[TextIO]):
+    """Writes to a stream."""
+
+
+class CappedFile(Patient, logging.FileHandler):
     """Appends to a file that others append to as well, and keeps it small.
 
     When the file has more than `size_max` bytes, they are copied to a file with `.1` after its name
@@ -139,7 +156,7 @@ def set_up(level: int, file: Path | None, form: str = "text") -> None:
 
     As JSON the log has what Python would write by itself, too: warnings, and what nobody caught.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers: list[logging.Handler] = [Stream(sys.stdout)]
     if file is not None:
         try:
             handlers.append(CappedFile(file))
@@ -156,7 +173,7 @@ def set_up(level: int, file: Path | None, form: str = "text") -> None:
 
 def to_stderr() -> None:
     """Log to standard error alone, as JSON: what is said before the log is what it is to be."""
-    _log_as_json(logging.INFO, [logging.StreamHandler(sys.stderr)])
+    _log_as_json(logging.INFO, [Stream(sys.stderr)])
 
 
 def _log_as_json(level: int, handlers: list[logging.Handler]) -> None:

@@ -1,10 +1,12 @@
 """What the command line refuses."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from sync.__main__ import main as command
 from sync.cli import main
 
 
@@ -31,3 +33,11 @@ def test_a_picture_is_not_made_without_a_pause(
 def test_only_who_looks_at_a_picture_loads_what_draws_it() -> None:
     code = "import sys, sync.cli, sync.commands; sys.exit('rich' in sys.modules)"
     assert subprocess.run((sys.executable, "-c", code), check=False).returncode == 0
+
+
+def test_a_keyboards_interrupt_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sync.cli.main", interrupted)
+    assert command() == 128 + signal.SIGINT

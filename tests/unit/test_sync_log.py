@@ -10,7 +10,7 @@ import pytest
 
 from sync.core.changes import shown
 from sync.report.figures import Bytes, Count, Seconds
-from sync.report.log import LINES_MAX, CappedFile, JsonLines, Lines
+from sync.report.log import LINES_MAX, CappedFile, JsonLines, Lines, Stream
 
 RECORD = logging.makeLogRecord({"msg": "x" * 9})  # 10 bytes with its newline
 
@@ -40,6 +40,22 @@ def test_a_file_that_cannot_be_copied_is_kept_small_and_does_not_end_the_service
         handler.emit(RECORD)
     handler.close()
     assert path.read_text() == "x" * 9 + "\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_without_room_for_a_line_in_one_log_the_other_has_it_and_no_more_is_said(form: str) -> None:
+    code = (
+        "import logging, pathlib, sync.report.log as log\n"
+        f"log.set_up(logging.INFO, pathlib.Path('/dev/full'), {form!r})\n"
+        "for _ in range(2): logging.getLogger('sync').info('a line')"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert (done.stdout.count("a line"), done.stderr) == (2, "")
+
+
+def test_a_defect_in_a_line_is_not_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    Stream(sys.stdout).emit(logging.makeLogRecord({"msg": "%d", "args": ("a defect",)}))
+    assert "a defect" in capsys.readouterr().err
 
 
 def line(words: str, *arguments: object, name: str = "sync.cli", **more: object) -> str:
