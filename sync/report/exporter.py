@@ -211,8 +211,12 @@ def _listening(endpoint: Endpoint) -> Iterator[socket.socket]:
 def _listen(host: str, port: int) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
         return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
+    if ":" not in host:
+        return socket.create_server((host, port))
+    # Of an address of one link the interface is a number beside it, which bind() does not look up.
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    address = cast(tuple[str, int], found[0][4])
+    return socket.create_server(address, family=socket.AF_INET6)
 
 
 def _in_words(error: OSError) -> str:

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sync.core.causes import ReconcileCause
 from sync.redis.connection import _CAUSES
+from sync.report import exporter
 from sync.report.exporter import App, StatusCollector
 from sync.report.health import FRESH, health
 from sync.report.metrics import STATES, families
@@ -221,6 +223,15 @@ def test_it_is_not_healthy_when_the_command_finds_an_old_status(
         assert told["mdvp_sync_healthy"] == is_well
         # What there is to tell is told all the same.
         assert (told["mdvp_sync_files"], told["mdvp_sync_status_age_seconds"]) == (4, 0)
+
+
+def test_an_address_of_one_link_is_listened_to_on_that_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr("socket.create_server", lambda address, **_: asked.append(address))
+    exporter._listen("fe80::1%lo", 9121)
+    assert asked == [("fe80::1", 9121, 0, socket.if_nametoindex("lo"))]
 
 
 Ask = Callable[..., tuple[str, dict[str, str], bytes]]
