@@ -222,7 +222,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _in_words(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "another program does, use another port"
-    if error.errno in _LACKING:
+    if error.errno in _LACKING or isinstance(error, socket.gaierror):
         return "this machine has no such address, use the port alone for all that it has"
     if error.errno == errno.EACCES:
         return "it lacks the right to ports below 1024, use a higher one"
