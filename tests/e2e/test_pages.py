@@ -4,26 +4,16 @@ First steps begins where it says, on an engine that has nothing of ours. All oth
 it ends: the plugin is enabled, and the images are built.
 """
 
-import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.conftest import Docker
-from e2e.pages import PAGES, REPOSITORY, Block, Step, blocks, is_as_shown
-from e2e.prompt import Prompt
+from e2e.pages import PAGES, REPOSITORY, Block, blocks
+from e2e.prompt import Prompt, check
 
 FIRST_STEPS = REPOSITORY / "docs" / "first-steps.md"
 IMAGES = ("mdvp/plugin-rootfs", "mdvp/redis-sync", "mdvp/sync")
-PATIENCE = 20.0  # seconds for what takes a moment: a container's health, a key
-# A command that only looks is asked again until it prints what it should: health and keys take a
-# moment. Of all others the first answer counts.
-LOOKS = re.compile(
-    r"(docker (ps|logs|inspect|volume (ls|inspect)|plugin ls"
-    r"|exec \S+ (redis-cli (get|exists|strlen|--scan)|cat|ls|tail|mdvp-sync (status|conflicts)))"
-    r"|cat|ls|curl)\b"
-)
 
 
 def runnable(page: Path) -> list[Block]:
@@ -94,22 +84,7 @@ def prompt(machine: Docker) -> Iterator[Prompt]:
 
 @pytest.mark.parametrize("page", in_order(), ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_what_a_page_shows_is_what_happens(page: Path, prompt: Prompt) -> None:
+    name = str(page.relative_to(REPOSITORY))
     for block in runnable(page):
         for step in block.steps:
-            check(page, step, prompt)
-
-
-def check(page: Path, step: Step, prompt: Prompt) -> None:
-    deadline = time.monotonic() + (PATIENCE if LOOKS.match(step.command) else 0)
-    while True:
-        printed, status = prompt.type(step.command)
-        is_right = status == step.status and is_as_shown(printed, step.shown)
-        if is_right or time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    shown = "\n".join(step.shown)
-    assert is_right, (
-        f"{page.relative_to(REPOSITORY)}, line {step.line}:\n# {step.command}\n"
-        f"--- printed, with exit status {status}:\n{printed}\n"
-        f"--- and the page shows, with exit status {step.status}:\n{shown}"
-    )
+            check(name, step, prompt)

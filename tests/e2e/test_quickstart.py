@@ -43,8 +43,9 @@ def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docke
     assert re.findall(r"^== (\d)/7 .+ \d+\.\d s$", first, re.MULTILINE) == list("1234567")
     assert docker("exec", "test-redis1", "redis-cli", "get", "hello") == value
 
-    docker("stop", "test-redis1")
+    docker("pause", "test-redis1")
     second = quickstart(docker)
+    assert "unpausing the container test-redis1, which was there already ... healthy" in second
     assert "the image mdvp/redis-sync ... there already" in second
     docker.wait_healthy("test-redis1")
 
@@ -85,6 +86,19 @@ def test_what_others_made_of_it_stays(docker: Docker) -> None:
     quickstart(docker, "--clean")
     assert things(docker) == before
     docker("volume", "rm", "redis-vol")
+
+
+def test_an_image_of_another_id_than_that_which_it_made_stays(docker: Docker) -> None:
+    """As if that had been removed, and somebody had made the next: it can have no label."""
+    docker.script("base_image.sh")
+    engine = docker("info", "--format", "{{.ID}}")
+    notes = {"made": "remove image debian:trixie-slim", "engine-id": engine, "image-id": "sha256:0"}
+    for name, text in notes.items():
+        docker.engine.run("sh", "-c", f"mkdir -p /run/record && echo '{text}' >/run/record/{name}")
+    before = things(docker)
+    quickstart(docker, "--clean")
+    assert things(docker) == before
+    assert "nothing to remove" in quickstart(docker, "--clean")
 
 
 def test_an_unknown_argument_is_answered_with_the_usage(docker: Docker) -> None:

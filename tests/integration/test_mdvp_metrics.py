@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from integration.holder import (
     new_container_id,
 )
 from integration.plugin import Plugin, samples, serving
+from integration.prometheus import promtool
 from support import DEADLINE, eventually
 
 from mdvp.core.errors import StorageError
@@ -33,13 +35,6 @@ BLIND = ("setpriv", "--inh-caps=-all", "--bounding-set=-sys_ptrace", "--")
 def root(short_path: Path) -> Path:
     (short_path / "root").mkdir()
     return short_path / "root"
-
-
-@pytest.fixture
-def point(short_path: Path) -> Path:
-    path = short_path / "point"
-    path.mkdir()
-    return path
 
 
 @pytest.fixture
@@ -67,10 +62,7 @@ def requests(plugin: Plugin, operation: str) -> list[float]:
 
 
 def check(text: bytes) -> None:
-    done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert promtool("check", "metrics", given=text.decode()) == (0, "")
 
 
 def get(plugin: Plugin, path: str = "/metrics", method: str = "GET", **headers: str) -> bytes:
@@ -512,6 +504,19 @@ def grows(file: Path) -> bool:
     """Say whether it is written anew."""
     before = file.read_bytes()
     return eventually(lambda: file.read_bytes() != before, True)
+
+
+def test_figures_that_take_long_are_asked_for_more_seldom(folder: Path) -> None:
+    asked: list[float] = []
+
+    def slow() -> bytes:
+        asked.append(time.monotonic())
+        time.sleep(0.02)  # the work that it is
+        return b"figures\n"
+
+    with closing(Publisher(Textfile(folder), slow, lambda: None, interval=0.01)):
+        eventually(lambda: len(asked) > 1, True)
+    assert asked[1] - asked[0] > 20 * 0.02
 
 
 def test_the_file_is_written_again_and_again_and_goes_in_the_end(folder: Path) -> None:

@@ -1,10 +1,13 @@
 """What is a command in a page, and whether what is printed is what the page shows."""
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.pages import PAGES, REPOSITORY, Block, PageError, Step, blocks, is_as_shown
+from e2e.prompt import Prompt, check
 
 STATUS = """\
 live: Redis equals the directory
@@ -132,6 +135,7 @@ def test_what_is_another_one_each_time_does_not_count(printed: str, shown: str) 
         (STATUS, "live: Redis equals the directory"),
         (STATUS, "...\nfiles       2 (9 B)"),
         (STATUS, "... equals the directory"),
+        (STATUS, "...\n1"),
         (PS, PS.replace("(healthy)", "(unhealthy)")),
         (PS, PS.replace("mdvp/redis-sync", "mdvp/sync")),
         (PS, PS.replace("redis1", "redis2")),
@@ -149,6 +153,67 @@ def test_what_is_another_one_each_time_does_not_count(printed: str, shown: str) 
 )
 def test_all_else_counts(printed: str, shown: str) -> None:
     assert not is_as_shown(printed, shown.splitlines())
+
+
+@pytest.fixture
+def prompt() -> Iterator[Prompt]:
+    prompt = Prompt(("bash", "--norc", "--noprofile", "--noediting"), os.environ)
+    yield prompt
+    prompt.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "shown", "status"),
+    [
+        ("echo one; echo two >&2", ["one", "two"], 0),
+        ("echo one; false", ["one"], 1),
+        ("true", [], 0),
+        ("exit_with() { return $1; }; exit_with 125", [], 125),
+        ("(set -e\ntrue\necho of a script\n)", ["..."], 0),
+        ("cat; echo no input", ["no input"], 0),
+        ("echo one | \\\n  tr o O", ["One"], 0),
+    ],
+)
+def test_a_command_that_does_what_is_shown_is_right(
+    prompt: Prompt, command: str, shown: list[str], status: int
+) -> None:
+    check("page.md", Step(1, command, shown, status), prompt)
+
+
+@pytest.mark.parametrize(
+    ("command", "shown", "status"),
+    [
+        ("echo one", ["two"], 0),
+        ("echo one", [], 0),
+        ("true", ["one"], 0),
+        ("echo one; false", ["one"], 0),
+        ("echo one", ["one"], 1),
+        ("(exit 2)", [], 1),
+        ("(set -e\nfalse\necho on\n)", ["..."], 0),
+    ],
+)
+def test_a_command_that_does_another_thing_is_told_with_all_there_is(
+    prompt: Prompt, command: str, shown: list[str], status: int
+) -> None:
+    with pytest.raises(AssertionError) as failure:
+        check("page.md", Step(7, command, shown, status), prompt)
+    told = str(failure.value)
+    printed, ended = prompt.type(command)
+    assert told.startswith(f"page.md, line 7:\n# {command}\n")
+    assert f"printed, with exit status {ended}:\n{printed}" in told
+    assert told.partition("\nassert")[0].endswith("\n".join(shown))
+
+
+def test_a_command_that_only_looks_may_be_right_a_moment_later(
+    prompt: Prompt, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    check("page.md", Step(1, f"cd {tmp_path}", []), prompt)
+    check("page.md", Step(1, "cat file; echo one >>file", ["one"]), prompt)
+    with pytest.raises(AssertionError, match="one\none"):
+        check("page.md", Step(1, "grep one file; echo one >>file", ["one"] * 3), prompt)
+    with pytest.raises(AssertionError):
+        check("page.md", Step(1, "cat file", ["never"]), prompt, patience=0.3)
 
 
 MARKDOWN = [
