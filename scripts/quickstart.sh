@@ -13,7 +13,7 @@
 # continued by the next one or cleaned by --clean. What others made stays: what has our name on the
 # engine must have our label, or the id that is noted. What others have come to use stays, and is
 # named. What an engine sets in the kernel (docker0, firewall rules, forwarding) is there until the
-# next boot. Lists, caches and logs of apt-get and dpkg are the system's and stay.
+# next boot. Lists, caches and logs of apt-get and dpkg are the system's and stay, as build/ here does.
 set -euo pipefail
 # Messages and numbers as this script reads them. The engine's own builder leaves images, which can
 # have labels; BuildKit would leave a cache, which cannot.
@@ -259,8 +259,9 @@ note_packages() { # note_packages LIST PACKAGE...: all that apt-get would instal
 }
 only_there() { # only_there LIST: strikes off what is not installed
   # shellcheck disable=SC2016 # for dpkg-query
-  xargs -r dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' \
-    <"$STATE/$1" 2>/dev/null | sed '/^not-installed/d; s/.* //' >"$STATE/left" || true
+  sort -u "$STATE/$1" |
+    xargs -r dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' 2>/dev/null |
+    sed '/^not-installed/d; s/.* //' >"$STATE/left" || true
   mv "$STATE/left" "$STATE/$1"
 }
 
