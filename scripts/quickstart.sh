@@ -354,7 +354,7 @@ remove_path() { # remove_path PATH: without what is mounted there, which may be 
   rm -r --one-file-system "$1" && say "removed $1"
 }
 
-is_engine_ours() { [ -e "$STATE/engine-packages" ]; }
+is_engine_ours() { [ -s "$STATE/engine-packages" ]; }
 
 stop_engine() { # unless others have come to use it
   local other pid
