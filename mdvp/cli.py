@@ -19,7 +19,7 @@ from mdvp import __version__, log
 from mdvp.core.errors import MdvpError, SettingsError
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
-from mdvp.disk.textfile import Textfile, is_nowhere
+from mdvp.disk.textfile import Textfile
 from mdvp.driver import Driver
 from mdvp.host import publication
 from mdvp.host.kernel import Kernel
@@ -211,7 +211,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
 def _publishing(
     directory: Path | None, registry: CollectorRegistry
 ) -> AbstractContextManager[object]:
-    if directory is None or is_nowhere(directory):
+    if directory is None:
         return nullcontext()
     return closing(Publisher(Textfile(directory), lambda: generate_latest(registry), _end))
 

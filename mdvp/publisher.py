@@ -3,7 +3,8 @@
 Failure model. Nobody is to be without volumes because of figures: what goes wrong here is logged
 once, tried again, and stops nothing else. Figures that are not of now are worse than none, so a
 file that cannot be written anew is removed if it can be, and so it is in the end. One that mdvp had
-no time to remove shows by its age.
+no time to remove shows by its age. A file system that does not answer keeps a thread waiting, and
+nobody else: neither those who ask nor the end wait for it.
 """
 
 import logging
@@ -24,7 +25,13 @@ _PATIENCE = 2.0  # seconds; a file system may not answer
 
 
 class File(Protocol):
-    """Where to write; `mdvp.disk.textfile.Textfile` is the real one."""
+    """Where to write; `mdvp.disk.textfile.Textfile` is the real one.
+
+    Its file system may take for ever to answer, so the thread alone calls what is here.
+    """
+
+    def is_nowhere(self) -> bool:
+        """Say whether what was named as the directory stands for none."""
 
     def write(self, content: bytes) -> None:
         """Put a new file in the place of the old one; MdvpError says why that cannot be."""
@@ -34,7 +41,10 @@ class File(Protocol):
 
 
 class Publisher:
-    """Writes what `text` returns to `file`, at once and then every `interval` seconds, or later."""
+    """Writes what `text` returns to `file`, at once and then every `interval` seconds, or later.
+
+    Where the file is nowhere, it writes nothing.
+    """
 
     def __init__(
         self,
@@ -56,16 +66,16 @@ class Publisher:
         """End the thread, and remove the file."""
         self._closing.set()
         self._thread.join(_PATIENCE)
-        if not self._thread.is_alive():
-            self._remove()
 
     def _run(self) -> None:
-        while True:
+        if self._file.is_nowhere():
+            return
+        rest = 0.0
+        while not self._closing.wait(rest):
             began = time.monotonic()
             self._publish()
-            rest = (time.monotonic() - began) * _REST
-            if self._closing.wait(max(self._interval, rest)):
-                return
+            rest = max(self._interval, (time.monotonic() - began) * _REST)
+        self._remove()
 
     def _publish(self) -> None:
         try:
@@ -83,7 +93,8 @@ class Publisher:
             self._failure = ""
 
     def _fail(self, why: str, error: Exception | None = None) -> None:
-        if why != self._failure:  # once is enough
+        # Once is enough; and what is closed beneath the figures in the end is no news.
+        if why != self._failure and not self._closing.is_set():
             log.warning(
                 "cannot write the metrics to %(file)s: %(reason)s; mdvp serves on, and tries "
                 "again every %(interval)g s",

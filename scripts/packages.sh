@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-[ -x .venv/bin/pyproject-build ] || die "there is no .venv yet: scripts/test.sh lint makes it"
+[ -x .venv/bin/pyproject-build ] || need_venv
 dist=$(realpath -m "${1:-build/dist}")
 python=$PWD/.venv/bin/python
 copy=$(mktemp --directory)

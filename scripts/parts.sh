@@ -15,7 +15,8 @@ fill_plugin() ( # fill_plugin DIRECTORY STAMP: the file system with STAMP in it,
   # It is never started, so it needs no command; but docker wants one.
   container=$(docker create "$ROOTFS_IMAGE" true)
   trap 'docker rm "$container" >/dev/null' EXIT
-  docker export "$container" | tar --extract --directory "$1/rootfs"
+  docker export "$container" | tar --extract --directory "$1/rootfs" ||
+    die "the plugin's files cannot be put into $1/rootfs: is there room on the disk?"
   # The engine makes no second plugin of the very same content, under whatever name.
   printf '%s\n' "$2" >"$1/rootfs/etc/mdvp-plugin"
   find "$1/rootfs" -exec touch --no-dereference --date=2000-01-01T00:00:00Z {} +

@@ -23,8 +23,8 @@ from rich.terminal_theme import MONOKAI
 
 from sync.redis.address import Address
 from sync.redis.vitals import Pulse, Server
+from sync.report.health import Health, health
 from sync.report.pace import Pace
-from sync.report.status import Health, health
 from sync.report.top import View, picture
 from sync.settings import Settings
 

@@ -15,7 +15,8 @@
 # same from what the engine has kept. The engine is left with the images, under these names, and as
 # before otherwise: the plugin is on it under its name in the registry for as long as it takes to push
 # it. That name is in build/release/ meanwhile, for should this be killed, the next run has to know
-# that it is no plugin that somebody has installed.
+# that it is no plugin that somebody has installed. A question that the registry does not answer
+# within a minute ends this; a push may take as long as it takes, and SIGINT or SIGTERM end it, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -30,16 +31,16 @@ fresh=()
 [ "${1:-}" != --fresh ] || { fresh=(--no-cache); shift; }
 [ $# -eq 2 ] || usage "it takes a registry and a tag, not $# arguments"
 REGISTRY=$1 TAG=$2
-[[ $REGISTRY =~ ^[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$ ]] ||
+[[ $REGISTRY =~ ^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$ ]] ||
   usage "'$REGISTRY' is no place in a registry: HOST[:PORT][/PATH], or a name on Docker Hub"
 [[ $TAG =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,109}$ ]] || # with the architecture at most 128
   usage "'$TAG' cannot be a tag: letters, digits, dots, dashes and underscores"
 
 # Says of which sources this is, and what is not as one expects of a release.
 revision() {
-  if ! REVISION=$(git rev-parse HEAD 2>/dev/null); then
+  if ! REVISION=$(git rev-parse HEAD 2>"$WORK/error"); then
     REVISION=unknown
-    say "note: this is not a clone of the repository, so nobody can tell its revision"
+    say "note: nobody can tell its revision, as git says of this directory: $(head -n 1 "$WORK/error")"
   elif [ -n "$(git status --porcelain)" ]; then
     REVISION=$REVISION-dirty
     say "note: there are changes that are not committed: the revision is $REVISION"
@@ -60,7 +61,8 @@ trust() {
 }
 
 manifest() { # manifest NAME [OPTION]: what the registry has under that name, nothing if it has not
-  docker manifest inspect "${TRUST[@]}" "${@:2}" "$1" 2>"$WORK/error" || {
+  timeout 60 docker manifest inspect "${TRUST[@]}" "${@:2}" "$1" 2>"$WORK/error" || {
+    [ $? -ne 124 ] || die "the registry has not said within a minute whether it has $1: is it well?"
     grep -q '^no such manifest' "$WORK/error" ||
       die "the registry does not say whether it has $1 (docker login?): $(tail -n 1 "$WORK/error")"
   }
@@ -99,7 +101,8 @@ name_if_there() { # name_if_there NAME
 }
 
 remove_plugin() {
-  docker plugin rm --force "$PLUGIN" >/dev/null 2>&1 || true # it may not have come to be
+  # It may not have come to be. Without --force, for it was never enabled: if it is, it is not ours.
+  docker plugin rm "$PLUGIN" >/dev/null 2>&1 || true
   rm -f "$OURS"
 }
 
@@ -111,14 +114,16 @@ free_name() { # of what a run that was killed has left, and of nothing else
 
 create_plugin() {
   : >"$OURS"
-  docker plugin create "$PLUGIN" "$WORK/plugin" >/dev/null ||
-    die "the engine makes no plugin of it; the reason is above"
+  docker plugin create "$PLUGIN" "$WORK/plugin" >/dev/null || {
+    rm "$OURS" # what has the name by now is another's
+    die "the engine makes no plugin $PLUGIN; the reason is above"
+  }
 }
 
 push() { # push KIND NAME: KIND is plugin or image
-  local output
-  output=$(docker "$1" push "$2" 2>&1) || {
-    tail -n 3 <<<"$output" >&2
+  # It ends with this script, however that ends: else it would hang on where the registry does.
+  setpriv --pdeathsig=TERM docker "$1" push "$2" >"$WORK/output" 2>&1 || {
+    tail -n 3 "$WORK/output" >&2
     die "pushing $2 failed: run this again when the registry takes it, and with the same tree"
   }
   say "pushed $2"
@@ -129,9 +134,9 @@ push_list() { # push_list NAME: of all NAME-ARCH
   there=$(each_architecture "$1" name_if_there)
   mapfile -t parts <<<"$there"
   docker manifest rm "$1" >/dev/null 2>&1 || true # what the client has kept of an earlier one
-  { docker manifest create "${TRUST[@]}" "$1" "${parts[@]}" &&
-    docker manifest push "${TRUST[@]}" --purge "$1"; } >/dev/null ||
-    die "pushing $1 failed; the reason is above: run this again, with the same tree"
+  { timeout 60 docker manifest create "${TRUST[@]}" "$1" "${parts[@]}" &&
+    timeout 60 docker manifest push "${TRUST[@]}" --purge "$1"; } >/dev/null ||
+    die "pushing $1 failed, or took a minute; the reason is above: run this again, with the same tree"
   say "pushed $1, which is ${parts[*]##*-}"
 }
 
@@ -148,7 +153,7 @@ OURS=$PWD/build/release/$(docker info --format '{{.ID}}').${PLUGIN//[\/:]/_}
 WORK=build/release/work
 mkdir -p build/release
 exec 9>build/release/lock
-flock --nonblock 9 || die "another release from this directory is under way"
+flock --nonblock 9 || die "another release from this directory is under way: wait for its end"
 trap '[ ! -e "$OURS" ] || remove_plugin; rm -rf "$WORK"' EXIT
 rm -rf "$WORK" # of a run that was killed
 mkdir "$WORK"
@@ -157,16 +162,18 @@ trust
 revision
 free_name
 manifest "$PLUGIN" >/dev/null # an answer, before the building begins
-scripts/base_image.sh ${fresh:+--fresh}
-build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE" "${fresh[@]}"
-fill_plugin "$WORK/plugin" "$PLUGIN $VERSION $REVISION"
+# Nor is the lock held by what is being built, when this is killed.
+scripts/base_image.sh ${fresh:+--fresh} 9>&-
+build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE" "${fresh[@]}" --iidfile "$WORK/rootfs" 9>&-
+ROOTFS_IMAGE=$(cat "$WORK/rootfs") # whatever is built under that name meanwhile
+fill_plugin "$WORK/plugin" "$PLUGIN $VERSION $REVISION $(sha256sum <plugin/config.json)"
 create_plugin
 for image in "${IMAGES[@]}"; do
   build_image "$image" "$REGISTRY/$image:$TAG-$ARCHITECTURE" "${fresh[@]}" \
     --label org.opencontainers.image.title="mdvp/$image" \
     --label org.opencontainers.image.version="$VERSION" \
     --label org.opencontainers.image.revision="$REVISION" \
-    --label org.opencontainers.image.licenses=MIT
+    --label org.opencontainers.image.licenses=MIT 9>&-
 done
 say "built mdvp $VERSION for $ARCHITECTURE"
 

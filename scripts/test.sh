@@ -4,7 +4,7 @@
 #   scripts/test.sh                      everything, the checks of the sources included
 #   scripts/test.sh unit|integration|e2e [PYTEST ARGUMENT...]
 #   scripts/test.sh servers              what depends on Redis, on each server that scripts/servers.sh has
-#   scripts/test.sh release [PYTEST ARGUMENT...]    the packages, their manual pages and completions
+#   scripts/test.sh release [PYTEST ARGUMENT...]    packages, manual pages, completions, README and docs/
 #   scripts/test.sh lint
 #   scripts/test.sh faults [--minutes N] [--seed N]    the fault test of mdvp-sync, for long (as root),
 #                                                      after a minute of a git work tree
@@ -30,7 +30,7 @@ need_for_integration() {
 }
 
 need_for_release() {
-  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl \
+  need redis-server=redis-server redis-cli=redis-tools pipx=pipx curl=curl git=git \
     man=man-db groff=groff-base mandoc=mandoc zsh=zsh fish=fish
 }
 
@@ -87,10 +87,26 @@ without_containers() { # and the integration tests of mdvp, which see all that t
 # The end-to-end tests that are run on an engine of their own, beside the others.
 BESIDE=(tests/e2e/test_pages.py tests/e2e/test_registry.py)
 
+# Builds fill plugin/rootfs/ and take it away, and tests read it. So what runs beside the others has
+# a view of this directory in which it sees its own changes, and nobody else does. The two device
+# nodes are how overlayfs marks what is not there.
+in_own_tree() { # in_own_tree COMMAND [ARGUMENT...]
+  mkdir -p build/tree
+  # shellcheck disable=SC2016 # for the shell that has the view
+  unshare --mount --propagation slave -- sh -euc '
+    mount -t tmpfs tmpfs build/tree
+    mkdir -p build/tree/upper/plugin build/tree/work
+    mknod build/tree/upper/plugin/rootfs c 0 0
+    mknod build/tree/upper/build c 0 0
+    mount -t overlay overlay -o lowerdir=.,upperdir=build/tree/upper,workdir=build/tree/work .
+    cd "$PWD" # the view, and not what is below it
+    exec "$@"' sh "$@"
+}
+
 waits() {
   .venv/bin/pytest -m waits tests/integration
   servers
-  .venv/bin/pytest "${BESIDE[@]}"
+  in_own_tree .venv/bin/pytest "${BESIDE[@]}"
 }
 
 beside() { # beside FUNCTION: run it in the background

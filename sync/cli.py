@@ -12,13 +12,14 @@ from contextlib import closing, nullcontext, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mdvp import __version__
+from mdvp import __version__  # of the distribution, which both parts are in
 from sync.core.changes import shown
 from sync.core.decision import Mode, Side
 from sync.core.errors import SettingsError, SyncError
 from sync.core.exclude import Excluded
-from sync.report.screen import cannot
-from sync.report.status import STARTING, StatusFile, health
+from sync.report.health import health
+from sync.report.screen import cannot, write_any_name
+from sync.report.status import STARTING, StatusFile
 from sync.settings import Settings
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _export(settings: Settings, file: StatusFile) -> None:
         return
     from sync.report.exporter import PATH, Exporter  # noqa: PLC0415
 
-    Exporter(file, settings.metrics).start()
+    Exporter(file, settings.metrics, __version__).start()
     log.info(
         "metrics are at http://%(address)s%(path)s",
         {"event": "metrics_served", "address": str(settings.metrics), "path": PATH},
@@ -301,6 +302,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
     """Say what the service does; 0 when Redis equals the directory, as far as it knows."""
     if settings.status is None:
         return cannot(_NO_STATUS)
+    write_any_name()
     found = health(settings.status, time.monotonic())
     print(found.json() if as_json else found)
     return 1 if found.problem else 0

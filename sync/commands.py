@@ -27,8 +27,8 @@ from sync.redis.notes import Notes
 from sync.redis.target import Target
 from sync.redis.url import parse
 from sync.report.figures import counted
+from sync.report.health import health
 from sync.report.screen import Screen, cannot, write_any_name
-from sync.report.status import health
 from sync.service.mirror import Mirror
 from sync.service.news import NoNews
 from sync.service.skipped import Skipped

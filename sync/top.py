@@ -25,9 +25,9 @@ from rich.live import Live
 from sync.core.errors import SettingsError
 from sync.redis.address import Address
 from sync.redis.vitals import Pulse, Server, Vitals
+from sync.report.health import health
 from sync.report.pace import Pace
 from sync.report.screen import cannot
-from sync.report.status import health
 from sync.report.top import View, picture
 from sync.settings import Settings
 
@@ -35,6 +35,9 @@ _ASKED = 1.0  # seconds between two questions to Redis, at least
 _LOOK = 0.05  # seconds between two looks for another status, where one picture takes two
 _NEXT = 2.0  # seconds within which there is another one, if all is well
 _DEFAULT_SIZE = (80, 24)  # of a terminal that does not know it
+_SIZE_MAX = (1000, 500)  # all of a picture is written, and one could say that it is 65535 x 65535
+# What ends others with the terminal as they had it.
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 # A row that is wider than it seemed is cut, and not continued in the next: DECAWM.
 _WRAPS_NOT, _WRAPS = "\x1b[?7l", "\x1b[?7h"
 _SUSPEND = b"\x1a"  # Ctrl-Z
@@ -46,7 +49,8 @@ def top(settings: Settings, status: Path, interval: float, *, once: bool) -> int
     Return 0; `once`, 1 when the service is not well; 2 when it cannot be shown.
     """
     console = Console(highlight=False)
-    has_keys = sys.stdin.isatty() and sys.stdout.isatty()
+    # Python has none where it is closed.
+    has_keys = all(each is not None and each.isatty() for each in (sys.stdin, sys.stdout))
     if not once and (not has_keys or console.is_dumb_terminal):
         return cannot(
             "top needs a terminal (`docker exec -it`, say); `mdvp-sync top --once` writes one "
@@ -171,7 +175,8 @@ def _unset(fd: int, *keys: int) -> None:
 def _size(fd: int) -> tuple[int, int]:
     """Return columns and rows; not as rich does, for which the environment comes first."""
     columns, rows = os.get_terminal_size(fd)
-    return columns or _DEFAULT_SIZE[0], rows or _DEFAULT_SIZE[1]
+    width, height = _DEFAULT_SIZE
+    return min(columns or width, _SIZE_MAX[0]), min(rows or height, _SIZE_MAX[1])
 
 
 def _draws(console: Console) -> bool:
@@ -198,8 +203,8 @@ class _Hands:
         self._wakes, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGWINCH, lambda *_: None)  # that it wakes is all
-        signal.signal(signal.SIGINT, self._end)
-        signal.signal(signal.SIGTERM, self._end)
+        for number in _ENDS:
+            signal.signal(number, self._end)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,14 +38,6 @@ _WAYS_OUT = {
 }
 
 
-def is_nowhere(directory: Path) -> bool:
-    """Say whether this is the null device: what stands for no directory where one must be named."""
-    with suppress(OSError):
-        status = directory.stat()
-        return stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL
-    return False
-
-
 class Textfile:
     """The file `mdvp.prom` in a directory."""
 
@@ -56,6 +48,16 @@ class Textfile:
     def __str__(self) -> str:
         """Return where it is."""
         return str(self._directory / _NAME)
+
+    def is_nowhere(self) -> bool:
+        """Say whether the directory is the null device, which stands for none.
+
+        That is for where one must be named.
+        """
+        with suppress(OSError):
+            status = self._directory.stat()
+            return stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL
+        return False
 
     def write(self, content: bytes) -> None:
         """Put a new file in the place of the old one; StorageError says why that cannot be."""

@@ -16,6 +16,7 @@ from sync.redis.connection import Connection
 from sync.redis.info import lines_of
 
 _SECTIONS = (b"server", b"replication", b"clients", b"memory", b"stats")
+_DIGITS_MAX = 18  # of a number that can be calculated with
 _PATIENCE = 1.5  # seconds after which it is said that there is no answer
 
 
@@ -52,7 +53,7 @@ def vitals(told: Mapping[bytes, bytes]) -> Vitals:
 
     def count(name: bytes) -> int:
         given = told.get(name, b"")
-        return int(given) if given.isdigit() else 0
+        return int(given) if given.isdigit() and len(given) <= _DIGITS_MAX else 0
 
     name = word(b"server_name") or "redis"  # Redis does not say so
     return Vitals(
@@ -125,6 +126,10 @@ class Pulse:
                 self._last = self._ask()
             except (SyncError, ValueError) as error:  # of a name that no host can have, say
                 self._last = str(error)
+            # What answers may be no Redis at all, at which redis-py fails in any way; and the next
+            # one who answers may be one.
+            except Exception as error:  # noqa: BLE001
+                self._last = f"cannot be understood: {error!r}"
             self._waits = False
             if self._ends.wait(self._period):
                 return

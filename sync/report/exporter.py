@@ -19,7 +19,6 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, cast
 
@@ -56,15 +55,16 @@ _LACKING = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 class StatusCollector(Collector):
     """What the service has said last, for whoever collects metrics."""
 
-    def __init__(self, file: StatusFile) -> None:
-        """Tell of what was written to `file` last."""
+    def __init__(self, file: StatusFile, version: str) -> None:
+        """Tell of what was written to `file` last by the service, which is of this version."""
         self._file = file
-        self._version = version("mdvp")
+        self._version = version
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are by now."""
-        said = self._file.last  # before the time is taken, or it could be from later
-        return families(said, time.monotonic(), self._version)
+        # Before the time is taken, or they could be from later.
+        said, found = self._file.last, self._file.found
+        return families(said, time.monotonic(), self._version, found)
 
 
 class App:
@@ -152,10 +152,13 @@ class _Server(TcpWSGIServer):
 class Exporter:
     """Listens at an endpoint, and tells what was written to a status file last."""
 
-    def __init__(self, file: StatusFile, endpoint: Endpoint) -> None:
-        """Listen. Raises SettingsError if the endpoint cannot be had."""
+    def __init__(self, file: StatusFile, endpoint: Endpoint, version: str) -> None:
+        """Listen, to tell that it is of this version, too.
+
+        Raises SettingsError if the endpoint cannot be had.
+        """
         registry = CollectorRegistry()
-        registry.register(StatusCollector(file))
+        registry.register(StatusCollector(file, version))
         ProcessCollector(registry=registry)
         # What Waitress says of clients is nothing for the log of a mirror.
         logging.getLogger("waitress").setLevel(logging.ERROR)

@@ -11,19 +11,19 @@ from sync.core.causes import ReconcileCause
 from sync.core.changes import Done
 from sync.report.figures import Bytes, Count, Seconds
 from sync.report.log import LINES_MAX
-from sync.report.tally import change, summed
+from sync.report.tally import WORDS, change, summed
 
 _WINDOW = 1.0  # seconds; of what happens in it LINES_MAX changes get a line each
 _PROGRESS = 2.0  # seconds without a word about a reconcile
 
-# What a line says of each operation; a summary, in this order.
-_LINES: dict[str, tuple[str, str]] = {
-    "set": ("SET %(key)s (%(bytes)s, %(seconds)s)", "SET"),
-    "delete": ("DEL %(key)s", "DEL"),
-    "rename": ("RENAME %(key)s -> %(new_key)s", "RENAME"),
-    "write_file": ("%(key)s written (%(bytes)s, %(seconds)s)", "file written"),
-    "remove_file": ("%(key)s removed", "file removed"),
-    "rename_file": ("%(key)s renamed to %(new_key)s", "file renamed"),
+# What the line of an operation says.
+_LINES = {
+    "set": "SET %(key)s (%(bytes)s, %(seconds)s)",
+    "delete": "DEL %(key)s",
+    "rename": "RENAME %(key)s -> %(new_key)s",
+    "write_file": "%(key)s written (%(bytes)s, %(seconds)s)",
+    "remove_file": "%(key)s removed",
+    "rename_file": "%(key)s renamed to %(new_key)s",
 }
 
 
@@ -40,7 +40,7 @@ class _Summary:
         total = Count(self.operations.total(), "change", "changes")
         parts = [
             f"{number:,} {word}" + (f" ({Bytes(self.size)})" if operation == "set" else "")
-            for operation, (_, word) in _LINES.items()
+            for operation, word in WORDS.items()
             if (number := self.operations[operation])
         ]
         return {
@@ -48,7 +48,7 @@ class _Summary:
             "changes": total,
             "seconds": Seconds(self.ended - self.began),
             "_parts": ", ".join(parts),
-            **{operation: self.operations[operation] for operation in _LINES},
+            **{operation: self.operations[operation] for operation in WORDS},
             "bytes": self.size,
         }
 
@@ -163,7 +163,7 @@ class Report:
                     **{name: value for name, value in optional.items() if value is not None},
                     "seconds": Seconds(seconds),
                 }
-                self._log.info(_LINES[done.operation][0], fields)
+                self._log.info(_LINES[done.operation], fields)
                 lines += 1
         return lines
 

@@ -19,27 +19,18 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from sync.core.causes import ReconcileCause
-from sync.report.status import (
-    HELD,
-    LIVE,
-    RECONCILING,
-    STANDBY,
-    STARTING,
-    WAITING,
-    Said,
-    Status,
-    judge,
-)
+from sync.report.health import judge
+from sync.report.status import HELD, LIVE, RECONCILING, STANDBY, STARTING, WAITING, Said, Status
 from sync.report.tally import LAG_BOUNDS, OPERATIONS
 
 STATES = (STARTING, LIVE, RECONCILING, WAITING, HELD, STANDBY)
 
 
-def families(said: Said, now: float, version: str) -> Iterator[Metric]:
+def families(said: Said, now: float, version: str, found: Said | None = None) -> Iterator[Metric]:
     """Yield what the service has said last as families of metrics.
 
-    It is judged at `now`, in seconds on CLOCK_MONOTONIC, as `mdvp-sync status` does it; `version`
-    is the service's.
+    It is judged at `now`, in seconds on CLOCK_MONOTONIC, as `mdvp-sync status` does it, by what
+    that has `found`, if it is something else; `version` is the service's.
     """
     yield InfoMetricFamily(
         "mdvp_sync_build", "Which version of mdvp-sync this is.", {"version": version}
@@ -52,7 +43,7 @@ def families(said: Said, now: float, version: str) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "mdvp_sync_healthy",
         "1 when all is well, as `mdvp-sync status` would say it; 0 also when the service hangs.",
-        judge(said, now).problem is None,
+        judge(found or said, now).problem is None,
     )
     yield GaugeMetricFamily(
         "mdvp_sync_status_age_seconds",

@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sync.report.status import FRESH, Health, Status
+from sync.report.health import FRESH, Health
+from sync.report.status import Status
 from sync.report.tally import LAG_BOUNDS
 
 _COURSE_MAX = 200  # rates that are remembered

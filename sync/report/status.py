@@ -8,7 +8,7 @@ which asks Redis before it says that it is live, so that it grows old when eithe
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from sync.core.decision import Mode
 from sync.core.errors import SettingsError
-from sync.report.figures import counted, duration, size
 from sync.report.tally import Change
 
 STARTING = "starting"
@@ -31,7 +30,9 @@ NOTIFICATIONS = "keyspace notifications"
 RESCANS = "rescans"
 
 NAMED_MAX = 100  # names of a kind that are in the status; it is written every second
-FRESH = 5.0  # seconds; the loop writes every second
+_SECONDS_MAX, _COUNT_MAX = 1e15, 2**63  # more than there can be of either
+# What is raised for what no service has written.
+_STRANGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class StatusFile:
 
     Attributes:
         last: what was to be written last, even if there is no file; another thread may read it.
+        found: what others find in the file, which is what was written last; if there is none, what
+            they would find in it.
 
     """
 
@@ -129,7 +132,7 @@ class StatusFile:
         self._path = path
         self._new = path and path.with_name(path.name + ".new")
         self._pid = os.getpid()
-        self.last = self._said(Status())
+        self.last = self.found = self._said(Status())
         try:
             self._write(self.last)
         except OSError as error:
@@ -143,6 +146,7 @@ class StatusFile:
         self.last = self._said(status)
         with suppress(OSError):
             self._write(self.last)
+            self.found = self.last
 
     def _said(self, status: Status) -> Said:
         return Said(status, time.monotonic(), self._pid)
@@ -150,139 +154,25 @@ class StatusFile:
     def _write(self, said: Said) -> None:
         if self._path is None or self._new is None:
             return
-        figures = _figures(said.status) | {"pid": said.pid, "at": said.at}
-        self._new.write_text(json.dumps(figures))
+        written = figures(said.status) | {"pid": said.pid, "at": said.at}
+        self._new.write_text(json.dumps(written))
         self._new.replace(self._path)
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The judgement on a service: `problem` is None when it is well.
+def read(path: Path) -> Said:
+    """Return what was written to a file last.
 
-    `status` is what it said last, and `at` when, on CLOCK_MONOTONIC; None when that is not known.
-    """
-
-    problem: str | None
-    status: Status | None = None
-    at: float | None = None
-
-    def __str__(self) -> str:
-        """Write it for people: first whether the service is well, then its figures."""
-        return "\n".join([self.headline, *self._lines()])
-
-    @property
-    def headline(self) -> str:
-        """Whether the service is well, in words."""
-        if self.problem:
-            return self.problem
-        if self.status and self.status.state == STANDBY:
-            return f"standby: another mdvp-sync works with the same keys: {self.status.detail}"
-        but_for = " and ".join(self._but_for())
-        return "live: Redis equals the directory" + (f", but for {but_for}" if but_for else "")
-
-    def _but_for(self) -> Iterator[str]:
-        status = self.status or Status()
-        if status.arriving:
-            yield f"{counted(status.arriving, 'large file', 'large files')} still on the way"
-        if status.conflicts_count:
-            yield f"{counted(status.conflicts_count, 'name', 'names')} in conflict"
-
-    def json(self) -> str:
-        """Write it for programs: an object that always has the same keys.
-
-        They are `healthy`, `problem` (null when there is none) and those of `Status`, but for
-        `lag_ms`, which is in milliseconds. Of a service of which nothing is known these are null.
-        """
-        figures = _figures(self.status or Status())
-        if self.status is None:
-            figures = dict.fromkeys(figures)
-        said = {"healthy": self.problem is None, "problem": self.problem} | figures
-        return json.dumps(said, indent=2)
-
-    def _lines(self) -> Iterator[str]:
-        status = self.status
-        if status is None or status.state == STARTING:
-            return
-        if status.state == STANDBY:
-            yield f"mode        {status.mode}"
-            return
-        lag = "none yet" if status.lag is None else f"{duration(status.lag)} (the last change)"
-        causes = (f"{cause}: {number:,}" for cause, number in status.reconciles.items())
-        yield f"mode        {status.mode}"
-        if status.heard_by == NOTIFICATIONS:
-            yield "listens to  keyspace notifications: Redis has no CLIENT TRACKING"
-        if status.heard_by == RESCANS:
-            yield "listens to  nothing: only rescans find what others change in Redis"
-        yield f"files       {status.files:,} ({size(status.bytes)})"
-        yield f"commands    {status.commands:,} sent to Redis"
-        yield f"lag         {lag}"
-        yield f"reconciles  {', '.join(causes) or 'none yet'}"
-        if status.unwatched:
-            directories = counted(status.directories, "directory", "directories")
-            way_out = "raise fs.inotify.max_user_watches, or see the log"
-            yield f"unwatched   {status.unwatched:,} of {directories}, but for rescans: {way_out}"
-        if status.undone:
-            changes = counted(status.undone, "change", "changes")
-            yield f"undone      {changes} that others made to keys of files"
-        if status.conflicts_count:
-            way_out = "`mdvp-sync resolve NAME --take disk|redis` ends one"
-            yield f"conflicts   {status.conflicts_count:,}: {way_out}"
-            yield from _named(status.conflicts, status.conflicts_count)
-        yield f"skipped     {status.skipped_count:,}"
-        yield from _named(status.skipped, status.skipped_count)
-
-
-def _named(names: Mapping[str, str], count: int) -> Iterator[str]:
-    for name, why in names.items():
-        yield f"  {name} {why}"
-    if more := count - len(names):
-        yield f"  and {more:,} more"
-
-
-def health(path: Path, now: float) -> Health:
-    """Judge the service that writes its status to `path`.
-
-    `now` is in seconds on CLOCK_MONOTONIC.
+    Raises OSError, and ValueError for what no service has written.
     """
     try:
-        figures = json.loads(path.read_text())
-        said = Said(_status(figures), float(figures["at"]), int(figures["pid"]))
-    except FileNotFoundError:
-        return Health("the sync service has not started")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Health(f"the status at {path} cannot be read: {error!r}")
-    return judge(said, now)
+        said = json.loads(path.read_text())
+        return Said(_status(said), float(said["at"]), _count(said["pid"]))
+    except _STRANGE as error:
+        raise ValueError(repr(error)) from error
 
 
-def judge(said: Said, now: float) -> Health:
-    """Judge the service that has said this; `now` is in seconds on CLOCK_MONOTONIC."""
-    return Health(_problem(said, now), said.status, said.at)
-
-
-def _problem(said: Said, now: float) -> str | None:
-    """Say what is wrong with a service that has said this; None if it is well."""
-    status, at, pid = said
-    doing = _doing(status)
-    if not 0 <= now - at <= FRESH:  # below 0: it is from before the machine started anew
-        why = "it or Redis hangs" if _is_running(pid) else "it has ended"
-        return (
-            f"no sign of life of the sync service (process {pid}) for over {FRESH:.0f} s: {why}; "
-            f"its last was: {doing}"
-        )
-    if status.state == HELD:
-        return f"the sync service holds, and deletes nothing: {status.detail}"
-    if status.state not in {LIVE, STANDBY}:
-        return f"the sync service is not in step: {doing}"
-    return None
-
-
-def _doing(status: Status) -> str:
-    if not status.detail:
-        return status.state
-    return f"{status.state}{' for' if status.state == WAITING else ':'} {status.detail}"
-
-
-def _figures(status: Status) -> dict[str, object]:
+def figures(status: Status) -> dict[str, object]:
+    """Return a status as it is in the file, and as `mdvp-sync status --json` says it."""
     return {
         "state": status.state,
         "since": status.since,
@@ -318,45 +208,56 @@ def _status(said: Mapping[str, Any]) -> Status:
     lag_ms = said["lag_ms"]
     return Status(
         state=str(said["state"]),
-        since=float(said["since"]),
+        since=_seconds(said["since"]),
         detail=str(said["detail"]),
         mode=str(said["mode"]),
         root=str(said["root"]),
         server=str(said["server"]),
-        started=float(said["started"]),
+        started=_seconds(said["started"]),
         heard_by=str(said["heard_by"]),
-        files=int(said["files"]),
-        bytes=int(said["bytes"]),
-        commands=int(said["commands"]),
-        pending=int(said["pending"]),
-        operations={str(what): int(number) for what, number in said["operations"].items()},
-        moved=int(said["moved"]),
+        files=_count(said["files"]),
+        bytes=_count(said["bytes"]),
+        commands=_count(said["commands"]),
+        pending=_count(said["pending"]),
+        operations={str(what): _count(number) for what, number in said["operations"].items()},
+        moved=_count(said["moved"]),
         recent=tuple(_change(each) for each in said["recent"]),
-        lags=tuple(int(each) for each in said["lags"]),
-        lag_sum=float(said["lag_sum"]),
-        lag=None if lag_ms is None else float(lag_ms) / 1e3,
-        arriving=int(said["arriving"]),
-        directories=int(said["directories"]),
-        unwatched=int(said["unwatched"]),
-        reconciles={str(cause): int(number) for cause, number in said["reconciles"].items()},
-        undone=int(said["undone"]),
+        lags=tuple(_count(each) for each in said["lags"]),
+        lag_sum=_seconds(said["lag_sum"]),
+        lag=None if lag_ms is None else _seconds(lag_ms) / 1e3,
+        arriving=_count(said["arriving"]),
+        directories=_count(said["directories"]),
+        unwatched=_count(said["unwatched"]),
+        reconciles={str(cause): _count(number) for cause, number in said["reconciles"].items()},
+        undone=_count(said["undone"]),
         conflicts={str(name): str(what) for name, what in said["conflicts"].items()},
-        conflicts_count=int(said["conflicts_count"]),
+        conflicts_count=_count(said["conflicts_count"]),
         skipped={str(name): str(why) for name, why in said["skipped"].items()},
-        skipped_count=int(said["skipped_count"]),
+        skipped_count=_count(said["skipped_count"]),
     )
+
+
+def _seconds(given: str | float) -> float:
+    """Return what is some seconds, or milliseconds, for whoever calculates with it."""
+    seconds = float(given)
+    if not 0 <= seconds <= _SECONDS_MAX:  # which NaN is not
+        raise ValueError("a time is none")
+    return seconds
+
+
+def _count(given: str | float) -> int:
+    count = int(given)
+    if not 0 <= count <= _COUNT_MAX:
+        raise ValueError("a number is none of anything")
+    return count
 
 
 def _change(said: Mapping[str, Any]) -> Change:
     size_ = said["size"]
     return Change(
-        at=float(said["at"]),
+        at=_seconds(said["at"]),
         operation=str(said["operation"]),
         name=str(said["name"]),
         new=str(said["new"]),
-        size=None if size_ is None else int(size_),
+        size=None if size_ is None else _count(size_),
     )
-
-
-def _is_running(pid: int) -> bool:
-    return Path("/proc", str(pid)).exists()

@@ -35,6 +35,15 @@ OPERATIONS: dict[type[Done], str] = {
     Removed: "remove_file",
     MovedFile: "rename_file",
 }
+# The same for people, in the order in which they are told.
+WORDS = {
+    "set": "SET",
+    "delete": "DEL",
+    "rename": "RENAME",
+    "write_file": "file written",
+    "remove_file": "file removed",
+    "rename_file": "file renamed",
+}
 
 
 class Change(NamedTuple):

@@ -16,27 +16,11 @@ from rich.text import Text
 
 from sync.redis.vitals import Vitals
 from sync.report.figures import counted, duration, size
+from sync.report.health import Health
 from sync.report.pace import Rates, quantile
-from sync.report.status import (
-    LIVE,
-    NOTIFICATIONS,
-    RECONCILING,
-    RESCANS,
-    STARTING,
-    Health,
-    Status,
-)
-from sync.report.tally import LAG_BOUNDS, Change
+from sync.report.status import LIVE, NOTIFICATIONS, RECONCILING, RESCANS, STARTING, Status
+from sync.report.tally import LAG_BOUNDS, WORDS, Change
 
-# What each of tally.OPERATIONS is called here: what goes to Redis as in the log.
-_WORDS = {
-    "set": "SET",
-    "delete": "DEL",
-    "rename": "RENAME",
-    "write_file": "file written",
-    "remove_file": "file removed",
-    "rename_file": "file renamed",
-}
 _STYLES = {LIVE: "bold green", STARTING: "bold yellow", RECONCILING: "bold yellow"}
 _ILL = "bold red"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -313,7 +297,7 @@ def _cut(name: str, words: str, width: int) -> Text:
 
 
 def _word(operation: str) -> str:
-    return _WORDS.get(operation, operation)
+    return WORDS.get(operation, operation)
 
 
 def _per_second(rate: float) -> str:

@@ -1,11 +1,14 @@
-"""The commands that are in the pages of the docs, and a prompt to type them at.
+"""The commands that the pages of the docs show, and whether what is printed is what they show.
 
-What a page shows as `console` has prompts, `# ` or `$ `, and below each command what it prints.
-What is `sh` is a script. A comment before it is for here, and a reader never sees it:
+What a page shows as `console` has prompts, `# ` or `$ `, and below each command what it prints: all
+of it, or nothing where it prints nothing. What is `sh` is a script. Comments right before a block
+are for here, and a reader never sees them:
 
-    <!-- not run: REASON -->        it is not run
-    <!-- in the container NAME -->  it is typed at a shell in that container, one for the page
-    <!-- in the directory PATH -->  it is typed in that directory of the host
+    <!-- not run: REASON -->     it is not run; a test that does the same is named by its file
+    <!-- ends with: STATUS -->   the last command fails, with that exit status; all others succeed
+
+White space between words does not count, nor what is another one each time (`_VARIABLE`). A line
+`...` stands for any lines, a word `...` for anything in its line, and `…` for anything in its word.
 """
 
 import re
@@ -13,168 +16,174 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pexpect
+REPOSITORY = Path(__file__).parents[2]
+# Those whose commands are run here; the examples have tests of their own.
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>console|sh)$")
-_NOT_RUN = re.compile("<!-- not run: (.+) -->")
-_CONTAINER = re.compile("<!-- in the container (.+) -->")
-_DIRECTORY = re.compile("<!-- in the directory (.+) -->")
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>\S*)")
+_COMMENT = re.compile("<!--.*-->")
+_MARK = re.compile("<!-- (?P<key>not run|ends with): (?P<value>.+) -->")
+_BEGINS_AS_MARK = re.compile("<!-- *(not|run|ends)", re.IGNORECASE)
 _PROMPTS = ("# ", "$ ")
-_DONE = "\x01"
+_ANYTHING = "..."
+_LOOKS_LIKE_COMMAND = re.compile(
+    r"^ {0,2}([#$] +\S|([A-Z_]+=\S+ +)*"
+    r"(docker|docker-compose|mdvp|mdvp-sync|redis-cli|redis-server|scripts/\S+|systemctl|journalctl"
+    r"|apt(-get)?|pip|pipx|python3|curl|promtool|git|mkdir|echo|cat|cd|export)( |$))"
+)
 # What is another one each time, and what is written for it here.
 _VARIABLE = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "ID"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "ID"),
-    (re.compile(r"sha256:[0-9a-f]+"), "DIGEST"),
-    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(,\d+|\.\d+)?(Z|\+00:00)?"), "TIME"),
-    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([,.]\d+)?(Z|\+00:00)?"), "TIME"),
     (re.compile(r"\b(About (a|an)|\d[\d.,]*) (ms|s|min|seconds?|minutes?|hours?)\b"), "SO LONG"),
-    (re.compile(r"\b(process|pid|PID) \d+"), r"\1 NUMBER"),
+    (re.compile(r'(?<="seconds": )[\d.]+'), "SO LONG"),
+    (re.compile(r"\bprocess \d+"), "process NUMBER"),
 )
-# A command that only looks is asked again until it prints what it should: health and keys take a
-# moment. Of all others the first answer counts.
-_LOOKS = re.compile(
-    r"^(docker (ps|logs|inspect|volume (ls|inspect)|plugin ls|exec (-\S+ )*\S+ "
-    r"(redis-cli|cat|ls|mdvp-sync (status|conflicts|verify)))"
-    r"|redis-cli|cat|ls|tail|curl|mdvp-sync)\b"
-)
+
+
+class PageError(ValueError):
+    """A page is written in a way that leaves open what is a command; the message says where."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and the words that it prints; None where the page does not say what it prints."""
+    """A command in `line` of a page, the lines that it prints, and its exit status."""
 
+    line: int
     command: str
-    printed: str | None
+    shown: Sequence[str]
+    status: int = 0
 
 
 @dataclass(frozen=True)
 class Block:
-    """Commands that stand together in a page, from `line` on; `reason` is why they are not run."""
+    """Commands that stand together from `line` of a page on; `reason` is why they are not run."""
 
     line: int
     steps: Sequence[Step]
     reason: str | None
-    container: str | None
-    directory: str | None
 
 
-def blocks(page: Path) -> Iterator[Block]:
-    """Yield what a page has of commands."""
-    lines = page.read_text().splitlines()
-    number = 0
-    while number < len(lines):
-        opened = _FENCE.match(lines[number])
-        number += 1
-        if opened is None:
-            continue
-        indent, began = len(opened["indent"]), number
-        while lines[number].strip() != "```":
-            number += 1
-        body = [line[indent:] for line in lines[began:number]]
-        said = _said_before(lines, began - 1)
-        yield Block(
-            began,
-            tuple(_typed(body) if opened["kind"] == "console" else _script(body)),
-            *(_first(pattern, said) for pattern in (_NOT_RUN, _CONTAINER, _DIRECTORY)),
-        )
-        number += 1
+@dataclass(frozen=True)
+class _Fence:
+    """What is between two fences; `line` is that of the first, `marks` are the comments above."""
+
+    line: int
+    kind: str
+    body: Sequence[str]
+    marks: dict[str, str]
 
 
-def _said_before(lines: Sequence[str], fence: int) -> str:
-    """Return the comments right before a fence."""
-    said = []
-    while fence and lines[fence - 1].strip().startswith("<!--"):
-        fence -= 1
-        said.append(lines[fence])
-    return "\n".join(said)
+def blocks(page: Path) -> list[Block]:
+    """Return what a page has of commands.
 
-
-def _first(pattern: re.Pattern[str], said: str) -> str | None:
-    found = pattern.search(said)
-    return found[1] if found else None
-
-
-def _typed(body: Sequence[str]) -> Iterator[Step]:
-    command, printed = "", list[str]()
-    for line in body:
-        if command.endswith("\\") and not printed:
-            command += "\n" + line
-        elif line.startswith(_PROMPTS):
-            if command:
-                yield Step(command, "\n".join(printed).strip() or None)
-            command, printed = line[2:], []
-        else:
-            assert command, f"output before any command: {line}"
-            printed.append(line)
-    assert command, "a console block without a prompt"
-    yield Step(command, "\n".join(printed).strip() or None)
-
-
-def _script(body: Sequence[str]) -> Iterator[Step]:
-    yield Step("(set -e\n" + "\n".join(body) + "\n)", None)
-
-
-class Prompt:
-    """A shell on a terminal, as a reader has one."""
-
-    def __init__(self, command: Sequence[str], environ: dict[str, str]) -> None:
-        """Start the shell, which is bash, by `command`."""
-        self._child: pexpect.spawn[str] = pexpect.spawn(
-            command[0],
-            list(command[1:]),
-            env={**environ, "TERM": "xterm"},
-            dimensions=(50, 250),
-            encoding="utf-8",
-            codec_errors="replace",
-            echo=False,
-            timeout=60,
-        )
-        self._child.delaybeforesend = None
-        self.type("PS1= PS2=; stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null")
-
-    def type(self, command: str, patience: float = 300.0) -> tuple[str, int]:
-        """Return what a command prints, and its exit status."""
-        # It has no input but what it says itself, or it would read what is typed next.
-        mark = f"printf '{_DONE}%s{_DONE}' $?"
-        self._child.send(f"{{ {command}\n}} </dev/null; {mark.replace(_DONE, chr(92) + '001')}\n")
-        self._child.expect(f"{_DONE}(\\d+){_DONE}", timeout=patience)
-        assert isinstance(self._child.before, str)
-        assert self._child.match is not None
-        assert not isinstance(self._child.match, type)
-        status = int(self._child.match[1])
-        return self._child.before.replace("\r\n", "\n"), status
-
-    def close(self) -> None:
-        """End the shell."""
-        self._child.close(force=True)
-
-
-def only_looks(command: str) -> bool:
-    """Say whether a command can be typed again without harm."""
-    return _LOOKS.match(command) is not None
-
-
-def is_as_shown(printed: str, shown: str) -> bool:
-    """Say whether a command has printed what a page shows.
-
-    White space, and what is another one each time, does not count; `...` and `…` are for anything.
+    Raises:
+        PageError: it has something of which nobody could tell whether it is to be run.
     """
-    return re.fullmatch(_pattern(shown), _plain(printed), re.DOTALL) is not None
+    try:
+        return _blocks(page.read_text())
+    except PageError as error:
+        raise PageError(f"{page.name}, {error}") from None
 
 
-def _pattern(shown: str) -> str:
-    words = []
-    for word in _plain(shown).split(" "):
-        if word in {"...", "…"}:
-            words.append(".*?")
-        else:
-            parts = (re.escape(part) for part in re.split("…", word))
-            words.append(r"\S*".join(parts))
-    return " ?".join(words)
+def script(page: Path, words: str) -> str:
+    """Return the commands of that block of a page, run or not, which has these words in one."""
+    (found,) = [
+        block for block in blocks(page) if any(words in step.command for step in block.steps)
+    ]
+    return "\n".join(step.command for step in found.steps)
 
 
-def _plain(text: str) -> str:
+def _blocks(text: str) -> list[Block]:
+    found = []
+    for fence in _fences(text):
+        if fence.kind in ("console", "sh"):
+            found.append(_block(fence))
+        elif "not run" not in fence.marks:
+            for number, line in enumerate(fence.body, fence.line + 1):
+                if _LOOKS_LIKE_COMMAND.match(line):
+                    raise PageError(
+                        f"line {number}: {line!r} is a command, and neither run nor marked"
+                    )
+    return found
+
+
+def _fences(text: str) -> Iterator[_Fence]:
+    lines = text.splitlines()
+    marks: dict[str, str] = {}
+    rest = iter(enumerate(lines, 1))
+    for number, line in rest:
+        if opened := _FENCE.match(line):
+            yield _Fence(number, opened["kind"], _body(rest, number, opened["indent"]), marks)
+            marks = {}
+        elif mark := _MARK.fullmatch(line.strip()):
+            marks[mark["key"]] = mark["value"]
+            if not _is_above_fence(lines, number):
+                raise PageError(f"line {number}: {line.strip()} is not right before a block")
+        elif _BEGINS_AS_MARK.match(line.strip()):
+            raise PageError(f"line {number}: {line.strip()} is no comment that is known here")
+
+
+def _is_above_fence(lines: Sequence[str], number: int) -> bool:
+    """Say whether a line is followed by a fence, or by comments and then one."""
+    for line in lines[number:]:
+        if not _COMMENT.fullmatch(line.strip()):
+            return _FENCE.match(line) is not None
+    return False
+
+
+def _body(rest: Iterator[tuple[int, str]], began: int, indent: str) -> list[str]:
+    body = list[str]()
+    for _, line in rest:
+        if line.strip() == "```":
+            return body
+        body.append(line.removeprefix(indent))
+    raise PageError(f"line {began}: the block has no end")
+
+
+def _block(fence: _Fence) -> Block:
+    if fence.kind == "console":
+        steps = list(_typed(fence))
+    else:
+        script = "\n".join(("(set -e", *fence.body, ")"))
+        steps = [Step(fence.line + 1, script, (_ANYTHING,))]
+    if status := fence.marks.get("ends with"):
+        last = steps.pop()
+        steps.append(Step(last.line, last.command, last.shown, int(status)))
+    return Block(fence.line, steps, fence.marks.get("not run"))
+
+
+def _typed(fence: _Fence) -> Iterator[Step]:
+    lines = list(enumerate(fence.body, fence.line + 1))
+    if not lines or not lines[0][1].startswith(_PROMPTS):
+        raise PageError(f"line {fence.line}: a console block that does not begin with a prompt")
+    while lines:
+        number, line = lines.pop(0)
+        command = line[2:]
+        while command.endswith("\\") and lines:
+            command += "\n" + lines.pop(0)[1]
+        shown = []
+        while lines and not lines[0][1].startswith(_PROMPTS):
+            shown.append(lines.pop(0)[1])
+        yield Step(number, command, shown)
+
+
+def is_as_shown(printed: str, shown: Sequence[str]) -> bool:
+    """Say whether a command has printed what a page shows."""
+    pattern = "".join(_pattern(_plain(line)) for line in shown)
+    lines = "".join(f"{_plain(line)}\n" for line in printed.splitlines())
+    return re.fullmatch(pattern, lines) is not None
+
+
+def _pattern(line: str) -> str:
+    if line == _ANYTHING:
+        return r"(?:.*\n)*?"
+    words = re.split(r"(?<!\S)\.\.\.(?!\S)", line)
+    return ".*".join(r"\S*".join(map(re.escape, word.split("…"))) for word in words) + "\n"
+
+
+def _plain(line: str) -> str:
     for pattern, word in _VARIABLE:
-        text = pattern.sub(word, text)
-    return " ".join(text.split())
+        line = pattern.sub(word, line)
+    return re.sub(r"(?<=\S)\s+", " ", line).rstrip()

@@ -1,4 +1,7 @@
-"""The benchmarks measure all that they say, in their quick mode; how fast it is, is not tested."""
+"""The benchmarks measure all that they say, in their quick mode; how fast it is, is not tested.
+
+The mode is one of those that docs/benchmarks.md shows.
+"""
 
 import json
 import re

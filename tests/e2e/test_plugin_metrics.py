@@ -1,4 +1,7 @@
-"""The metrics of the managed plugin: on its socket, and in a file that node_exporter reads."""
+"""The metrics of the managed plugin: on its socket, and in a file that node_exporter reads.
+
+The commands are those of docs/monitoring.md, for a plugin and a directory of its own.
+"""
 
 import http.client
 import os

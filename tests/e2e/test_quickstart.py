@@ -1,4 +1,7 @@
-"""The quickstart on an engine that answers: from nothing to a key, again, and all of it away."""
+"""The quickstart on an engine that answers: from nothing to a key, again, and all of it away.
+
+Its commands are those that README.md and docs/first-steps.md show.
+"""
 
 import os
 import re

@@ -4,7 +4,8 @@ Each engine's machine has its own loopback, and no way to the other's. So each h
 at the same address, and both keep what they have in one directory, as several registries behind one
 name do: https://distribution.github.io/distribution/about/deploying/#load-balancing-considerations.
 
-The tests of the second engine stand on those before them: it is installed, then upgraded.
+The tests of the second engine stand on those before them: it is installed, upgraded, and removed.
+They give the very commands of docs/install.md.
 """
 
 import json
@@ -22,22 +23,23 @@ import pexpect
 import pytest
 from e2e.conftest import REPOSITORY, Docker
 from e2e.engine import PrivateEngine
+from e2e.pages import script
 from support import eventually, running
 
 REGISTRY = "127.0.0.1:5000/team"
 TAG = "next"
 OLD_VERSION = "0.0.1"
-INSTALL = (REPOSITORY / "docs" / "install.md").read_text()
+INSTALL = REPOSITORY / "docs" / "install.md"
 CONFIG = """\
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {directory}}}}}
 http: {{addr: "127.0.0.1:5000", secret: of all of them}}
 """
 
-# A docker command that kills the script, by way of a subshell of which it is called, at one push.
-KILLING = """#!/bin/sh
+# A docker command that ends the script which calls it, at one push, and then hangs.
+ENDING = """#!/bin/sh
 case "$1 $2 $3" in
-    "image push {name}"*) read -r _ _ _ script _ <"/proc/$PPID/stat"; kill -KILL "$script" $PPID ;;
+    "{push}"*) kill -{signal} $PPID; exec sleep 98764 ;;
     *) exec {docker} "$@" ;;
 esac
 """
@@ -90,9 +92,26 @@ def release(
     docker: Docker, *arguments: str, check: bool = True, **environ: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the script on the machine of the engine, as its client asks the registry, too."""
-    variables = {"MDVP_CACHE": "/run/repository/.cache", **environ}
-    settings = [f"{name}={value}" for name, value in variables.items()]
+    settings = [client(docker), *(f"{name}={value}" for name, value in environ.items())]
     return docker.engine.run("env", *settings, "scripts/release.sh", *arguments, check=check)
+
+
+def client(docker: Docker) -> str:
+    """Return the setting by which the client keeps nothing in the home directory of who tests."""
+    return f"DOCKER_CONFIG={docker.engine.environ['DOCKER_CONFIG']}"
+
+
+def release_cut_off(docker: Docker, push: str, signal: str) -> None:
+    """Have a release end by a signal, at a push that hangs; that ends with it."""
+    # The machine has a /tmp of its own, so it sees the file by way of the engine's directory.
+    path = docker.engine.tmp.with_name("path")
+    path.mkdir(exist_ok=True)
+    command = path / "docker"
+    command.write_text(ENDING.format(push=push, signal=signal, docker=shutil.which("docker")))
+    command.chmod(0o755)
+    release(docker, REGISTRY, TAG, check=False, PATH=f"{path}:{os.environ['PATH']}")
+    hanging = ("pgrep", "--full", "--exact", "sleep 98764")
+    eventually(lambda: docker.engine.run(*hanging, check=False).stdout, "")
 
 
 def tags(storage: Path) -> set[str]:
@@ -135,9 +154,19 @@ def before(docker: Docker, tmp_path_factory: pytest.TempPathFactory, architectur
     source.write_text(changed)
     for bytecode in source.parent.glob("__pycache__/__init__.*"):  # of which no source is asked
         bytecode.unlink()
+    leave_out_what_came_later(directory / "config.json")
     docker("plugin", "create", name, str(directory))
     docker("plugin", "set", name, "LOG_LEVEL=DEBUG")
     return name
+
+
+def leave_out_what_came_later(config: Path) -> None:
+    """Have a plugin ask for what it did before there were metrics and LOG_FORMAT."""
+    plugin = json.loads(config.read_text())
+    plugin["entrypoint"].remove("--metrics-dir=/run/mdvp/metrics")
+    plugin["mounts"] = [mount for mount in plugin["mounts"] if mount["name"] == "data"]
+    plugin["env"] = [setting for setting in plugin["env"] if setting["name"] != "LOG_FORMAT"]
+    config.write_text(json.dumps(plugin))
 
 
 @pytest.fixture(scope="module")
@@ -148,23 +177,21 @@ def released(
     architecture: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Released]:
-    """Release this tree and the version before, after a try that was killed."""
+    """Release this tree and the version before, after a try that was ended, and one killed."""
     was = plugins(docker), images(docker)
-    killing = tmp_path_factory.mktemp("path") / "docker"
-    name = f"{REGISTRY}/sync:{TAG}"
-    killing.write_text(KILLING.format(name=name, docker=shutil.which("docker")))
-    killing.chmod(0o755)
-    # The machine has a /tmp of its own, so it sees the file by way of the engine's directory.
-    path = docker.engine.tmp.with_name("path")
-    shutil.copytree(killing.parent, path)
+    other = tmp_path_factory.mktemp("other")
     with registry(docker, storage):
         docker("plugin", "push", before)
-        other_architecture(docker, killing.parent, f"{REGISTRY}/sync:{TAG}-s390x")
-        release(docker, REGISTRY, TAG, check=False, PATH=f"{path}:{os.environ['PATH']}")
+        other_architecture(docker, other, f"{REGISTRY}/sync:{TAG}-s390x")
+        there = tags(storage)
+        release_cut_off(docker, "plugin push ", "TERM")
+        assert (plugins(docker), tags(storage)) == (was[0], there)
+        release_cut_off(docker, f"image push {REGISTRY}/sync:{TAG}", "KILL")
         assert f"mdvp:{TAG}-{architecture}" in tags(storage)
         assert not {f"sync:{TAG}-{architecture}", f"sync:{TAG}"} & tags(storage)
         assert plugins(docker) != was[0]
-        printed = release(docker, REGISTRY, TAG).stdout
+        given = commands("release.sh", ("registry.example/team", REGISTRY), ("0.1.0", TAG))
+        printed = release(docker, *given.removeprefix("scripts/release.sh ").split()).stdout
         assert plugins(docker) == was[0]
         ours = [f"{REGISTRY}/{name}:{TAG}-{architecture}" for name in ("redis-sync", "sync")]
         now = images(docker)
@@ -205,8 +232,10 @@ def test_an_image_is_for_each_architecture_that_is_there(
     docker: Docker, released: Released
 ) -> None:
     def architectures(image: str) -> set[str]:
-        command = ("docker", "manifest", "inspect", "--insecure", f"{REGISTRY}/{image}:{TAG}")
-        manifests = json.loads(docker.engine.run(*command).stdout)["manifests"]
+        inspect = ("docker", "manifest", "inspect", "--insecure", f"{REGISTRY}/{image}:{TAG}")
+        manifests = json.loads(docker.engine.run("env", client(docker), *inspect).stdout)[
+            "manifests"
+        ]
         return {manifest["platform"]["architecture"] for manifest in manifests}
 
     assert architectures("redis-sync") == {released.architecture}
@@ -216,13 +245,18 @@ def test_an_image_is_for_each_architecture_that_is_there(
 def test_what_a_tag_names_does_not_change(
     docker: Docker, released: Released, storage: Path
 ) -> None:
-    taken = f"{REGISTRY}/redis-sync:taken-{released.architecture}"
-    docker("tag", "debian:trixie-slim", taken)
-    docker("image", "push", taken)
+    image = f"{REGISTRY}/redis-sync:taken-{released.architecture}"
+    whole = f"{REGISTRY}/redis-sync:whole"
+    for name in (image, whole):
+        docker("tag", "debian:trixie-slim", name)
+        docker("image", "push", name)
     had = plugins(docker), tags(storage)
     done = release(docker, REGISTRY, "taken", check=False)
     assert done.returncode == 1
-    assert f"{taken} is in the registry already, with other content" in done.stderr
+    assert f"{image} is in the registry already, with other content" in done.stderr
+    done = release(docker, REGISTRY, "whole", check=False)
+    assert done.returncode == 1
+    assert f"{whole} is in the registry already, and is more than {whole}-ARCH" in done.stderr
     done = release(docker, REGISTRY, OLD_VERSION, check=False)
     assert done.returncode == 1
     assert f"this engine has a plugin named {released.before} already" in done.stderr
@@ -236,6 +270,9 @@ def test_what_a_tag_names_does_not_change(
         (("--fresh", "registry.example"), "it takes a registry and a tag, not 1 arguments"),
         (("registry.example", "a/b"), "'a/b' cannot be a tag"),
         (("registry.example", "-x"), "'-x' cannot be a tag"),
+        (("registry.example", ""), "'' cannot be a tag"),
+        (("registry.example", "1" * 111), "cannot be a tag"),
+        (("-x", "1"), "'-x' is no place in a registry"),
         (("https://registry.example", "1"), "'https://registry.example' is no place in a registry"),
         (("registry.example/a:b", "1"), "'registry.example/a:b' is no place in a registry"),
     ],
@@ -266,15 +303,18 @@ def volumes(second: Docker) -> Path:
     return directory
 
 
-def commands(heading: str, *changes: tuple[str, str]) -> str:
-    """Return the commands of the first console block below a heading of docs/install.md."""
-    block = INSTALL.partition(f"\n{heading}\n")[2].partition("```console\n")[2].partition("```")[0]
-    lines = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
-    script = "\n".join(lines)
-    for old, new in (("REGISTRY", REGISTRY), *changes):
-        assert old in script
-        script = script.replace(old, new)
-    return script
+def commands(words: str, *changes: tuple[str, str]) -> str:
+    """Return the commands of that block of docs/install.md which has these words."""
+    text = script(INSTALL, words)
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def give(second: Docker, text: str) -> None:
+    """Give commands to a shell that ends at the first that fails."""
+    subprocess.run(["sh", "-ec", text], env=second.engine.environ, check=True)
 
 
 def asked(second: Docker, command: str, answer: str) -> str:
@@ -295,12 +335,11 @@ def older(released: Released, second: Docker, volumes: Path) -> str:
     """Return the name of the version before, that the second engine has installed as `mdvp`."""
     assert not images(second)
     assert not plugins(second)
-    script = commands("### Install it", ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
-    privileges = asked(second, script, "n")
+    changes = (("REGISTRY", REGISTRY), ("TAG", OLD_VERSION), ("/srv/volumes", str(volumes)))
+    install = commands("docker plugin install", *changes)
+    assert " - mount: [/tmp]\r\n - capabilities: " in asked(second, install, "n")
     assert not plugins(second)
-    documented = re.findall(r"^ - .*: \[.*\]$", INSTALL, re.MULTILINE)
-    assert re.findall(r"^ - .*: \[.*\]$", privileges.replace("\r", ""), re.MULTILINE) == documented
-    asked(second, script, "y")
+    asked(second, install, "y")
     return released.before
 
 
@@ -322,9 +361,10 @@ def test_the_plugin_is_installed_by_answering_what_the_page_says_it_asks(
 
 @pytest.mark.usefixtures("released")
 def test_the_image_is_pulled_and_says_what_it_is(second: Docker) -> None:
-    second("pull", "--quiet", f"{REGISTRY}/redis-sync:{TAG}")
+    give(second, commands("docker pull", ("REGISTRY", REGISTRY), ("TAG", TAG)))
     form = "{{json .Config.Labels}}"
-    labels = json.loads(second("inspect", "--format", form, f"{REGISTRY}/redis-sync:{TAG}"))
+    assert json.loads(second("inspect", "--format", form, "mdvp/sync"))
+    labels = json.loads(second("inspect", "--format", form, "mdvp/redis-sync"))
     version = re.findall(r'__version__ = "(.*)"', (REPOSITORY / "mdvp/__init__.py").read_text())
     assert [labels["org.opencontainers.image.version"]] == version
     assert re.fullmatch(
@@ -345,9 +385,33 @@ def test_a_file_is_a_key_on_an_engine_that_has_built_nothing(second: Docker, vol
     eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "value")
 
 
+def privileges(text: str) -> list[str]:
+    return re.findall(r"^ - .*: \[.*\]$", text.replace("\r", ""), re.MULTILINE)
+
+
+@pytest.mark.usefixtures("older")
+def test_an_upgrade_asks_for_what_the_page_says_if_it_is_not_granted(
+    second: Docker, upgrade: str
+) -> None:
+    was = plugins(second)
+    second("plugin", "disable", "--force", "mdvp")
+    (line,) = (line for line in upgrade.splitlines() if " upgrade " in line)
+    question = asked(second, line.replace("--grant-all-permissions ", ""), "n")
+    assert privileges(question) == privileges(INSTALL.read_text())
+    second("plugin", "enable", "mdvp")
+    assert plugins(second) == was
+
+
+@pytest.fixture(scope="module")
+def upgrade(architecture: str) -> str:
+    """Return the commands of the page for an upgrade to what has been released."""
+    changes = (("REGISTRY", REGISTRY), ("TAG-amd64", f"{TAG}-{architecture}"))
+    return commands("docker plugin upgrade", *changes)
+
+
 @pytest.mark.usefixtures("older")
 def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
-    second: Docker, volumes: Path, architecture: str
+    second: Docker, volumes: Path, architecture: str, upgrade: str
 ) -> None:
     second("plugin", "disable", "--force", "mdvp")
     second("plugin", "set", "mdvp", "LOG_LEVEL=DEBUG", "GRACE=7")
@@ -356,8 +420,7 @@ def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
     (volumes / "shared" / "file").write_text("stays")
     was = second("volume", "inspect", "vol", "shared"), settings(second)
 
-    script = commands("### Upgrade it", ("TAG-amd64", f"{TAG}-{architecture}"))
-    subprocess.run(["sh", "-ec", script], env=second.engine.environ, check=True)
+    give(second, upgrade)
 
     new = f"{REGISTRY}/mdvp:{TAG}-{architecture}"
     assert second("plugin", "inspect", "--format", "{{.PluginReference}}", "mdvp") == new
@@ -375,6 +438,27 @@ def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
 
 
 def settings(second: Docker) -> str:
-    """Return the settings that are in effect: the engine makes a mount as Config has it."""
-    form = "{{json .Settings.Env}} {{range .Config.Mounts}}{{.Source}} {{end}}"
-    return second("plugin", "inspect", "--format", form, "mdvp")
+    """Return the settings that were given: the engine makes a mount as Config has it."""
+    data = '{{range .Config.Mounts}}{{if eq .Name "data"}}{{.Source}}{{end}}{{end}}'
+    return second("plugin", "inspect", "--format", "{{json .Settings.Env}} " + data, "mdvp")
+
+
+@pytest.mark.usefixtures("older")
+def test_what_a_new_version_brings_can_be_set_after_an_upgrade(
+    second: Docker, volumes: Path
+) -> None:
+    metrics = volumes.with_name("metrics")
+    metrics.mkdir()
+    second("plugin", "disable", "--force", "mdvp")
+    second("plugin", "set", "mdvp", f"metrics.source={metrics}", "LOG_FORMAT=json")
+    second("plugin", "enable", "mdvp")
+    eventually((metrics / "mdvp.prom").exists, expected=True)
+    eventually(lambda: r"\"event\":" in second.engine.log.read_text(), expected=True)
+
+
+@pytest.mark.usefixtures("older")
+def test_what_is_removed_leaves_the_volumes_directories(second: Docker, volumes: Path) -> None:
+    give(second, commands("docker plugin rm"))
+    assert not plugins(second)
+    assert (volumes / "vol" / "key").read_text()
+    assert (volumes / ".mdvp").is_dir()

@@ -233,6 +233,14 @@ def root(place: Path) -> Path:
 
 
 @pytest.fixture
+def point(short_path: Path) -> Path:
+    """Return a directory to mount a volume at, as the `/data` of a container."""
+    path = short_path / "point"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
 def outside(place: Path) -> Path:
     """Return a directory beside the root; it is empty."""
     path = place / "outside"

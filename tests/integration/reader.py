@@ -31,7 +31,7 @@ class Reader:
     def __init__(self, example: str, place: Path, server: RedisServer) -> None:
         text = (EXAMPLES / example / "README.md").read_text()
         self.blocks: list[str] = _blocks(text, "sh")
-        self._shown: list[str] = _blocks(text, "console")
+        self._shown: list[str] = _blocks(text, "text")
         self.given: list[str] = []
         self.directory = place / example
         shutil.copytree(EXAMPLES / example, self.directory)

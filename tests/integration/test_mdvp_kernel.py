@@ -56,14 +56,6 @@ def root(short_path: Path) -> Path:
     return short_path / "root"
 
 
-@pytest.fixture
-def point(short_path: Path) -> Path:
-    """Return a directory to mount a volume at, as the `/data` of a container."""
-    path = short_path / "point"
-    path.mkdir()
-    return path
-
-
 @dataclass(frozen=True)
 class Eye:
     """A view of the kernel, and the root that it looks at."""

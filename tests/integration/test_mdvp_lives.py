@@ -34,13 +34,6 @@ def root(short_path: Path) -> Path:
     return short_path / "root"
 
 
-@pytest.fixture
-def point(short_path: Path) -> Path:
-    path = short_path / "point"
-    path.mkdir()
-    return path
-
-
 @contextmanager
 def served(root: Path) -> Iterator[tuple[Plugin, Log]]:
     with (

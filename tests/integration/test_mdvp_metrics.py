@@ -5,7 +5,8 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from integration.holder import (
     new_container_id,
 )
 from integration.plugin import Plugin, samples, serving
+from integration.prometheus import promtool
 from support import DEADLINE, eventually
 
 from mdvp.core.errors import StorageError
@@ -33,13 +35,6 @@ BLIND = ("setpriv", "--inh-caps=-all", "--bounding-set=-sys_ptrace", "--")
 def root(short_path: Path) -> Path:
     (short_path / "root").mkdir()
     return short_path / "root"
-
-
-@pytest.fixture
-def point(short_path: Path) -> Path:
-    path = short_path / "point"
-    path.mkdir()
-    return path
 
 
 @pytest.fixture
@@ -67,10 +62,7 @@ def requests(plugin: Plugin, operation: str) -> list[float]:
 
 
 def check(text: bytes) -> None:
-    done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert promtool("check", "metrics", given=text.decode()) == (0, "")
 
 
 def get(plugin: Plugin, path: str = "/metrics", method: str = "GET", **headers: str) -> bytes:
@@ -94,6 +86,13 @@ def test_they_are_openmetrics_for_who_asks_for_that(plugin: Plugin) -> None:
     answer = get(plugin, Accept="application/openmetrics-text")
     assert b"Content-Type: application/openmetrics-text" in answer
     assert answer.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_they_are_text_for_who_asks_for_a_version_that_is_none(plugin: Plugin, kind: str) -> None:
+    answer = get(plugin, Accept=f"{kind};version=new")
+    assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8" in answer
+    assert "ERROR" not in plugin.stop()
 
 
 def test_they_follow_a_volume_from_create_to_remove(plugin: Plugin) -> None:
@@ -334,6 +333,37 @@ def test_a_directory_that_is_missing_keeps_nobody_from_volumes(root: Path, folde
     assert os.listdir(folder) == []
 
 
+@pytest.fixture
+def silent(folder: Path) -> Iterator[Callable[[], None]]:
+    """Yield what puts, in the place of the directory, a file system that never answers."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+
+    def silence() -> None:
+        options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+        command = ["mount", "--internal-only", "-t", "fuse", "-o", options, "none", str(folder)]
+        subprocess.run(command, check=True, pass_fds=[device])
+
+    yield silence
+    os.close(device)  # which ends all waiting
+    subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_a_file_system_that_does_not_answer_holds_up_nobody(
+    root: Path, folder: Path, silent: Callable[[], None], when: str
+) -> None:
+    if when == "from the start":
+        silent()
+    with serving(root, root.with_name("mdvp.sock"), METRICS_DIR=str(folder)) as plugin:
+        if when == "later":
+            eventually((folder / "mdvp.prom").exists, True)
+            silent()
+        assert plugin.call("Create", Name="vol").status == 200
+        assert plugin.metrics()["mdvp_volumes", "exclusive"] == 1
+        assert "INFO stopped" in plugin.stop()
+        assert plugin.process.returncode == 0
+
+
 # What can be in the way of the file, and how it is said.
 
 
@@ -474,6 +504,19 @@ def grows(file: Path) -> bool:
     """Say whether it is written anew."""
     before = file.read_bytes()
     return eventually(lambda: file.read_bytes() != before, True)
+
+
+def test_figures_that_take_long_are_asked_for_more_seldom(folder: Path) -> None:
+    asked: list[float] = []
+
+    def slow() -> bytes:
+        asked.append(time.monotonic())
+        time.sleep(0.02)  # the work that it is
+        return b"figures\n"
+
+    with closing(Publisher(Textfile(folder), slow, lambda: None, interval=0.01)):
+        eventually(lambda: len(asked) > 1, True)
+    assert asked[1] - asked[0] > 20 * 0.02
 
 
 def test_the_file_is_written_again_and_again_and_goes_in_the_end(folder: Path) -> None:

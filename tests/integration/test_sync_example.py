@@ -1,4 +1,4 @@
-"""The example of feature flags, command by command, with the service that it is about."""
+"""docs/examples/feature-flags/README.md, command by command, with the service that it is about."""
 
 import re
 from pathlib import Path

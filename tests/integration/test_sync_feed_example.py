@@ -1,4 +1,4 @@
-"""The example of the change feed, command by command, and its consumer killed at any instant."""
+"""docs/examples/change-feed/README.md, command by command, with its consumer killed at times."""
 
 import importlib
 import json

@@ -20,6 +20,7 @@ from integration.topology import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from support import eventually
 
+from mdvp import __version__
 from sync.report.exporter import CONNECTIONS, HEAD_MAX, PATIENCE
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ class TestWhatIsSaid:
         status, words = promtool("check", "metrics", given=broken)
         assert status != 0
         assert "mdvp_sync_undone_changes" in words
+
+    @pytest.mark.usefixtures("service")
+    def test_names_the_version(self, port: int) -> None:
+        assert figure(port, "mdvp_sync_build_info", version=__version__) == 1
 
     def test_follows_what_is_done(self, service: Service, port: int) -> None:
         for name, content in (("a", b"12345"), ("b", b"123"), ("c", b"")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -98,11 +99,27 @@ def test_other_keys_are_not_shown_and_end_nothing(service: Service, root: Path, 
     assert terminal.is_as_before_at_the_end(0)
 
 
-def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was(service: Service, top: Top) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was(
+    service: Service, top: Top, number: signal.Signals
+) -> None:
     terminal = top(service)
     terminal.until_shows(WELL)
-    terminal.process.kill(signal.SIGTERM)
-    assert terminal.is_as_before_at_the_end(128 + signal.SIGTERM)
+    terminal.process.kill(number)
+    assert terminal.is_as_before_at_the_end(128 + number)
+
+
+def test_it_ends_with_its_terminal(service: Service, top: Top) -> None:
+    terminal = top(service)
+    terminal.until_shows(WELL)
+    with Path(os.devnull).open("rb") as other:
+        os.dup2(other.fileno(), terminal.process.child_fd)  # which closes the terminal
+    pid = terminal.process.pid
+    eventually(lambda: pid is not None and has_ended(pid), True)
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def test_a_failure_leaves_the_terminal_as_it_was_and_is_told(
@@ -252,6 +269,16 @@ def test_without_a_terminal_one_line_says_so(service: Service) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "top needs a terminal" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_so_it_does_where_there_is_nothing_to_read_or_to_write_to(
+    service: Service, closed: str
+) -> None:
+    command = ("sh", "-c", f'exec "$@" {closed}', "sh", *SYNC, "top")
+    done = subprocess.run(command, env=service.environ, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert b"top needs a terminal" in done.stderr
 
 
 def test_so_it_does_on_one_that_can_only_write(service: Service, top: Top) -> None:

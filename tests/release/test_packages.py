@@ -1,4 +1,8 @@
-"""The wheel and the sdist: what is in them, and that they work where there is no repository."""
+"""The wheel and the sdist: what is in them, and that they work where there is no repository.
+
+The commands that docs/install.md and share/package.md show for pipx are given here, in a home of
+their own, and of the packages that are built here.
+"""
 
 import os
 import re
@@ -11,6 +15,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from e2e.pages import script
 from release.conftest import REPOSITORY, Packages, packages_in
 from support import eventually, running
 
@@ -30,6 +35,7 @@ DATA = {
         )
     },
 }
+INSTALL = REPOSITORY / "docs" / "install.md"
 RECORDS = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
 
 
@@ -119,8 +125,14 @@ def ran(environ: Mapping[str, str], *command: str | Path) -> subprocess.Complete
 
 
 def install(environ: Mapping[str, str], what: str) -> None:
-    done = ran(environ, "pipx", "install", what)
+    give(environ, f"pipx install '{what}'")
+
+
+def give(environ: Mapping[str, str], commands: str) -> str:
+    """Give commands to a shell that ends at the first that fails; return what they print."""
+    done = ran(environ, "sh", "-ec", commands)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("arguments", ["mdvp serve", "mdvp --help", "sync run", "sync verify"])
@@ -143,13 +155,19 @@ def test_without_its_libraries_a_command_says_in_one_line_what_brings_them(
 def test_pipx_installs_the_sync_service_from_source(
     packages: Packages, pipx: dict[str, str], tmp_path: Path, short_path: Path
 ) -> None:
-    install(pipx, f"{packages.sdist}[sync]")
-    assert ran(pipx, "mdvp-sync", "--version").stdout == f"mdvp-sync {__version__}\n"
+    told = give(pipx, script(INSTALL, "pipx install").replace("mdvp[", f"{packages.sdist}["))
+    assert told.endswith(f"mdvp-sync {__version__}\n")
     assert "usage: mdvp-sync" in ran(pipx, "mdvp-sync", "--help").stdout
     assert "pip install 'mdvp[plugin]'" in ran(pipx, "mdvp", "--version").stderr
     mirrors(pipx, tmp_path / "foo", short_path / "redis.sock")
     environment = Path(pipx["PIPX_HOME"], "venvs/mdvp")
     assert [name for name in DATA if not (environment / name).is_file()] == []
+    give({**pipx, "HOME": str(tmp_path)}, script(INSTALL, "bash-completion"))
+    for place in (".local/share/bash-completion/completions", ".config/fish/completions"):
+        for name in (tmp_path / place).iterdir():
+            assert name.resolve().is_relative_to(environment)
+            assert name.is_file()
+    assert f"{environment}/share/zsh/site-functions" in (tmp_path / ".zshenv").read_text()
     if has_pages(pipx):
         assert "NAME\n" in ran(pipx, "man", f"{pipx['PIPX_MAN_DIR']}/man1/mdvp-sync.1").stdout
 

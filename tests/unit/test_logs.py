@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sync.report import lines
-from sync.report.tally import OPERATIONS
+from sync.report.tally import OPERATIONS, WORDS
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "logs.md"
@@ -66,7 +66,7 @@ class Source:
         for key, value in zip(mapping.keys, mapping.values, strict=True):
             if key is None:  # ** of what there is for each operation
                 assert self.path.name == "lines.py", self._place(call)
-                fields |= set(lines._LINES)
+                fields |= set(WORDS)
             elif ast.literal_eval(key) == "event":
                 slug = ast.literal_eval(value)
             elif not ast.literal_eval(key).startswith("_"):
@@ -138,7 +138,7 @@ def of(part: str) -> dict[str, Event]:
             other = found.setdefault(each.slug, each)
             assert other == each, "one event has several levels, or several fields"
     if part == "sync":
-        for operation, (words, _) in lines._LINES.items():
+        for operation, words in lines._LINES.items():
             fields = {*re.findall(r"%\((\w+)\)", words), "seconds"}
             found[operation] = Event(operation, frozenset({"INFO"}), frozenset(fields))
     return found
@@ -174,4 +174,4 @@ def test_no_field_has_the_name_of_one_that_each_line_has(part: str) -> None:
 
 
 def test_each_operation_has_its_words() -> None:
-    assert set(lines._LINES) == set(OPERATIONS.values())
+    assert set(lines._LINES) == set(WORDS) == set(OPERATIONS.values())

@@ -69,11 +69,12 @@ def test_an_exception_is_one_field_of_one_line() -> None:
 
 
 PROGRAM = """
-import threading, warnings
+import sys, threading, warnings
 from mdvp import log
 log.set_up("INFO", {form!r})
 warnings.warn("take care")
 threading.Thread(target=lambda: 1 / 0).start()
+threading.Thread(target=sys.exit).start()  # which is no failure
 log.log.debug("too much", {{"event": "debug"}})
 log.log.info("to standard output", {{"event": "information"}})
 class Hostile:

@@ -1,20 +1,26 @@
 """What is counted, and how that is shown, from plain values."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Event, Semaphore
 
+import falcon
 import pytest
+from falcon.testing import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support import DEADLINE
 
 from mdvp.core.clock import Moment
 from mdvp.core.figures import Figures
 from mdvp.core.lease import Claims, Holder, Lease, Sight
 from mdvp.core.volume import Access, Identity, Volume
 from mdvp.metrics import Gauges, Outcome, Requests
+from mdvp.wire.api import Metrics
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 OPERATIONS = ("create", "mount")
@@ -161,3 +167,35 @@ def test_any_requests_are_counted_by_operation_outcome_and_duration(
         for bucket in buckets:
             (limit,) = (float(label) for label in bucket[1:] if label != operation)
             assert found[bucket] == sum(each <= limit for each in seconds)
+
+
+class Slow:
+    """A collector that is done when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = Semaphore(0)
+        self.go_on = Event()
+
+    def collect(self) -> Iterator[Metric]:
+        self.begun.release()
+        assert self.go_on.wait(DEADLINE)
+        yield from ()
+
+
+def test_requests_for_metrics_leave_the_engine_threads_of_the_server() -> None:
+    registry, slow = CollectorRegistry(auto_describe=False), Slow()
+    registry.register(slow)
+    app = falcon.App()
+    app.add_route("/metrics", Metrics(registry))
+    client = TestClient(app)
+    with ThreadPoolExecutor() as others:
+        asked = [others.submit(client.simulate_get, "/metrics") for _ in range(2)]
+        try:
+            assert all(slow.begun.acquire(timeout=DEADLINE) for _ in asked)
+            refused = others.submit(client.simulate_get, "/metrics").result(DEADLINE)
+            assert refused.status_code == 503
+            assert refused.headers["Retry-After"] == "1"
+        finally:
+            slow.go_on.set()
+        assert [each.result(DEADLINE).status_code for each in asked] == [200, 200]
+    assert client.simulate_get("/metrics").status_code == 200

@@ -160,6 +160,7 @@ from sync.report.log import log, set_up
 set_up(logging.INFO, Path(sys.argv[2]), sys.argv[1])
 warnings.warn("take care")
 threading.Thread(target=lambda: 1 / 0).start()
+threading.Thread(target=sys.exit).start()  # which is no failure
 log.debug("too much", {"event": "debug"})
 log.info("information", {"event": "information"})
 raise LookupError("never\\ncaught")

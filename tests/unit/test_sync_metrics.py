@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sync.core.causes import ReconcileCause
 from sync.redis.connection import _CAUSES
 from sync.report.exporter import App, StatusCollector
+from sync.report.health import FRESH, health
 from sync.report.metrics import STATES, families
 from sync.report.status import (
-    FRESH,
     HELD,
     LIVE,
     RECONCILING,
@@ -29,7 +29,6 @@ from sync.report.status import (
     Said,
     Status,
     StatusFile,
-    health,
 )
 from sync.report.tally import LAG_BOUNDS, OPERATIONS
 
@@ -194,7 +193,7 @@ def test_what_was_said_last_is_told_whether_there_is_a_file_or_not() -> None:
     file.write(STATUS)
     assert file.last.status == STATUS
     assert file.last.at > before.at
-    assert samples(StatusCollector(file).collect())["mdvp_sync_files"] == 3
+    assert samples(StatusCollector(file, "1.2.3").collect())["mdvp_sync_files"] == 3
 
 
 def test_what_was_said_last_is_told_though_its_file_cannot_be_written(tmp_path: Path) -> None:
@@ -206,6 +205,24 @@ def test_what_was_said_last_is_told_though_its_file_cannot_be_written(tmp_path: 
     assert file.last.status == STATUS
 
 
+def test_it_is_not_healthy_when_the_command_finds_an_old_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    path = tmp_path / "status.json"
+    file = StatusFile(path)
+    file.write(STATUS)
+    (tmp_path / "status.json.new").mkdir()  # or a disk that is full
+    for now[0], is_well in ((NOW + FRESH, 1), (NOW + FRESH + 0.1, 0)):
+        file.write(replace(STATUS, files=4))
+        assert bool(is_well) is (health(path, now[0]).problem is None)
+        told = samples(StatusCollector(file, "1.2.3").collect())
+        assert told["mdvp_sync_healthy"] == is_well
+        # What there is to tell is told all the same.
+        assert (told["mdvp_sync_files"], told["mdvp_sync_status_age_seconds"]) == (4, 0)
+
+
 Ask = Callable[..., tuple[str, dict[str, str], bytes]]
 
 
@@ -215,7 +232,7 @@ def ask() -> Ask:
     file = StatusFile(None)
     file.write(STATUS)
     registry = CollectorRegistry()
-    registry.register(StatusCollector(file))
+    registry.register(StatusCollector(file, "1.2.3"))
     app = App(registry)
 
     def ask(path: str = "/metrics", method: str = "GET") -> tuple[str, dict[str, str], bytes]:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync.report.health import FRESH, Health
 from sync.report.pace import Pace, quantile
-from sync.report.status import FRESH, LIVE, Health, Status
+from sync.report.status import LIVE, Status
 from sync.report.tally import LAG_BOUNDS
 
 NO_LAGS = (0,) * (len(LAG_BOUNDS) + 1)

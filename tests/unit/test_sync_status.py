@@ -15,8 +15,8 @@ from sync.core.errors import SettingsError
 from sync.redis import listener
 from sync.redis.target import Target
 from sync.report.board import Board
+from sync.report.health import FRESH, health
 from sync.report.status import (
-    FRESH,
     HELD,
     LIVE,
     NAMED_MAX,
@@ -28,7 +28,6 @@ from sync.report.status import (
     WAITING,
     Status,
     StatusFile,
-    health,
 )
 from sync.report.tally import LAG_BOUNDS, Change, Tally
 
@@ -174,6 +173,19 @@ def test_without_a_sign_of_life_the_process_tells_whether_it_hangs_or_has_ended(
         {"lags": 3},
         {"lags": ["often"]},
         {"lag_sum": None},
+        {"files": -1},
+        {"files": float("inf")},
+        {"bytes": 10**400},
+        {"pid": 10**400},
+        {"at": 10**400},
+        {"since": float("nan")},
+        {"started": float("inf")},
+        {"started": 1e300},
+        {"lag_ms": float("nan")},
+        {"operations": {"set": float("inf")}},
+        {"lags": [10**400]},
+        {"recent": [{"at": 1e300, "operation": "set", "name": "a", "new": "", "size": 3}]},
+        {"recent": [{"at": 1.0, "operation": "set", "name": "a", "new": "", "size": 10**400}]},
     ],
 )
 def test_a_status_with_other_values_than_it_can_have_cannot_be_read(
@@ -184,7 +196,11 @@ def test_a_status_with_other_values_than_it_can_have_cannot_be_read(
     assert f"the status at {path} cannot be read" in (health(path, NOW).problem or "")
 
 
-@pytest.mark.parametrize("text", [b"", b'{"state": "live"', b'{"state": "live"}', b"[]", b"\xff\0"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b'{"state": "live"', b'{"state": "live"}', b"[]", b"\xff\0", b"[" * 100_000],
+    ids=["empty", "half", "little", "list", "binary", "nested"],
+)
 def test_what_is_no_status_cannot_be_read(path: Path, text: bytes) -> None:
     path.write_bytes(text)
     assert f"the status at {path} cannot be read" in (health(path, NOW).problem or "")
@@ -192,7 +208,7 @@ def test_what_is_no_status_cannot_be_read(path: Path, text: bytes) -> None:
 
 def test_a_directory_in_its_place_cannot_be_read(path: Path) -> None:
     path.mkdir()
-    assert "cannot be read" in (health(path, NOW).problem or "")
+    assert health(path, NOW).problem == f"the status at {path} cannot be read: Is a directory"
 
 
 def test_without_a_status_the_service_has_not_started(path: Path) -> None:
@@ -447,3 +463,14 @@ def test_one_that_stands_by_is_well_and_says_who_works(tmp_path: Path) -> None:
     ]
     late = health(path, json.loads(path.read_text())["at"] + FRESH + 1)
     assert "its last was: standby: the one on there" in str(late.problem)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_people_read_any_name_on_any_terminal(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "status"
+    StatusFile(path).write(replace(STATUS, detail="caf\u00e9 \udcff", skipped={"\u00e9": "is"}))
+    given = {"SYNC_STATUS": str(path), "PYTHONIOENCODING": encoding, "PATH": os.environ["PATH"]}
+    command = (sys.executable, "-m", "sync", "status")
+    done = subprocess.run(command, env=given, capture_output=True, check=False)
+    assert (done.stderr, done.returncode) == (b"", 0)
+    assert ("\u00e9" if encoding == "utf-8" else "\\xe9").encode() in done.stdout

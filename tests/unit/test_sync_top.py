@@ -13,19 +13,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.screen import Screen
 
+from sync import top as command
 from sync.core.changes import shown
 from sync.redis.vitals import Vitals
+from sync.report.health import Health
 from sync.report.pace import Rates
-from sync.report.status import (
-    HELD,
-    LIVE,
-    NOTIFICATIONS,
-    RECONCILING,
-    STANDBY,
-    WAITING,
-    Health,
-    Status,
-)
+from sync.report.status import HELD, LIVE, NOTIFICATIONS, RECONCILING, STANDBY, WAITING, Status
 from sync.report.tally import LAG_BOUNDS, OPERATIONS, Change
 from sync.report.top import View, picture
 
@@ -76,6 +69,14 @@ def rows(view: View, width: int = 80, height: int | None = 24, *, draws: bool = 
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     with console.capture() as captured:
         console.print(picture(view, width, height, draws=draws))
+    return captured.get().splitlines()
+
+
+def coloured(view: View) -> list[str]:
+    """Return the rows of the picture as a terminal gets them, with colours."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, _environ={"TERM": "xterm"})
+    with console.capture() as captured:
+        console.print(picture(view, 80, 24))
     return captured.get().splitlines()
 
 
@@ -230,12 +231,19 @@ def test_the_first_row_says_whether_it_is_well_in_words_and_colour(
     problem: str | None, state: str, style: str
 ) -> None:
     view = of(replace(STATUS, state=state, detail="who"), problem=problem)
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, _environ={"TERM": "xterm"})
-    with console.capture() as captured:
-        console.print(picture(view, 80, 24))
-    first = captured.get().splitlines()[0]
+    first = coloured(view)[0]
     assert view.health.headline in first
     assert first.startswith(f"\x1b[1;{style}m")
+
+
+@pytest.mark.parametrize(
+    ("used", "colour"), [(79, "0"), (80, "33"), (94, "33"), (95, "1;31"), (100, "1;31")]
+)
+def test_memory_that_becomes_scarce_is_coloured(used: int, colour: str) -> None:
+    view = replace(VIEW, redis=REDIS._replace(used=used, limit=100))
+    words = f"{used} B of 100 B ({used}%)"
+    (row,) = [row for row in coloured(view) if words in row]
+    assert f"\x1b[{colour}m{words}" in row
 
 
 def test_long_words_are_wrapped_and_leave_room_for_the_rest() -> None:
@@ -387,3 +395,14 @@ def test_a_rate_of_nothing_is_said_to_be() -> None:
     found = text(replace(VIEW, rates=Rates({}, 0.0, 0.0)))
     assert "rate      0/s, 0 B/s" in found
     assert "by kind   nothing" in found
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [((0, 0), (80, 24)), ((132, 50), (132, 50)), ((65535, 65535), (1000, 500))],
+)
+def test_a_terminal_may_say_any_size(
+    monkeypatch: pytest.MonkeyPatch, said: tuple[int, int], size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("os.get_terminal_size", lambda _: said)
+    assert command._size(0) == size

@@ -30,7 +30,7 @@ def files(directory: Path) -> dict[str, str]:
 
 
 def test_they_are_what_the_parsers_and_settings_say(tmp_path: Path) -> None:
-    script = REPOSITORY / "scripts/pages.py"
+    script = REPOSITORY / "scripts/manual.py"
     subprocess.run((sys.executable, script, tmp_path), env=ENVIRON, check=True)
     kept = {
         name: text
@@ -40,7 +40,7 @@ def test_they_are_what_the_parsers_and_settings_say(tmp_path: Path) -> None:
     made = files(tmp_path)
     assert sorted(made) == sorted(kept)
     old = [name for name in made if made[name] != kept[name]]
-    assert old == [], "the parsers or settings have changed: run scripts/pages.sh"
+    assert old == [], "the parsers or settings have changed: run scripts/manual.sh"
 
 
 @each_command

@@ -1,6 +1,6 @@
 """Writes the manual pages and the completions of both commands, from their parsers and settings.
 
-    scripts/pages.py DIRECTORY
+    scripts/manual.py DIRECTORY
 
 DIRECTORY gets what is in share/, under the names by which it is installed. What a parser does not
 say is in share/man/sections/, in the language of man(7). The same sources give the same bytes,
