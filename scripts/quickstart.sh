@@ -99,13 +99,13 @@ install_engine() {
 }
 
 # What must not end half-way with this script has neither its output nor its lock, but one of its own.
-alone() { setsid --wait flock --close "$STATE" "$@" 3>&- 4>&- 9>&-; }
+alone() { setsid --wait flock --close "$STATE" "$@" 3>&- 4>&- 8>&-; }
 
 start_engine() {
   ! by_systemd || systemctl start docker
   # Left by an engine that was killed, its number may be another process', and dockerd would not start.
   grep -qsx dockerd "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" || rm -f /run/docker.pid
-  engine_answers || setsid --fork dockerd >>"$STATE/dockerd.log" 2>&1 </dev/null 3>&- 4>&- 9>&-
+  engine_answers || setsid --fork dockerd >>"$STATE/dockerd.log" 2>&1 </dev/null 3>&- 4>&- 8>&-
   wait_for 60 "the engine does not start: journalctl --unit docker, or $STATE/dockerd.log, says why" \
     engine_answers
   check_engine
@@ -410,9 +410,9 @@ case $host in
 esac
 [ "$run" = quickstart ] || [ -d "$STATE" ] ||
   { say "nothing to remove: the quickstart has made nothing on this machine" && exit; }
-exec 3>&1 4>&2 9<scripts/quickstart.sh
+exec 3>&1 4>&2 8<scripts/quickstart.sh # 9 is build_plugin.sh's lock
 mkdir -p "$STATE" && touch "$STATE/made"
-{ flock --nonblock 9 && flock --nonblock "$STATE" true; } || # the locks go with those who hold them
+{ flock --nonblock 8 && flock --nonblock "$STATE" true; } || # the locks go with those who hold them
   die "it is running already: wait for that run to end"
 trap at_exit EXIT
 trap 'exit 130' INT
