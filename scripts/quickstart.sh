@@ -13,7 +13,7 @@
 # continued by the next one or cleaned by --clean. What others made stays: what has our name on the
 # engine must have our label, or the id that is noted. What others have come to use stays, and is
 # named. What an engine sets in the kernel (docker0, firewall rules, forwarding) is there until the
-# next boot. Lists, caches and logs of apt-get and dpkg are the system's and stay.
+# next boot. Lists, caches and logs of apt-get and dpkg are the system's and stay, as build/ here does.
 set -euo pipefail
 # Messages and numbers as this script reads them. The engine's own builder leaves images, which can
 # have labels; BuildKit would leave a cache, which cannot.
@@ -99,13 +99,13 @@ install_engine() {
 }
 
 # What must not end half-way with this script has neither its output nor its lock, but one of its own.
-alone() { setsid --wait flock --close "$STATE" "$@" 3>&- 4>&- 9>&-; }
+alone() { setsid --wait flock --close "$STATE" "$@" 3>&- 4>&- 8>&-; }
 
 start_engine() {
   ! by_systemd || systemctl start docker
   # Left by an engine that was killed, its number may be another process', and dockerd would not start.
   grep -qsx dockerd "/proc/$(cat /run/docker.pid 2>/dev/null)/comm" || rm -f /run/docker.pid
-  engine_answers || setsid --fork dockerd >>"$STATE/dockerd.log" 2>&1 </dev/null 3>&- 4>&- 9>&-
+  engine_answers || setsid --fork dockerd >>"$STATE/dockerd.log" 2>&1 </dev/null 3>&- 4>&- 8>&-
   wait_for 60 "the engine does not start: journalctl --unit docker, or $STATE/dockerd.log, says why" \
     engine_answers
   check_engine
@@ -259,8 +259,9 @@ note_packages() { # note_packages LIST PACKAGE...: all that apt-get would instal
 }
 only_there() { # only_there LIST: strikes off what is not installed
   # shellcheck disable=SC2016 # for dpkg-query
-  xargs -r dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' \
-    <"$STATE/$1" 2>/dev/null | sed '/^not-installed/d; s/.* //' >"$STATE/left" || true
+  sort -u "$STATE/$1" |
+    xargs -r dpkg-query --show --showformat '${db:Status-Status} ${binary:Package}\n' 2>/dev/null |
+    sed '/^not-installed/d; s/.* //' >"$STATE/left" || true
   mv "$STATE/left" "$STATE/$1"
 }
 
@@ -353,7 +354,7 @@ remove_path() { # remove_path PATH: without what is mounted there, which may be 
   rm -r --one-file-system "$1" && say "removed $1"
 }
 
-is_engine_ours() { [ -e "$STATE/engine-packages" ]; }
+is_engine_ours() { [ -s "$STATE/engine-packages" ]; }
 
 stop_engine() { # unless others have come to use it
   local other pid
@@ -409,9 +410,9 @@ case $host in
 esac
 [ "$run" = quickstart ] || [ -d "$STATE" ] ||
   { say "nothing to remove: the quickstart has made nothing on this machine" && exit; }
-exec 3>&1 4>&2 9<scripts/quickstart.sh
+exec 3>&1 4>&2 8<scripts/quickstart.sh # 9 is build_plugin.sh's lock
 mkdir -p "$STATE" && touch "$STATE/made"
-{ flock --nonblock 9 && flock --nonblock "$STATE" true; } || # the locks go with those who hold them
+{ flock --nonblock 8 && flock --nonblock "$STATE" true; } || # the locks go with those who hold them
   die "it is running already: wait for that run to end"
 trap at_exit EXIT
 trap 'exit 130' INT
