@@ -121,8 +121,19 @@ class Custody:
         return claims
 
     def glance(self, volume: Volume, look: Look | None) -> Claims:
-        """Return who has a volume by a look that was taken before; no lease may end on this."""
-        return self._weigh(volume, look)
+        """Return who has a volume by a look that was taken before.
+
+        Nothing is put on record on this: who has come since is not in that look, and may be on
+        record by now.
+        """
+        leases = self._store.leases(volume.name)
+        now = self._now()
+        if look is None:
+            return weigh(leases, None, now, self._grace)
+        sight, _, _ = self._sight(volume, leases, look)
+        claims = weigh(leases, sight, now, self._grace)
+        given = {lease.mount_id: lease for lease in attributed(claims, now.boot)}
+        return weigh([given.get(it.mount_id, it) for it in leases], sight, now, self._grace)
 
     def mounted(self, name: str, lease: Lease) -> None:
         """Take note of a Mount: an engine that asks is at work."""
@@ -136,7 +147,11 @@ class Custody:
         leases = self._store.leases(volume.name)
         if look is None:
             return weigh(leases, None, self._now(), self._grace)
-        sight = self._sight(volume, leases, look, caller)
+        sight, before, living = self._sight(volume, leases, look, caller)
+        self._remember(volume.name, sight)
+        if living != before:
+            self._store.put_seen(volume.name, living, self._started.boot)
+        self._check_alone(volume, sight.holders)
         now = self._now()
         claims = weigh(leases, sight, now, self._grace)
         given = attributed(claims, now.boot)
@@ -159,22 +174,24 @@ class Custody:
         volume: Volume,
         leases: Sequence[Lease],
         look: Look,
-        caller: Engine | None,
-    ) -> Sight:
+        caller: Engine | None = None,
+    ) -> tuple[Sight, set[str], set[str]]:
+        """Return what a look shows of a volume; and who was seen with it before, and is by now."""
         paths = self._paths(volume)
         current = [lease for lease in leases if lease.since.boot == self._started.boot]
-        busy = self._note_work(volume.name, current, paths, look)
         engines = {lease.engine for lease in current} | {caller}
         seen = self._store.seen(volume.name, self._started.boot)
         known = seen | {lease.holder for lease in current if lease.holder}
         holders = look.holders(paths, {engine for engine in engines if engine}, known)
         # Whoever was set up with it once has it until they end, whatever they show by then.
         living = {each.who for each in holders if each.ready or each.who in known}
-        if living != seen:
-            self._store.put_seen(volume.name, living, self._started.boot)
-        self._check_alone(volume, holders)
-        memory = self._memory[volume.name]
-        return Sight(holders, memory.gone, memory.worked, busy)
+        sight = Sight(holders, *self._work(volume.name, current, paths, look))
+        return sight, seen, living
+
+    def _remember(self, name: str, sight: Sight) -> None:
+        """Remember what was seen of the engines' work."""
+        memory = self._memory[name]
+        memory.gone, memory.worked = dict(sight.gone), dict(sight.worked)
 
     def _paths(self, volume: Volume) -> list[bytes]:
         """Return where the directory of a volume is, or may be, whatever it is called by now."""
@@ -205,20 +222,20 @@ class Custody:
                 },
             )
 
-    def _note_work(
+    def _work(
         self, name: str, leases: Sequence[Lease], paths: Collection[bytes], look: Look
-    ) -> bool:
-        """Take note of which engines are gone, and of their work; return whether one is at it."""
+    ) -> tuple[dict[Engine, Moment], dict[str, Moment], bool]:
+        """Return since when engines are gone, when others worked last, and if one is at it now."""
         memory, now = self._memory[name], self._now()
         waiting = {lease.mount_id: lease.engine for lease in leases if lease.waits}
         asked = {engine for engine in waiting.values() if engine}
         living = {engine for engine in asked if look.lives(engine)}
         working = {engine for engine in living if look.at_work(engine, paths)}
-        memory.gone = {engine: memory.gone.get(engine, now) for engine in asked - living}
+        gone = {engine: memory.gone.get(engine, now) for engine in asked - living}
         before = dict.fromkeys((it for it in waiting if waiting[it] in living), self._started)
         before.update((it, at) for it, at in memory.worked.items() if it in waiting)
-        memory.worked = {it: now if waiting[it] in working else at for it, at in before.items()}
-        return bool(working)
+        worked = {it: now if waiting[it] in working else at for it, at in before.items()}
+        return gone, worked, bool(working)
 
     def _check_alone(self, volume: Volume, holders: Sequence[Holder]) -> None:
         """Say so, once, when two containers have an exclusive volume, however that came."""

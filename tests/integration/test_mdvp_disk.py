@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread, main_thread
 
 import pytest
 
@@ -23,6 +23,7 @@ from mdvp.core.volume import Identity, Volume
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.driver import Driver
+from mdvp.host import clock
 from mdvp.host.kernel import Kernel
 
 
@@ -730,6 +731,38 @@ def test_no_volume_is_taken_from_anybody_on_what_was_seen_before(tmp_path: Path)
             with pytest.raises(ConflictError, match="container cccccccccccc has had it"):
                 operation()
         assert kernel.afresh == 2
+
+
+class Late(Kernel):
+    """A view of the kernel in which, for this thread, a container may not have come yet."""
+
+    is_late = True
+
+    def look(self, *, fresh: bool = False) -> Glance:  # type: ignore[override]  # noqa: ARG002
+        container = Holder("c" * 64, "c" * 64, 1, "sh", datetime.now(UTC), 1e9)
+        misses = self.is_late and current_thread() is main_thread()
+        return Glance([] if misses else [container])
+
+
+def test_nothing_is_put_on_record_when_volumes_are_counted_by_a_look_from_before(
+    tmp_path: Path,
+) -> None:
+    with (
+        closing(Root(tmp_path)) as root,
+        closing(Store(root.database)) as store,
+        closing(Driver(root, store, kernel := Late(root.descriptor), 60, end=no_end)) as driver,
+    ):
+        driver.create("vol")
+        driver.mount("vol", "one")
+        kernel.is_late = False
+        driver.get("vol")
+        boot = clock.now().boot
+        before = store.seen("vol", boot), store.leases("vol")
+        assert before[0] == {"c" * 64}
+
+        kernel.is_late = True
+        driver.figures()
+        assert (store.seen("vol", boot), store.leases("vol")) == before
 
 
 def test_a_full_disk_does_not_keep_volumes_from_being_unmounted_and_removed(
