@@ -241,7 +241,8 @@ def test_the_documented_command_takes_a_password_of_any_characters(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     text = (Path(__file__).parents[2] / "docs" / "existing-redis.md").read_text()
-    (rest,) = re.findall(r"mdvp/sync acl --user app1 (2>/dev/null [|]\n.*redis-cli)\n```", text)
+    (rest,) = re.findall(r"acl --user app1 (2>/dev/null [|] .*?redis-cli)\n", text, re.DOTALL)
+    rest = rest.replace("/etc/app1.password", "app1.password").replace("docker exec -i redis ", "")
     awkward = "a/b&c \"d\" 'e' \\1 $f"
     (tmp_path / "app1.password").write_text(f"{awkward}\n")
     script = f"{shlex.join(SYNC)} acl --user app1 {rest} -s {redis_server.socket}"
