@@ -1,5 +1,6 @@
 """One private engine for the whole run, and what the scripts that users run build in it."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,10 +51,12 @@ class Docker:
 
         A `docker exec`, such as that of a health check, has its process' description in a file
         there, which stays for ever where the container is removed at that moment (containerd 1.6:
-        3 of 1500 removals).
+        3 of 1500 removals). And a containerd that was slow to answer has its stacks there, for
+        which dockerd asks it then.
         """
         names = (path.name for path in self.engine.tmp.iterdir())
-        return sorted(name for name in names if not name.startswith("runc-process"))
+        own = re.compile(r"runc-process.*|containerd\..*\.stacks\.log")
+        return sorted(name for name in names if not own.fullmatch(name))
 
     def build_plugin(self, name: str, folder: str) -> Path:
         """Build a plugin; return the directory of its volumes, which is new and its own."""
