@@ -114,4 +114,5 @@ def main() -> None:
             PICTURE.write_text(drawn(watched(environ, root)))
 
 
-main()
+if __name__ == "__main__":
+    main()
