@@ -24,6 +24,7 @@ from mdvp.driver import Driver
 from mdvp.host import publication
 from mdvp.host.kernel import Kernel
 from mdvp.metrics import Gauges
+from mdvp.overview import Overview
 from mdvp.publisher import Publisher
 from mdvp.settings import Settings
 from mdvp.wire.api import create_app
@@ -201,7 +202,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         registry = CollectorRegistry()
-        Gauges(registry, driver.figures)
+        Gauges(registry, Overview(root, store, kernel, driver.custody).figures)
         app = create_app(driver, _end, registry)
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):
             serve(app, listener)

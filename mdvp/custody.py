@@ -18,7 +18,7 @@ from typing import Protocol
 
 from mdvp.core.clock import Clock, Moment, elapsed
 from mdvp.core.lease import Claims, Engine, Holder, Lease, Sight, attributed, weigh
-from mdvp.core.volume import Access, Volume
+from mdvp.core.volume import Access, Volume, timestamp
 from mdvp.disk.entry import Found
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
@@ -98,6 +98,7 @@ class Custody:
 
     Attributes:
         lock: to be held by who calls anything here but `watch`, which takes it for each volume.
+        reclaimed: how many leases were ended that nobody gave back.
 
     """
 
@@ -109,6 +110,7 @@ class Custody:
         self._grace = grace
         self._now = now
         self.lock = Lock()
+        self.reclaimed = 0
         self._started = now()
         self._memory: defaultdict[str, _Memory] = defaultdict(_Memory)
 
@@ -254,6 +256,33 @@ class Custody:
                 },
             )
         memory.doubled = containers
+
+    def warnings(self, volume: Volume, claims: Claims) -> list[str]:
+        """Return what whoever runs a volume should know, each as a text."""
+        warnings = []
+        if claims.sight is None:
+            why = self._kernel.blind or "the log of mdvp says what it cannot see"
+            warnings.append(f"who has the volume is not certain: {why}")
+        if doubled(volume, claims.holders):
+            warnings.append("several containers have this exclusive volume: stop all but one")
+        if (warning := self._root.warning(volume)) is not None:
+            warnings.append(warning)
+        return warnings
+
+    def note_reclaimed(self, name: str, dead: Sequence[Lease]) -> None:
+        """Take note of leases that are ended, as nobody lives who had them."""
+        for lease in (lease for lease in dead if lease.mounts):
+            self.reclaimed += 1
+            log.warning(
+                "volume %(volume)s reclaimed from mount %(mount_id)s, which had it since %(since)s "
+                "and did not give it back: no container has it mounted",
+                {
+                    "event": "reclaimed",
+                    "volume": name,
+                    "mount_id": lease.mount_id,
+                    "since": timestamp(lease.since.utc),
+                },
+            )
 
     # What is looked out for.
 

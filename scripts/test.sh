@@ -26,7 +26,8 @@ cd "$(dirname "$0")/.."
 need_for_integration() {
   need redis-server=redis-server redis-cli=redis-tools setpriv=util-linux systemd-analyze=systemd \
     git=git openssl=openssl promtool=prometheus \
-    prometheus-node-exporter=prometheus-node-exporter
+    prometheus-node-exporter=prometheus-node-exporter mkfs.btrfs=btrfs-progs mkfs.xfs=xfsprogs \
+    mkfs.ext4=e2fsprogs strace=strace
 }
 
 need_for_release() {

@@ -19,7 +19,9 @@ class Identity(NamedTuple):
     """What tells one directory from any other, whatever its name: inode, and time of birth in ns.
 
     The inode alone does not: the next directory that is made may get that of one just deleted. The
-    time is 0 where the file system does not record it.
+    time is 0 where the file system does not record it. A subvolume of btrfs has its own number for
+    an inode (`mdvp.disk.entry`), as all of them have the same, and a snapshot the time of birth of
+    what it was made of.
     """
 
     inode: int
@@ -33,11 +35,53 @@ class Access(Enum):
     SHARED = "shared"
 
 
+class Fate(Enum):
+    """What becomes of the content of a volume that is removed; the value is what is asked for."""
+
+    DELETE = "delete"
+    KEEP = "keep"  # the directory stays where it is
+    TRASH = "trash"  # it can be restored for a time
+
+
+@dataclass(frozen=True, slots=True)
+class OnRemove:
+    """What a Remove does; `seconds` is for how long what is in the trash can be restored."""
+
+    fate: Fate
+    seconds: int = 0
+
+
+class Means(Enum):
+    """How a volume got the content of another."""
+
+    SNAPSHOT = "snapshot"  # of a btrfs subvolume: all of it as it was at one instant
+    REFLINK = "reflink"  # file by file: each as it was at one instant
+    COPY = "copy"  # file by file: one that was written to meanwhile may be of several instants
+
+
+# The identity of what has no directory of its own: a volume that shows that of another.
+NO_DIRECTORY = Identity(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A volume on record, and the identity of its directory.
 
-    `uid`, `gid` and `mode` are what the directory was given when it was made; None: as usual.
+    What is None was not asked for, and is as usual.
+
+    Attributes:
+        uid: the number of the directory's owner, as it was given when it was made.
+        gid: that of its group.
+        mode: its permissions.
+        on_remove: what becomes of the content; None: what is the setting when it is removed.
+        protect: whether it is not to be removed; None is no.
+        wait: for how many seconds a Mount waits for its turn.
+        size: the limit in bytes of what is in it.
+        reader_of: the volume whose directory it shows, read-only.
+        origin: the volume that it had its content from, when it was made.
+        live: whether that volume might be in use meanwhile.
+        means: how it got that content; None with an `origin`: that is under way.
+
     """
 
     name: str
@@ -47,6 +91,19 @@ class Volume:
     uid: int | None = None
     gid: int | None = None
     mode: int | None = None
+    on_remove: OnRemove | None = None
+    protect: bool | None = None
+    wait: int | None = None
+    size: int | None = None
+    reader_of: str | None = None
+    origin: str | None = None
+    live: bool | None = None
+    means: Means | None = None
+
+    @property
+    def is_being_filled(self) -> bool:
+        """Whether the content of another is still being copied into it."""
+        return self.origin is not None and self.means is None
 
 
 def check_name(name: str) -> str:

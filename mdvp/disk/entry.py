@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from enum import Enum, auto
 
 from mdvp.core.volume import Identity
+from mdvp.disk import btrfs
 from mdvp.disk.linux import birth_time, open_beneath
 
 LOOK = os.O_PATH  # enough to say which directory it is
+# What is added to the number of a subvolume of btrfs for an inode: no inode is that large.
+_SUBVOLUME = 1 << 62
 
 
 class Found(Enum):
@@ -49,6 +52,20 @@ def open_directory(name: str, folder: int, flags: int = os.O_RDONLY) -> int:
         raise
 
 
+@contextmanager
+def listed(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List the open `folder`, for the time of the block.
+
+    Each listing has its own place in the folder, which several of one descriptor would share.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        with os.scandir(fd) as entries:
+            yield entries
+    finally:
+        os.close(fd)
+
+
 def obstacle(error: OSError) -> Found:
     """Say what is where a directory could not be opened; raise the error if it does not tell."""
     match error.errno:
@@ -63,4 +80,11 @@ def obstacle(error: OSError) -> Found:
 
 def identity(fd: int) -> Identity:
     """Return which directory it is that is open."""
-    return Identity(os.fstat(fd).st_ino, birth_time(fd))
+    status = os.fstat(fd)
+    number = btrfs.subvolume(fd)
+    return Identity(status.st_ino if number is None else _SUBVOLUME | number, birth_time(fd))
+
+
+def listed_inode(sought: Identity) -> int:
+    """Return by which inode a directory is listed in the one that it is in: getdents(2)."""
+    return sought.inode & ~_SUBVOLUME  # of a subvolume, its number

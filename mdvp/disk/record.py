@@ -8,12 +8,12 @@ root's is taken for what it says, but for the access: exclusive is the safe one.
 
 import hmac
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mdvp.core import options
 from mdvp.core.errors import BadRequestError
-from mdvp.core.options import Options
-from mdvp.core.volume import Access, Identity, Volume, check_name
+from mdvp.core.volume import Access, Identity, Means, Volume, check_name
 
 ATTRIBUTE = "user.mdvp"
 _VERSION = 1
@@ -33,6 +33,7 @@ def encode(volume: Volume, key: bytes) -> bytes:
             "inode": volume.identity.inode,
             "born": volume.identity.born,
             "options": options.written(volume),
+            "means": volume.means and volume.means.value,
         }
     ).encode()
     return _signature(text, key) + b" " + text
@@ -53,15 +54,17 @@ def decode(
         fields = json.loads(text)
         if fields["version"] != _VERSION:
             raise ValueError(f"version {fields['version']}")
-        asked: Options = options.read(fields["options"])
-        volume = Volume(
+        volume = options.volume(
             check_name(fields["name"]),
             datetime.fromisoformat(fields["created_at"]).astimezone(UTC),
             Identity(fields["inode"], fields["born"]),
-            (signed and asked.access) or Access.EXCLUSIVE,
-            asked.uid,
-            asked.gid,
-            asked.mode,
+            options.read(fields["options"]),
+        )
+        means = fields.get("means")
+        volume = replace(
+            volume,
+            access=volume.access if signed else Access.EXCLUSIVE,
+            means=None if means is None else Means(means),
         )
     except (
         ArithmeticError,

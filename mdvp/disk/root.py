@@ -27,8 +27,17 @@ from typing import TypeVar
 from mdvp.core.errors import ConflictError, StorageError
 from mdvp.core.options import Options
 from mdvp.core.volume import Identity, Volume, shown
-from mdvp.disk import trash
-from mdvp.disk.entry import LOOK, Found, identity, obstacle, open_directory, opened
+from mdvp.disk import btrfs, deletion
+from mdvp.disk.entry import (
+    LOOK,
+    Found,
+    identity,
+    listed,
+    listed_inode,
+    obstacle,
+    open_directory,
+    opened,
+)
 from mdvp.disk.labels import Labels
 from mdvp.disk.linux import rename_new
 from mdvp.disk.locks import Locks
@@ -72,7 +81,6 @@ class Root:
         self._locks = Locks(wanted=lock_directories)
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._device = os.fstat(self._fd).st_dev
             self._check()
             self._state = State(self._fd, path)
         except OSError as error:
@@ -137,19 +145,14 @@ class Root:
         """Say what is at the place of volume `name`, whose directory has the identity `sought`."""
         try:
             with opened(name, self._fd, LOOK) as fd:
-                return Found.OURS if self._is(fd, sought) else Found.FOREIGN
+                return Found.OURS if identity(fd) == sought else Found.FOREIGN
         except OSError as error:
             return obstacle(error)
 
-    def _is(self, fd: int, sought: Identity) -> bool:
-        # Not the recorded device: its number may change with a reboot. A volume's directory is on
-        # the file system of the root, or rename(2) could not have put it there.
-        return os.fstat(fd).st_dev == self._device and identity(fd) == sought
-
     def name_of(self, sought: Identity) -> str | None:
         """Return what the directory with this identity is called in the root, if it is there."""
-        with os.scandir(self._fd) as entries:
-            names = [each.name for each in entries if each.inode() == sought.inode]
+        with listed(self._fd) as entries:
+            names = [each.name for each in entries if each.inode() == listed_inode(sought)]
         return next((name for name in names if self.find(name, sought) is Found.OURS), None)
 
     def warning(self, volume: Volume) -> str | None:
@@ -163,7 +166,7 @@ class Root:
         try:
             with opened(volume.name, self._fd, LOOK) as fd:
                 status = os.fstat(fd)
-                if not self._is(fd, volume.identity):
+                if identity(fd) != volume.identity:
                     return f"what is at {self.mountpoint(volume.name)} is not its directory"
         except OSError as error:
             covered = obstacle(error) is Found.COVERED
@@ -187,7 +190,7 @@ class Root:
         if self._is_taken(name):
             raise self._taken(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
-        os.mkdir(entry, dir_fd=self._state.new)
+        self._make_directory(entry)
         try:
             with opened(entry, self._state.new) as fd:
                 os.fchmod(fd, _VOLUME_MODE)  # whatever the umask is
@@ -196,6 +199,13 @@ class Root:
         except BaseException:
             os.rmdir(entry, dir_fd=self._state.new)
             raise
+
+    def _make_directory(self, entry: str) -> None:
+        """Make a directory in the folder `new`, on btrfs one that can be copied at once."""
+        try:
+            btrfs.make_subvolume(entry, self._state.new)
+        except OSError:  # it is another file system, or has no room for one more of these
+            os.mkdir(entry, dir_fd=self._state.new)
 
     def _is_taken(self, name: str) -> bool:
         try:
@@ -233,7 +243,7 @@ class Root:
         And the permissions. Does nothing if it is not at its place.
         """
         with suppress(OSError), opened(volume.name, self._fd) as fd:
-            if self._is(fd, volume.identity) and _is_ours(os.fstat(fd)):
+            if identity(fd) == volume.identity and _is_ours(os.fstat(fd)):
                 _give(fd, Options(uid=volume.uid, gid=volume.gid, mode=volume.mode))
 
     def _open_to_adopt(self, name: str) -> int:
@@ -258,10 +268,6 @@ class Root:
     def _check_ours(self, fd: int, name: str) -> None:
         place = self.mountpoint(name)
         status = os.fstat(fd)
-        if status.st_dev != self._device:
-            raise ConflictError(
-                f"{place} cannot be adopted: it is another file system; mount that elsewhere"
-            )
         if not _is_ours(status):
             raise ConflictError(
                 f"{place} cannot be adopted: it belongs to user {status.st_uid}, who could "
@@ -352,21 +358,21 @@ class Root:
     def left(self, sought: Identity) -> Aside | None:
         """Return where the directory with this identity is, if a crash has left it aside."""
         trashed = Aside(self._state.trash, str(sought.inode))
-        with os.scandir(self._state.new) as entries:
+        with listed(self._state.new) as entries:
             new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
         return next((each for each in (trashed, *new) if self.identity(each) == sought), None)
 
     def aside(self) -> Iterator[Aside]:
         """Yield all that is aside, to be deleted: there may be any number."""
         for folder in (self._state.trash, self._state.new):
-            with os.scandir(folder) as entries:
+            with listed(folder) as entries:
                 for entry in entries:
                     if not entry.name.startswith(_KEPT):
                         yield Aside(folder, entry.name)
 
     def removed(self) -> int:
         """Return how many directories of removed volumes are yet to be deleted."""
-        with os.scandir(self._state.trash) as entries:
+        with listed(self._state.trash) as entries:
             return sum(not entry.name.startswith(_KEPT) for entry in entries)
 
     def is_doomed(self, aside: Aside, spared: Callable[[Identity], bool]) -> bool:
@@ -387,8 +393,8 @@ class Root:
         go_on: Callable[[], bool] = lambda: True,
         spared: Callable[[Identity], bool] = lambda _: False,
     ) -> bool:
-        """Delete what is aside, with all in it but what is `spared`; see `mdvp.disk.trash`."""
-        return trash.delete(aside.folder, aside.entry, go_on, spared)
+        """Delete what is aside, with all in it but what is `spared`; see `mdvp.disk.deletion`."""
+        return deletion.delete(aside.folder, aside.entry, go_on, spared)
 
     # What is kept, and what directories say.
 
@@ -401,7 +407,7 @@ class Root:
             return
         try:
             with opened(volume.name, self._fd) as fd:
-                if self._is(fd, volume.identity):
+                if identity(fd) == volume.identity:
                     self._labels.write(fd, volume)
                     self._locks.take(volume.name, fd)
         except OSError as error:
@@ -438,7 +444,7 @@ class Root:
         """
         refused = []
         over = time.monotonic() + patience
-        with os.scandir(self._fd) as entries:
+        with listed(self._fd) as entries:
             for entry in entries:
                 if time.monotonic() > over:
                     log.warning(
@@ -462,8 +468,7 @@ class Root:
         if not entry.is_dir(follow_symlinks=False):  # to open all that users have made takes long
             return None
         with opened(entry.name, self._fd) as fd:
-            volume = self._labels.read(fd, entry.name)
-            return volume if volume and os.fstat(fd).st_dev == self._device else None
+            return self._labels.read(fd, entry.name)
 
     def _warn_of_records(self, refused: list[str]) -> None:
         log.warning(

@@ -21,10 +21,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from mdvp.core import options
 from mdvp.core.clock import Moment
 from mdvp.core.errors import StorageError
 from mdvp.core.lease import Engine, Lease
-from mdvp.core.volume import Access, Identity, Volume
+from mdvp.core.volume import Access, Identity, Means, Volume
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,25 @@ _MIGRATIONS = (
         PRIMARY KEY (volume, holder)
     ) STRICT;
     """,
+    # Texts are as `mdvp.core.options` writes them. With an origin and no means, a volume is being
+    # filled.
+    """
+    ALTER TABLE volumes ADD COLUMN on_remove TEXT;
+    ALTER TABLE volumes ADD COLUMN protect INTEGER;
+    ALTER TABLE volumes ADD COLUMN wait INTEGER;
+    ALTER TABLE volumes ADD COLUMN size INTEGER;
+    ALTER TABLE volumes ADD COLUMN reader_of TEXT;
+    ALTER TABLE volumes ADD COLUMN origin TEXT;
+    ALTER TABLE volumes ADD COLUMN live INTEGER;
+    ALTER TABLE volumes ADD COLUMN means TEXT;
+    """,
 )
 _VERSION = len(_MIGRATIONS)
-_VOLUME = "name, created_at, inode, born, access, uid, gid, mode"
+_VOLUME = (
+    "name, created_at, inode, born, access, uid, gid, mode, on_remove, protect, wait, size, "
+    "reader_of, origin, live, means"
+)
+_VOLUME_VALUES = ", ".join("?" * len(_VOLUME.split(",")))
 _LEASE = "mount_id, mounts, since, boot, uptime, engine, engine_started, holder"
 _RESERVED = 8 << 20  # bytes
 # Seconds for looking for what a database that was not closed may lack. What it has recorded of a
@@ -184,24 +201,18 @@ class Store:
     def _volumes(self, where: str, *values: object) -> Iterator[Volume]:
         # `where` is always one of the constants above.
         rows = self._db.execute(f"SELECT {_VOLUME} FROM volumes {where}", values)  # noqa: S608
-        for name, created_at, inode, born, access, *owner_and_mode in rows:
-            yield Volume(
-                name,
-                datetime.fromisoformat(created_at),
-                Identity(inode, born),
-                Access(access),
-                *owner_and_mode,
-            )
+        for row in rows:
+            yield _volume(*row)
 
     def add(self, volume: Volume) -> None:
         """Record a new volume."""
         _add(self._db, volume)
 
     def replace(self, volume: Volume) -> None:
-        """Record that the volume of this name has from now on the directory that `volume` has."""
+        """Record that the volume of this name is from now on as `volume` is."""
         self._db.execute(
-            "UPDATE volumes SET inode = ?, born = ? WHERE name = ?",
-            (*volume.identity, volume.name),
+            f"UPDATE volumes SET ({_VOLUME}) = ({_VOLUME_VALUES}) WHERE name = ?",  # noqa: S608
+            (*_volume_columns(volume), volume.name),
         )
 
     def delete(self, name: str) -> None:
@@ -338,16 +349,8 @@ def _put_away(path: Path, damage: sqlite3.Error) -> None:
 
 def _add(db: sqlite3.Connection, volume: Volume) -> None:
     db.execute(
-        f"INSERT INTO volumes ({_VOLUME}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-        (
-            volume.name,
-            volume.created_at.isoformat(),
-            *volume.identity,
-            volume.access.value,
-            volume.uid,
-            volume.gid,
-            volume.mode,
-        ),
+        f"INSERT INTO volumes ({_VOLUME}) VALUES ({_VOLUME_VALUES})",  # noqa: S608
+        _volume_columns(volume),
     )
 
 
@@ -355,6 +358,63 @@ def _delete(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM leases WHERE volume = ?", (name,))
     db.execute("DELETE FROM seen WHERE volume = ?", (name,))
     db.execute("DELETE FROM volumes WHERE name = ?", (name,))
+
+
+def _volume(  # noqa: PLR0913, PLR0917  # a row
+    name: str,
+    created_at: str,
+    inode: int,
+    born: int,
+    access: str,
+    uid: int | None,
+    gid: int | None,
+    mode: int | None,
+    on_remove: str | None,
+    protect: int | None,
+    wait: int | None,
+    size: int | None,
+    reader_of: str | None,
+    origin: str | None,
+    live: int | None,
+    means: str | None,
+) -> Volume:
+    return Volume(
+        name,
+        datetime.fromisoformat(created_at),
+        Identity(inode, born),
+        Access(access),
+        uid,
+        gid,
+        mode,
+        None if on_remove is None else options.on_remove(on_remove),
+        None if protect is None else bool(protect),
+        wait,
+        size,
+        reader_of,
+        origin,
+        None if live is None else bool(live),
+        None if means is None else Means(means),
+    )
+
+
+def _volume_columns(volume: Volume) -> tuple[object, ...]:
+    return (
+        volume.name,
+        volume.created_at.isoformat(),
+        *volume.identity,
+        volume.access.value,
+        volume.uid,
+        volume.gid,
+        volume.mode,
+        volume.on_remove and options.in_on_remove(volume.on_remove),
+        volume.protect,
+        volume.wait,
+        volume.size,
+        volume.reader_of,
+        volume.origin,
+        volume.live,
+        volume.means and volume.means.value,
+    )
 
 
 def _lease(  # noqa: PLR0913, PLR0917  # a row

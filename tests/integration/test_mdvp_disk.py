@@ -25,6 +25,7 @@ from mdvp.disk.store import Store
 from mdvp.driver import Driver
 from mdvp.host import clock
 from mdvp.host.kernel import Kernel
+from mdvp.overview import Overview
 
 
 def no_end() -> None:
@@ -540,7 +541,7 @@ def test_a_database_that_lost_its_end_gets_the_volume_that_came_after_one_it_has
 def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StorageError, match="schema 99, this mdvp knows 3"):
+    with pytest.raises(StorageError, match="schema 99, this mdvp knows 4"):
         Store(tmp_path / "db")
 
 
@@ -761,7 +762,7 @@ def test_nothing_is_put_on_record_when_volumes_are_counted_by_a_look_from_before
         assert before[0] == {"c" * 64}
 
         kernel.is_late = True
-        driver.figures()
+        Overview(root, store, kernel, driver.custody).figures()
         assert (store.seen("vol", boot), store.leases("vol")) == before
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mdvp.core.volume import Access, Identity, Volume
+from mdvp.core.volume import Access, Fate, Identity, Means, OnRemove, Volume
 from mdvp.disk.record import BadRecordError, decode, encode
 
 KEY = b"k" * 32
@@ -23,6 +23,14 @@ def test_a_record_says_what_the_volume_is() -> None:
     assert decode(RECORD, KEY, "vol", HERE) == VOLUME
     plain = Volume("vol", VOLUME.created_at, HERE)
     assert decode(encode(plain, KEY), KEY, "vol", HERE) == plain
+
+
+def test_a_record_has_all_that_was_asked_for_of_a_volume() -> None:
+    fate = OnRemove(Fate.TRASH, 60)
+    copied = replace(
+        VOLUME, on_remove=fate, protect=True, wait=30, size=1000, origin="a", means=Means.REFLINK
+    )
+    assert decode(encode(copied, KEY), KEY, "vol", HERE) == copied
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,8 @@ def test_the_record_of_another_directory_is_not_believed(
         changed(created_at=None),
         changed(inode="7"),
         changed(options=None),
-        changed(options={"size": "1G"}),
+        changed(options={"quota": "1G"}),
+        changed(means="magic"),
         changed(options={"uid": "-1"}),
     ],
 )

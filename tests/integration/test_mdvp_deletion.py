@@ -12,7 +12,7 @@ import pytest
 from support import eventually
 
 from mdvp.core.volume import Identity
-from mdvp.disk.trash import Deleter, delete
+from mdvp.disk.deletion import Deleter, delete
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""What btrfs can do that others cannot: subvolumes, snapshots of them, and limits.
+
+A directory that is a subvolume can be copied at one instant, whatever its size, and have a limit.
+To make one, or a snapshot of one's own, takes no capability; to limit one takes CAP_SYS_ADMIN, and
+so does deleting one at once; emptied like any directory it is removed by rmdir(2).
+
+Source: linux/btrfs.h, btrfs-ioctl(2). Each raises OSError: ENOTTY on any other file system.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+
+_ROOT = 256  # BTRFS_FIRST_FREE_OBJECTID: the inode of the top directory of each subvolume
+_READ, _WRITE = 2, 1
+
+
+def _request(direction: int, number: int, size: int) -> int:
+    """Return the number of an ioctl of btrfs, as the macro _IOC makes it."""
+    return direction << 30 | size << 16 | 0x94 << 8 | number
+
+
+_ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args
+_ARGS_V2 = struct.Struct("=qQQ32s4040s")  # struct btrfs_ioctl_vol_args_v2
+_LOOKUP_ARGS = struct.Struct("=QQ4080s")  # struct btrfs_ioctl_ino_lookup_args
+_LIMIT_ARGS = struct.Struct("=QQQQQQ")  # struct btrfs_ioctl_qgroup_limit_args
+_MAX_REFERENCED = 1  # BTRFS_QGROUP_LIMIT_MAX_RFER
+_NO_LIMIT = (1 << 64) - 1
+
+_CREATE = _request(_WRITE, 14, _ARGS.size)  # BTRFS_IOC_SUBVOL_CREATE
+_SNAPSHOT = _request(_WRITE, 23, _ARGS_V2.size)  # BTRFS_IOC_SNAP_CREATE_V2
+_DESTROY = _request(_WRITE, 15, _ARGS.size)  # BTRFS_IOC_SNAP_DESTROY
+_LOOKUP = _request(_READ | _WRITE, 18, _LOOKUP_ARGS.size)  # BTRFS_IOC_INO_LOOKUP
+_LIMIT = _request(_READ, 43, _LIMIT_ARGS.size)  # BTRFS_IOC_QGROUP_LIMIT
+
+
+def subvolume(fd: int) -> int | None:
+    """Return the number of the subvolume whose top directory is open; None if it is no such.
+
+    A file system never gives a number of that kind a second time.
+    """
+    if os.fstat(fd).st_ino != _ROOT:
+        return None
+    args = bytearray(_LOOKUP_ARGS.pack(0, _ROOT, b""))
+    # It may be open for a look only (O_PATH), which no ioctl takes.
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        fcntl.ioctl(readable, _LOOKUP, args)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP):
+            return None  # another file system, which has such an inode, too
+        raise
+    finally:
+        os.close(readable)
+    number: int = _LOOKUP_ARGS.unpack(args)[0]
+    return number
+
+
+def make_subvolume(name: str, folder: int) -> None:
+    """Make an empty subvolume called `name` in the open `folder`."""
+    fcntl.ioctl(folder, _CREATE, bytearray(_ARGS.pack(0, os.fsencode(name))))
+
+
+def snapshot(source: int, name: str, folder: int) -> None:
+    """Make a subvolume called `name` in the open `folder`, with all that the open `source` has."""
+    fcntl.ioctl(folder, _SNAPSHOT, bytearray(_ARGS_V2.pack(source, 0, 0, b"", os.fsencode(name))))
+
+
+def destroy(name: str, folder: int) -> None:
+    """Delete the subvolume called `name` in the open `folder`, if no other is in it."""
+    fcntl.ioctl(folder, _DESTROY, bytearray(_ARGS.pack(0, os.fsencode(name))))
+
+
+def limit(fd: int, size: int | None) -> None:
+    """Let there be at most `size` bytes in the open subvolume; None takes a limit off."""
+    most = _NO_LIMIT if size is None else size
+    fcntl.ioctl(fd, _LIMIT, _LIMIT_ARGS.pack(0, _MAX_REFERENCED, most, 0, 0, 0))

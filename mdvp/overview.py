@@ -1,0 +1,71 @@
+"""All volumes at once: what is shown to whoever looks after them."""
+
+import os
+from collections.abc import Iterator
+
+from mdvp.core.figures import Figures
+from mdvp.core.volume import Volume
+from mdvp.custody import Custody, Kernel, Look, doubled
+from mdvp.disk.root import Root
+from mdvp.disk.store import Store
+
+_PAGE = 50  # volumes that are read at a time when all are counted
+
+
+class Overview:
+    """What there is. Thread-safe: it takes the driver's lock for some volumes at a time."""
+
+    def __init__(self, root: Root, store: Store, kernel: Kernel, custody: Custody) -> None:
+        """Show the volumes in `store`, and who has each."""
+        self._root = root
+        self._store = store
+        self._kernel = kernel
+        self._custody = custody
+        self._lock = custody.lock
+
+    def figures(self) -> Figures:
+        """Count all volumes, by one look at the host.
+
+        Each is counted as it is at one instant; others wait for one of them, not for all. Not seen
+        is who has a volume without a lease whose directory somebody has moved away.
+        """
+        look = self._kernel.look()
+        shown = look.shown_in(self._kernel.path("")) if look else frozenset()
+        figures = Figures(host_visible=look is not None, removed=self._root.removed())
+        for volume, used in self._pages():
+            if used or look is None or os.fsencode(volume.name) in shown:
+                self._count(volume.name, look, figures)
+            else:
+                figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
+        figures.reclaimed = self._custody.reclaimed
+        return figures
+
+    def _pages(self) -> Iterator[tuple[Volume, bool]]:
+        """Yield all volumes, and whether each has leases or holders on record."""
+        after = ""
+        while True:
+            with self._lock:
+                page = self._store.page(after, _PAGE)
+            if not page:
+                return
+            yield from page
+            after = page[-1][0].name
+
+    def _has_warning(self, volume: Volume) -> bool:
+        if self._root.warning(volume) is None:
+            return False
+        with self._lock:  # or the warning may be that it has just been removed
+            return self._store.volume(volume.name) == volume
+
+    def _count(self, name: str, look: Look | None, figures: Figures) -> None:
+        with self._lock:
+            volume = self._store.volume(name)
+            if volume is None:  # by now
+                return
+            claims = self._custody.glance(volume, look)
+            figures.count(
+                volume,
+                claims,
+                doubled=bool(doubled(volume, claims.holders)),
+                warned=bool(self._custody.warnings(volume, claims)),
+            )
