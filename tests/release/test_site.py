@@ -27,7 +27,8 @@ PAGES = sorted(DOCS.rglob("*.md"))
 MARKDOWN = [README, REPOSITORY / "CHANGELOG.md", *PAGES]
 
 WANTED = {
-    *("index", "first-steps", "install", "volumes", "shared", "keys", "image", "trees", "modes"),
+    *("index", "first-steps", "install", "volumes", "life", "shared", "keys", "image"),
+    *("trees", "modes"),
     *("existing-redis", "applications", "running", "monitoring", "security", "architecture"),
     *("benchmarks", "logs"),
 }
