@@ -16,7 +16,7 @@ from markdown_it.tree import SyntaxTreeNode
 from myst_parser.slugs import github_slugify, unique_slug
 
 from mdvp.core import options
-from mdvp.core.volume import Access
+from mdvp.core.volume import Access, Fate, OnRemove
 from mdvp.settings import Settings as PluginSettings
 from sync.settings import Settings as SyncSettings
 
@@ -143,7 +143,7 @@ def tables() -> dict[str, Said]:
     tables = [table for page in PAGES for table in Page(page).tables]
     for titles, *rows in tables:
         for cells in rows if titles[1:2] == ["default"] else ():
-            for name in re.findall(r"`([\w.]+)`", cells[0]):
+            for name in re.findall(r"`([\w.-]+)`", cells[0]):
                 assert said.setdefault(name, Said(cells[1])) == Said(cells[1]), name
     return said
 
@@ -205,7 +205,14 @@ def test_each_option_of_a_volume_is_in_a_table_with_its_default(tables: dict[str
     assert has.keys() == options._OPTIONS.keys()
     given = {name: said.plain for name, said in has.items() if said.default.startswith("`")}
     read = options.read(given)
-    assert read == options.Options(access=Access.EXCLUSIVE, mode=0o755, adopt=False)
+    assert read == options.Options(
+        access=Access.EXCLUSIVE,
+        mode=0o755,
+        on_remove=OnRemove(Fate.DELETE),
+        protect=False,
+        live=False,
+        adopt=False,
+    )
 
 
 def test_what_can_be_set_of_the_plugin_is_in_a_table_with_its_default(
