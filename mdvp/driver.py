@@ -14,10 +14,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mdvp.changes import Changer
 from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.lease import Claims, granted, in_use, released
-from mdvp.core.options import Options, differences, in_words, written
+from mdvp.core.options import Changes, Options, differences, in_words, written
 from mdvp.core.volume import Identity, Volume, check_name
 from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
@@ -81,6 +82,7 @@ class Driver:
         self._places = Places(root, store, now)
         self._maker = Maker(root, store, kernel, now)
         self._remover = Remover(root, store, self._places, now)
+        self._changer = Changer(root, store, self._places, self.custody)
         volumes = store.volumes()
         for volume in volumes:
             try:
@@ -91,6 +93,7 @@ class Driver:
                     {"event": "not_put_back", "volume": volume.name, "error": error},
                 )
             root.keep(volume)
+        self._changer.settle_all()
         if store.new and root.used_before and not volumes:
             log.error(
                 "the state database was lost, and no directory in %(root)s says of itself that it "
@@ -165,6 +168,42 @@ class Driver:
         log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
         self._deleter.wake()
 
+    def change(self, name: str, changes: Changes) -> None:
+        """Change options of volume `name`.
+
+        Refused while somebody has it, if its access, its owner or its permissions are to change.
+        """
+        with self._lock:
+            volume = self._changer.change(self._volume(name), changes)
+            self._places.warn(volume)
+        log.info(
+            "volume %(volume)s changed (%(_options)s)",
+            {
+                "event": "changed",
+                "volume": name,
+                "_options": in_words(written(volume)),
+                "options": written(volume),
+            },
+        )
+
+    def rename(self, name: str, new: str) -> None:
+        """Have volume `name` called `new`, content and all; refused while somebody has it."""
+        check_name(new)
+        with self._lock:
+            volume = self._volume(name)
+            if self._store.volume(new) is not None:
+                raise ConflictError(f"there is a volume {new!r} already: choose another name")
+            self._changer.rename(volume, new)
+        log.info(
+            "volume %(volume)s is called %(new_name)s from now on, and is at %(mountpoint)s",
+            {
+                "event": "renamed",
+                "volume": name,
+                "new_name": new,
+                "mountpoint": self._root.mountpoint(new),
+            },
+        )
+
     def mount(self, name: str, mount_id: str, caller: int | None = None) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
 
@@ -189,6 +228,7 @@ class Driver:
                 )
                 raise
             self._places.ensure(volume)
+            self._changer.settle(name)
             self._store.put_leases(name, [lease], ended=claims.dead)
             self.custody.mounted(name, lease)
             self.custody.note_reclaimed(name, claims.dead)

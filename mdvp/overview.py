@@ -2,14 +2,28 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mdvp.core.figures import Figures
+from mdvp.core.lease import Claims
 from mdvp.core.volume import Volume
 from mdvp.custody import Custody, Kernel, Look, doubled
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
 
 _PAGE = 50  # volumes that are read at a time when all are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A volume as it is listed: the record, the path of its directory, and who has it.
+
+    `claims` is None when nobody has it.
+    """
+
+    volume: Volume
+    mountpoint: str
+    claims: Claims | None
 
 
 class Overview:
@@ -39,6 +53,25 @@ class Overview:
                 figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
         figures.reclaimed = self._custody.reclaimed
         return figures
+
+    def volumes(self) -> Iterator[Listed]:
+        """Yield all volumes, by name, by one look at the host, as `figures` counts them."""
+        look = self._kernel.look()
+        shown = look.shown_in(self._kernel.path("")) if look else frozenset()
+        for volume, used in self._pages():
+            if used or look is None or os.fsencode(volume.name) in shown:
+                if (listed := self._listed(volume.name, look)) is not None:
+                    yield listed
+            else:
+                yield Listed(volume, self._root.mountpoint(volume.name), None)
+
+    def _listed(self, name: str, look: Look | None) -> Listed | None:
+        with self._lock:
+            volume = self._store.volume(name)
+            if volume is None:  # by now
+                return None
+            claims = self._custody.glance(volume, look)
+        return Listed(volume, self._root.mountpoint(name), claims)
 
     def _pages(self) -> Iterator[tuple[Volume, bool]]:
         """Yield all volumes, and whether each has leases or holders on record."""

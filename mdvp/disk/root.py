@@ -187,8 +187,7 @@ class Root:
         It has the owner and permissions that `options` ask for. Raises ConflictError when something
         is at the volume's place.
         """
-        if self._is_taken(name):
-            raise self._taken(name)
+        self.check_free(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
         self._make_directory(entry)
         try:
@@ -206,6 +205,11 @@ class Root:
             btrfs.make_subvolume(entry, self._state.new)
         except OSError:  # it is another file system, or has no room for one more of these
             os.mkdir(entry, dir_fd=self._state.new)
+
+    def check_free(self, name: str) -> None:
+        """Raise ConflictError when something is at the place that a volume `name` would have."""
+        if self._is_taken(name):
+            raise self._taken(name)
 
     def _is_taken(self, name: str) -> bool:
         try:
@@ -245,6 +249,34 @@ class Root:
         with suppress(OSError), opened(volume.name, self._fd) as fd:
             if identity(fd) == volume.identity and _is_ours(os.fstat(fd)):
                 _give(fd, Options(uid=volume.uid, gid=volume.gid, mode=volume.mode))
+
+    @property
+    def usual(self) -> Options:
+        """The owner, group and permissions that a directory has where nothing else was asked."""
+        return Options(uid=os.geteuid(), gid=os.getegid(), mode=_VOLUME_MODE)
+
+    def give(self, volume: Volume, options: Options) -> None:
+        """Give the directory of a volume another owner, or other permissions, and its record.
+
+        Raises ConflictError when it is not at its place.
+        """
+        try:
+            with opened(volume.name, self._fd) as fd:
+                if identity(fd) == volume.identity:
+                    _give(fd, options)
+                    self._labels.write(fd, volume)
+                    return
+        except OSError as error:
+            obstacle(error)
+        raise ConflictError(
+            f"volume {volume.name!r}: its directory is no longer at {self.mountpoint(volume.name)}"
+        )
+
+    def relabel(self, volume: Volume) -> None:
+        """Write the record of `volume` on its directory, if that is at its place."""
+        with suppress(OSError), opened(volume.name, self._fd) as fd:
+            if identity(fd) == volume.identity:
+                self._labels.write(fd, volume)
 
     def _open_to_adopt(self, name: str) -> int:
         place = self.mountpoint(name)
@@ -396,6 +428,11 @@ class Root:
         """Delete what is aside, with all in it but what is `spared`; see `mdvp.disk.deletion`."""
         return deletion.delete(aside.folder, aside.entry, go_on, spared)
 
+    def sync(self) -> None:
+        """Return when what was moved out of its place is on disk there."""
+        os.fsync(self._state.trash)
+        os.fsync(self._fd)
+
     # What is kept, and what directories say.
 
     def keep(self, volume: Volume) -> None:
@@ -419,6 +456,10 @@ class Root:
     def kept(self, name: str) -> int | None:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
         return self._locks.descriptor(name)
+
+    def rename_kept(self, name: str, new: str) -> None:
+        """Take note that volume `name` is called `new`; its directory stays locked."""
+        self._locks.rename(name, new)
 
     def lock_again(self) -> None:
         """Lock those directories that somebody else had locked, if they have not any more."""
