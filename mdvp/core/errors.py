@@ -30,6 +30,10 @@ class ConflictError(MdvpError):
     """The volume, or its place on disk, is somebody else's at the moment."""
 
 
+class BusyError(MdvpError):
+    """There is no time for this now; it can be asked for again."""
+
+
 class StorageError(MdvpError):
     """The root directory or the state in it cannot be used as it is."""
 

@@ -120,14 +120,26 @@ class Trash:
         elif inside and self._root.identity(self._aside(name)) != removal.volume.identity:
             self._set_apart(name)
         elif inside or self._is_kept_still(removal):
-            self._removals[removal.volume.identity] = removal
+            self._remember(removal)
         else:
             self._clear(name)
 
+    def _remember(self, removal: _Removal) -> None:
+        self._removals[removal.volume.identity] = removal
+        if removal.seconds is None:
+            self._root.guard(removal.volume)
+
     def _is_kept_still(self, removal: _Removal) -> bool:
+        """Say whether the directory that was to stay at its place did; put it back if need be."""
         volume = removal.volume
         if removal.seconds is not None:
             return False
+        left = self._root.left(volume.identity)
+        if left is not None:  # its owner had moved it into a volume that was deleted
+            try:
+                self._root.place(left, volume.name)
+            except ConflictError:
+                return True
         return self._root.find(volume.name, volume.identity) in (Found.OURS, Found.COVERED)
 
     def _set_apart(self, name: str) -> None:
@@ -230,7 +242,7 @@ class Trash:
                     f"{volume.name} -o on-remove=delete`"
                 ) from error
             raise
-        self._removals[volume.identity] = removal
+        self._remember(removal)
         return self._entry(removal)
 
     def take(self, aside: Aside, volume: Volume) -> Aside:
@@ -241,9 +253,40 @@ class Trash:
         """Return where the directory of a removed volume is."""
         return self._aside(_folder(volume.identity))
 
+    def due(self) -> list[Entry]:
+        """Return those that have been in the trash for their time."""
+        return [self._entry(it) for it in self._removals.values() if self._left(it) == 0.0]
+
+    def due_in(self) -> float | None:
+        """Return in how many seconds the next is due; None when none will be."""
+        lefts = [left for it in self._removals.values() if (left := self._left(it)) is not None]
+        return min(lefts, default=None)
+
+    def expire(self, entry: Entry) -> None:
+        """Have a removed volume deleted if it is there still, and due."""
+        removal = self._removals.get(entry.volume.identity)
+        if removal is None or self._left(removal) != 0.0:
+            return
+        with suppress(FileNotFoundError):  # as root has taken it away
+            self._root.doom(self.aside(removal.volume), removal.volume.identity)
+        self.forget(removal.volume)
+        log.info(
+            "removed volume %(volume)s is deleted: it was in the trash since %(removed_at)s",
+            {
+                "event": "expired",
+                "volume": entry.name,
+                "removed_at": timestamp(entry.removed_at),
+            },
+        )
+
+    def keep_time(self) -> None:
+        """Have on disk how much time has passed. Any thread may call this."""
+        self._odometer.keep()
+
     def forget(self, volume: Volume) -> None:
         """Take note that this is no removed volume any more: it is on record, or is deleted."""
-        self._removals.pop(volume.identity, None)
+        if (removal := self._removals.pop(volume.identity, None)) is not None:
+            self._root.unguard(removal.volume)
         try:
             self._clear(_folder(volume.identity))
         except OSError as error:  # the next start does
