@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_serve(all_commands: commands.Commands) -> None:
     serve_command = all_commands.add_parser(
         "serve",
-        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and "
-        "METRICS_DIR in the environment are settings; a listening socket that a service manager "
-        "passes is taken when it is the one asked for",
+        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES, "
+        "ON_REMOVE and METRICS_DIR in the environment are settings; a listening socket that a "
+        "service manager passes is taken when it is the one asked for",
     )
     serve_command.add_argument(
         "--root",
@@ -200,7 +200,9 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
         closing(Kernel(root.descriptor)) as kernel,
-        closing(Driver(root, store, kernel, settings.grace, end=_end)) as driver,
+        closing(
+            Driver(root, store, kernel, settings.grace, end=_end, on_remove=settings.on_remove)
+        ) as driver,
         _listening(options, passed) as listener,
     ):
         where = options.tcp or options.socket
@@ -211,7 +213,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         registry = CollectorRegistry()
-        overview = Overview(root, store, kernel, driver.custody)
+        overview = Overview(root, store, kernel, driver.custody, driver.trash)
         Gauges(registry, overview.figures)
         app = create_app(driver, _end, registry, own_commands(driver, overview))
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):

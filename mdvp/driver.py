@@ -19,11 +19,13 @@ from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.lease import Claims, granted, in_use, released
 from mdvp.core.options import Changes, Options, differences, in_words, written
-from mdvp.core.volume import Identity, Volume, check_name
+from mdvp.core.volume import DELETE, Identity, OnRemove, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
+from mdvp.disk.trash import Entry, Trash
+from mdvp.expiry import Expiry
 from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
@@ -55,6 +57,7 @@ class Driver:
 
     Attributes:
         custody: who has each volume.
+        trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
 
@@ -67,11 +70,13 @@ class Driver:
         now: Clock = clock.now,
         *,
         end: Callable[[], object],
+        on_remove: OnRemove = DELETE,
     ) -> None:
         """Serve the volumes recorded in `store` from `root`, after mending what a crash left.
 
         `grace` is for how many seconds an engine may leave no trace in a volume that it has asked
-        for. Should a thread fail, `end` is called, for mdvp to be started again.
+        for. `on_remove` is what becomes of removed volumes that do not say. Should a thread fail,
+        `end` is called, for mdvp to be started again.
         """
         self._root = root
         self._store = store
@@ -80,8 +85,6 @@ class Driver:
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
         self._places = Places(root, store, now)
-        self._maker = Maker(root, store, kernel, now)
-        self._remover = Remover(root, store, self._places, now)
         self._changer = Changer(root, store, self._places, self.custody)
         volumes = store.volumes()
         for volume in volumes:
@@ -93,6 +96,9 @@ class Driver:
                     {"event": "not_put_back", "volume": volume.name, "error": error},
                 )
             root.keep(volume)
+        self.trash = Trash(root, now, self._has)
+        self._maker = Maker(root, store, kernel, self.trash, now)
+        self._remover = Remover(root, store, self._places, self.trash, now, on_remove)
         self._changer.settle_all()
         if store.new and root.used_before and not volumes:
             log.error(
@@ -103,19 +109,29 @@ class Driver:
             )
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
+        self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if not self._root.is_doomed(aside, lambda it: self._store.volume_of(it) is not None):
+            if not self._root.is_doomed(aside, self._is_to_stay):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
-        return self._root.delete(aside, go_on, self._is_on_record)
+        return self._root.delete(aside, go_on, self._is_spared)
 
-    def _is_on_record(self, directory: Identity) -> bool:
-        """Say whether a directory is a volume's: aside after a crash, or moved by its owner."""
+    def _is_spared(self, directory: Identity) -> bool:
         with self._lock:
-            return self._store.volume_of(directory) is not None
+            return self._is_to_stay(directory)
+
+    def _is_to_stay(self, directory: Identity) -> bool:
+        """Say whether a directory is not to be deleted: aside after a crash, or moved by its owner.
+
+        It is a volume's, or was one's and is to be kept.
+        """
+        return self._has(directory) or self.trash.kept(directory) is not None
+
+    def _has(self, directory: Identity) -> bool:
+        return self._store.volume_of(directory) is not None
 
     def _watch(self) -> bool:
         with self._lock:
@@ -125,6 +141,7 @@ class Driver:
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
         self._witness.close()
+        self._expiry.close()
         self._deleter.close(patience)
 
     def create(self, name: str, options: Options = _NO_OPTIONS) -> None:
@@ -134,8 +151,6 @@ class Driver:
             volume = self._store.volume(name)
             if volume is not None:
                 _check_same(volume, options)
-                if options.adopt:  # a crash may have come between
-                    self._root.give_if_ours(volume)
                 return
             volume = self._maker.make(name, options)
             self._places.warn(volume)
@@ -151,22 +166,42 @@ class Driver:
         )
 
     def remove(self, name: str) -> None:
-        """Remove volume `name` with its content; refused while somebody has it."""
+        """Remove volume `name`, with its content or not; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
-            if not claims.free:
-                refusal = in_use(volume, claims)
+            refusal = _refusal(volume, claims)
+            if refusal is not None:
                 log.warning(
                     "volume %(volume)s not removed: %(reason)s",
                     {"event": "remove_refused", "volume": name, "reason": refusal},
                 )
                 raise ConflictError(refusal)
-            self._remover.remove(volume)
+            kept = self._remover.remove(volume)
             self.custody.forget(name)
             self.custody.note_reclaimed(name, claims.dead)
-        log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
+        self._log_removed(name, kept)
         self._deleter.wake()
+        self._expiry.wake()
+
+    def _log_removed(self, name: str, kept: Entry | None) -> None:
+        until = kept.until if kept else None
+        if kept is None:
+            rest = ""
+        elif until is None:
+            rest = f"; its directory stays at {self._root.mountpoint(name)}"
+        else:
+            rest = f"; until {timestamp(until)} `-o restore={kept.label}` takes it back"
+        log.info(
+            "volume %(volume)s removed%(_rest)s",
+            {
+                "event": "removed",
+                "volume": name,
+                "_rest": rest,
+                "became": "deleted" if kept is None else "kept" if kept.kept else "trash",
+                "until": until and timestamp(until),
+            },
+        )
 
     def change(self, name: str, changes: Changes) -> None:
         """Change options of volume `name`.
@@ -288,6 +323,18 @@ class Driver:
         if volume is None:
             raise NoSuchVolumeError(name, adoptable=self._root.has_directory(name))
         return volume
+
+
+def _refusal(volume: Volume, claims: Claims) -> str | None:
+    """Say why a volume cannot be removed; None when it can."""
+    if not claims.free:
+        return in_use(volume, claims)
+    if volume.protect:
+        return (
+            f"volume {volume.name!r} is protected: `mdvp change {volume.name} -o protect=false` "
+            "takes that off"
+        )
+    return None
 
 
 def _check_same(volume: Volume, asked: Options) -> None:

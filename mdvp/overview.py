@@ -10,6 +10,7 @@ from mdvp.core.volume import Volume
 from mdvp.custody import Custody, Kernel, Look, doubled
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.disk.trash import Trash
 
 _PAGE = 50  # volumes that are read at a time when all are counted
 
@@ -29,12 +30,15 @@ class Listed:
 class Overview:
     """What there is. Thread-safe: it takes the driver's lock for some volumes at a time."""
 
-    def __init__(self, root: Root, store: Store, kernel: Kernel, custody: Custody) -> None:
-        """Show the volumes in `store`, and who has each."""
+    def __init__(
+        self, root: Root, store: Store, kernel: Kernel, custody: Custody, trash: Trash
+    ) -> None:
+        """Show the volumes in `store`, who has each, and what is in the `trash`."""
         self._root = root
         self._store = store
         self._kernel = kernel
         self._custody = custody
+        self._trash = trash
         self._lock = custody.lock
 
     def figures(self) -> Figures:
@@ -52,6 +56,8 @@ class Overview:
             else:
                 figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
         figures.reclaimed = self._custody.reclaimed
+        with self._lock:
+            figures.restorable = self._trash.restorable()
         return figures
 
     def volumes(self) -> Iterator[Listed]:

@@ -117,6 +117,21 @@ class Root:
         return self._state.path / "state.db"
 
     @property
+    def odometer(self) -> Path:
+        """Where the odometer belongs (`mdvp.disk.odometer`), likewise."""
+        return self._state.path / "odometer"
+
+    @property
+    def removed_folder(self) -> int:
+        """The open descriptor of the folder for removed volumes that can be restored."""
+        return self._state.removed
+
+    @property
+    def removed_path(self) -> Path:
+        """Where that folder is, to be shown."""
+        return self.path / self._state.name / "removed"
+
+    @property
     def descriptor(self) -> int:
         """The open descriptor of the root."""
         return self._fd
@@ -225,30 +240,29 @@ class Root:
             "below the plugin's data.source)"
         )
 
-    def adopt(self, name: str, options: Options, record: Callable[[Identity], T]) -> T:
+    def adopt(
+        self,
+        name: str,
+        options: Options,
+        record: Callable[[Identity], T],
+        known: Callable[[Identity], bool],
+    ) -> T:
         """Take over the directory that is at the place of volume `name`; return its record.
 
         It gets the owner and permissions that `options` ask for, once `record` has not raised.
         Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
-        file system of the root.
+        file system of the root, nor one that is `known` to have been a volume.
         """
         fd = self._open_to_adopt(name)
         try:
-            self._check_ours(fd, name)
-            recorded = record(identity(fd))
+            which = identity(fd)
+            if not known(which):
+                self._check_ours(fd, name)
+            recorded = record(which)
             _give(fd, options)
             return recorded
         finally:
             os.close(fd)
-
-    def give_if_ours(self, volume: Volume) -> None:
-        """Give the directory of a volume the owner that it is to have, if it has ours yet.
-
-        And the permissions. Does nothing if it is not at its place.
-        """
-        with suppress(OSError), opened(volume.name, self._fd) as fd:
-            if identity(fd) == volume.identity and _is_ours(os.fstat(fd)):
-                _give(fd, Options(uid=volume.uid, gid=volume.gid, mode=volume.mode))
 
     @property
     def usual(self) -> Options:
@@ -314,6 +328,24 @@ class Root:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY):
                 raise self._taken(name) from error
             raise
+
+    def give_aside(self, aside: Aside, options: Options) -> Options:
+        """Give what is aside the owner and permissions that are asked for; return what it had."""
+        with opened(aside.entry, aside.folder) as fd:
+            had = os.fstat(fd)
+            _give(fd, options)
+        return Options(uid=had.st_uid, gid=had.st_gid, mode=stat.S_IMODE(had.st_mode))
+
+    def move(self, aside: Aside, to: Aside) -> Aside:
+        """Move what is aside to where nothing is, aside as well; return where it is then."""
+        rename_new(aside.entry, aside.folder, to.entry, to.folder)
+        return to
+
+    def doom(self, aside: Aside, sought: Identity) -> None:
+        """Have what is aside, the directory with the identity `sought`, deleted in time."""
+        doomed = Aside(self._state.trash, str(sought.inode))
+        self._is_strange(doomed)
+        self.move(aside, doomed)
 
     def set_aside(self, name: str, sought: Identity) -> Aside | None:
         """Move the directory of volume `name` out of its place, into the trash.
@@ -390,9 +422,12 @@ class Root:
     def left(self, sought: Identity) -> Aside | None:
         """Return where the directory with this identity is, if a crash has left it aside."""
         trashed = Aside(self._state.trash, str(sought.inode))
+        removed = Aside(self._state.removed, f"{sought.inode}/volume")
         with listed(self._state.new) as entries:
             new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
-        return next((each for each in (trashed, *new) if self.identity(each) == sought), None)
+        return next(
+            (each for each in (trashed, removed, *new) if self.identity(each) == sought), None
+        )
 
     def aside(self) -> Iterator[Aside]:
         """Yield all that is aside, to be deleted: there may be any number."""
@@ -452,6 +487,16 @@ class Root:
                 "volume %(volume)s: its directory is not kept: %(error)s",
                 {"event": "not_kept", "volume": volume.name, "error": error},
             )
+
+    def guard(self, volume: Volume) -> None:
+        """Lock the directory of what was a volume against cleaners, if it is at its place."""
+        with suppress(OSError), opened(volume.name, self._fd) as fd:
+            if identity(fd) == volume.identity:
+                self._locks.take(_guarded(volume), fd)
+
+    def unguard(self, volume: Volume) -> None:
+        """Unlock the directory of what was a volume."""
+        self._locks.give_up(_guarded(volume))
 
     def kept(self, name: str) -> int | None:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
@@ -524,6 +569,10 @@ class Root:
                 "_others": " and others" if len(refused) > _NAMED_MAX else "",
             },
         )
+
+
+def _guarded(volume: Volume) -> str:
+    return f"{volume.name}/{volume.identity.inode}"  # no volume's name
 
 
 def _why_unusable(path: Path, error: OSError) -> str:

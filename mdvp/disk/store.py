@@ -118,6 +118,7 @@ _RESERVED = 8 << 20  # bytes
 # Seconds for looking for what a database that was not closed may lack. What it has recorded of a
 # volume is on disk before the volume is there, so only a disk that lies, or a hand, has taken that.
 _PATIENCE = 5.0
+_NOTHING_DUE = Options()
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -214,9 +215,12 @@ class Store:
         for row in rows:
             yield _volume(*row)
 
-    def add(self, volume: Volume) -> None:
-        """Record a new volume."""
-        _add(self._db, volume)
+    def add(self, volume: Volume, due: Options = _NOTHING_DUE) -> None:
+        """Record a new volume, and what its directory is yet to be given, as `change` does."""
+        with self._db:
+            self._db.execute("BEGIN")
+            _add(self._db, volume)
+            self._put_due(volume.name, due)
 
     def replace(self, volume: Volume) -> None:
         """Record that the volume of this name is from now on as `volume` is."""
@@ -233,11 +237,14 @@ class Store:
         with self._db:
             self._db.execute("BEGIN")
             self.replace(volume)
-            if due != Options():
-                self._db.execute(
-                    "INSERT OR REPLACE INTO due VALUES (?, ?, ?, ?)",
-                    (volume.name, due.uid, due.gid, due.mode),
-                )
+            self._put_due(volume.name, due)
+
+    def _put_due(self, name: str, due: Options) -> None:
+        if (due.uid, due.gid, due.mode) != (None, None, None):
+            self._db.execute(
+                "INSERT OR REPLACE INTO due VALUES (?, ?, ?, ?)",
+                (name, due.uid, due.gid, due.mode),
+            )
 
     def due(self, name: str) -> Options | None:
         """Return what the directory of volume `name` is yet to be given; None: nothing."""

@@ -66,6 +66,7 @@ def in_the_way(path: Path, kind: str) -> None:
 
 
 GRACE = 60.0
+_NO_OPTIONS = Options()
 KINDS = ["file", "directory", "link to a directory", "dangling link"]
 
 
@@ -369,7 +370,8 @@ def test_a_volume_that_was_moved_into_another_is_not_deleted_with_it(tmp_path: P
 
 def test_a_directory_that_could_not_be_recorded_keeps_its_owner(tmp_path: Path) -> None:
     class Full(Store):
-        def add(self, volume: Volume) -> None:
+        def add(self, volume: Volume, due: Options = _NO_OPTIONS) -> None:
+            assert due.uid == 1000
             raise sqlite3.OperationalError(f"no room for {volume.name}")
 
     (tmp_path / "there").mkdir()
@@ -379,10 +381,6 @@ def test_a_directory_that_could_not_be_recorded_keeps_its_owner(tmp_path: Path) 
         assert driver.list() == []
     assert (tmp_path / "there").stat().st_uid == os.geteuid()
     with driver_on(tmp_path) as driver:
-        driver.create("there", Options(adopt=True, uid=1000))
-        assert (tmp_path / "there").stat().st_uid == 1000
-        # As a crash leaves it that comes after the record and before the owner.
-        os.chown(tmp_path / "there", os.geteuid(), -1)
         driver.create("there", Options(adopt=True, uid=1000))
     assert (tmp_path / "there").stat().st_uid == 1000
 
@@ -554,6 +552,7 @@ def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
 STEPS = {
     "create": ["make", "label", "add", "place"],
     "create_in_vain": ["delete_record", "delete"],
+    "adopt": ["void_records", "add", "settle"],
     "remove": ["set_aside", "delete_record", "delete"],
     "rename": ["set_aside", "rename", "label", "place", "rename_kept"],
     # What is done is undone: for the second step of that name in the list it has to be done.
@@ -650,6 +649,21 @@ def test_a_crash_while_a_create_is_taken_back_leaves_nothing_of_it(
         driver.unmount("vol", "id")
         driver.remove("vol")
     assert_nothing_is_left_aside(tmp_path)
+
+
+@crashes("adopt")
+def test_a_crash_in_adopt_leaves_a_volume_with_its_owner_or_a_directory_as_it_was(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    (tmp_path / "vol").mkdir()
+    (tmp_path / "vol" / "file").write_text("content")
+    crash(tmp_path, step, moment, lambda driver: driver.create("vol", Options(adopt=True, uid=12)))
+    with driver_on(tmp_path) as driver:
+        owner = 12 if driver.list() else os.geteuid()
+        assert (tmp_path / "vol").stat().st_uid == owner
+        driver.create("vol", Options(adopt=True, uid=12))
+        assert (tmp_path / "vol").stat().st_uid == 12
+    assert (tmp_path / "vol" / "file").read_text() == "content"
 
 
 @crashes("remove")
@@ -903,7 +917,7 @@ def test_nothing_is_put_on_record_when_volumes_are_counted_by_a_look_from_before
         assert before[0] == {"c" * 64}
 
         kernel.is_late = True
-        Overview(root, store, kernel, driver.custody).figures()
+        Overview(root, store, kernel, driver.custody, driver.trash).figures()
         assert (store.seen("vol", boot), store.leases("vol")) == before
 
 

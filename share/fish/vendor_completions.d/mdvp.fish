@@ -58,7 +58,7 @@ complete -c mdvp -f
 
 complete -c mdvp -n _shtab_mdvp_using -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n _shtab_mdvp_using -l version -d 'show program'"'"'s version number and exit'
-complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a serve -d 'serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and METRICS_DIR in the environment are settings; a listening socket that a service manager passes is taken when it is the one asked for'
+complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a serve -d 'serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES, ON_REMOVE and METRICS_DIR in the environment are settings; a listening socket that a service manager passes is taken when it is the one asked for'
 complete -c mdvp -n '_shtab_mdvp_using serve' -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l root -xka "(__fish_complete_directories)" -d 'directory of all volumes (/tmp)'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'Unix socket to listen on; only root can connect (/run/docker/plugins/mdvp.sock)'
