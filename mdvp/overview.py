@@ -10,7 +10,7 @@ from mdvp.core.volume import Volume
 from mdvp.custody import Custody, Kernel, Look, doubled
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Trash
+from mdvp.disk.trash import Entry, Trash
 
 _PAGE = 50  # volumes that are read at a time when all are counted
 
@@ -70,6 +70,11 @@ class Overview:
                     yield listed
             else:
                 yield Listed(volume, self._root.mountpoint(volume.name), None)
+
+    def removed(self) -> list[Entry]:
+        """Return the removed volumes whose content is kept, by name, the last removed first."""
+        with self._lock:
+            return self._trash.entries()
 
     def _listed(self, name: str, look: Look | None) -> Listed | None:
         with self._lock:

@@ -5,7 +5,8 @@ the protocol: a POST with a JSON object, answered by one, or by `{"Err": "..."}`
 
 | path | request | answer |
 |---|---|---|
-| `/Mdvp.List` | | `Volumes`: as `listed` has them |
+| `/Mdvp.List` | | `Volumes`, as `listed` has them |
+| `/Mdvp.Removed` | | `Volumes`: those that were removed and are kept, as `removed` has them |
 | `/Mdvp.Change` | `Name`, `Opts`: the options to change; one that is empty is taken off | |
 | `/Mdvp.Rename` | `Name`, `NewName` | |
 """
@@ -17,6 +18,7 @@ from mdvp.core import options
 from mdvp.core.errors import BusyError
 from mdvp.core.lease import Claims
 from mdvp.core.volume import timestamp
+from mdvp.disk.trash import Entry
 from mdvp.driver import Driver
 from mdvp.overview import Listed, Overview
 from mdvp.wire.api import Message, Operation, given_options, text
@@ -38,6 +40,9 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
         finally:
             free.release()
 
+    def list_removed(_message: Message, _caller: int | None) -> Message:
+        return {"Volumes": [removed(each) for each in overview.removed()]}
+
     def change(message: Message, _caller: int | None) -> Message:
         driver.change(text(message, "Name"), options.changes(given_options(message)))
         return {}
@@ -46,7 +51,12 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
         driver.rename(text(message, "Name"), text(message, "NewName"))
         return {}
 
-    return {"/Mdvp.List": list_all, "/Mdvp.Change": change, "/Mdvp.Rename": rename}
+    return {
+        "/Mdvp.List": list_all,
+        "/Mdvp.Removed": list_removed,
+        "/Mdvp.Change": change,
+        "/Mdvp.Rename": rename,
+    }
 
 
 def listed(each: Listed) -> Message:
@@ -63,6 +73,18 @@ def listed(each: Listed) -> Message:
         "limit": volume.size,
         "filling": volume.is_being_filled,
         "options": options.written(volume),
+    }
+
+
+def removed(entry: Entry) -> Message:
+    """Return a removed volume as `mdvp ls --trash --json` shows it; docs/life.md has the fields."""
+    return {
+        "name": entry.name,
+        "removed_at": timestamp(entry.removed_at),
+        "until": entry.until and timestamp(entry.until),
+        "kept": entry.kept,
+        "restore": None if entry.kept else entry.label,
+        "options": options.written(entry.volume),
     }
 
 

@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,31 @@ def test_all_volumes_are_listed_with_who_has_them(
         ["waits", "exclusive", "mount", "f" * 12, waits["since"], "-", "-", "-", "-"],
     ]
     assert len({row.index("  -", 40) for row in rows[1:]}) == 1  # they are in columns
+
+
+def test_what_was_removed_and_is_kept_is_listed_with_what_takes_it_back(
+    plugin: Plugin, mdvp: Command
+) -> None:
+    assert mdvp("ls", "--trash") == "NAME   REMOVED   UNTIL   TAKEN BACK BY\n"
+    assert json.loads(mdvp("ls", "--trash", "--json")) == []
+    for name, fate in (("kept", "keep"), ("bin", "trash:12h"), ("gone", "delete")):
+        plugin.call("Create", Name=name, Opts={"on-remove": fate})
+        assert plugin.call("Remove", Name=name).status == 200
+    trashed, kept = json.loads(mdvp("ls", "--trash", "--json"))
+    fields = ["name", "removed_at", "until", "kept", "restore", "options"]
+    assert [list(each) for each in (trashed, kept)] == [fields] * 2
+    removed_at, until = (datetime.fromisoformat(trashed[it]) for it in ("removed_at", "until"))
+    assert abs(until - removed_at - timedelta(hours=12)) <= timedelta(seconds=1)
+    assert trashed["restore"] == f"bin@{trashed['removed_at']}"
+    assert trashed["options"] == {"access": "exclusive", "on-remove": "trash:12h"}
+    assert (kept["until"], kept["kept"], kept["restore"]) == (None, True, None)
+    assert [" ".join(row.split()) for row in mdvp("ls", "--trash").splitlines()[1:]] == [
+        f"bin {trashed['removed_at']} {trashed['until']} -o restore={trashed['restore']}",
+        f"kept {kept['removed_at']} for good -o adopt=true",
+    ]
+    assert mdvp("ls").count("\n") == 1
+    plugin.call("Create", Name="again", Opts={"restore": trashed["restore"]})
+    assert [each["name"] for each in json.loads(mdvp("ls", "--trash", "--json"))] == ["kept"]
 
 
 # Which mdvp is asked.

@@ -116,7 +116,7 @@ CASES = pytest.mark.parametrize(
         ("mdvp-sync wait a-fi", "mdvp-sync wait a-file "),
         ("mdvp serve --root a-di", "mdvp serve --root a-directory/"),
         ("mdvp ren", "mdvp rename "),
-        ("mdvp change --so", "mdvp change --socket "),
+        ("mdvp ls --js", "mdvp ls --json "),
     ],
 )
 
