@@ -145,13 +145,19 @@ def _row(volume: Mapping[str, Any]) -> Sequence[str]:
     return (
         volume["name"],
         volume["access"],
-        ",".join(map(_short, volume["used_by"])) or "-",
+        _users(volume),
         volume["since"] or "-",
         "-" if volume["size"] is None else _in_words(volume["size"]),
         "-" if volume["files"] is None else str(volume["files"]),
         "-" if volume["limit"] is None else in_size(volume["limit"]),
         ",".join(options) or "-",
     )
+
+
+def _users(volume: Mapping[str, Any]) -> str:
+    """Say who has a volume, and how many wait for it."""
+    users = ", ".join(map(_short, volume["used_by"])) or "-"
+    return f"{users} (waiting: {volume['waiting']})" if volume["waiting"] else users
 
 
 def _short(who: str) -> str:

@@ -21,6 +21,7 @@ from mdvp.core.volume import timestamp
 from mdvp.disk.trash import Entry
 from mdvp.driver import Driver
 from mdvp.overview import Listed, Overview
+from mdvp.turns import Client
 from mdvp.wire.api import Message, Operation, given_options, text
 
 # Lists that are made at once. Where there are many volumes one takes a second, and a thread of the
@@ -32,7 +33,7 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
     """Return what each path does with a request's message."""
     free = BoundedSemaphore(_LISTS_AT_ONCE)
 
-    def list_all(_message: Message, _caller: int | None) -> Message:
+    def list_all(_message: Message, _client: Client) -> Message:
         if not free.acquire(blocking=False):
             raise BusyError("others are being shown all volumes: ask again")
         try:
@@ -40,14 +41,14 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
         finally:
             free.release()
 
-    def list_removed(_message: Message, _caller: int | None) -> Message:
+    def list_removed(_message: Message, _client: Client) -> Message:
         return {"Volumes": [removed(each) for each in overview.removed()]}
 
-    def change(message: Message, _caller: int | None) -> Message:
+    def change(message: Message, _client: Client) -> Message:
         driver.change(text(message, "Name"), options.changes(given_options(message)))
         return {}
 
-    def rename(message: Message, _caller: int | None) -> Message:
+    def rename(message: Message, _client: Client) -> Message:
         driver.rename(text(message, "Name"), text(message, "NewName"))
         return {}
 
@@ -68,6 +69,7 @@ def listed(each: Listed) -> Message:
         "created_at": timestamp(volume.created_at),
         "access": volume.access.value,
         **_users(each.claims),
+        "waiting": each.waiting,
         "size": None,
         "files": None,
         "limit": volume.size,

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from filesystems import file_system
 from integration.holder import holding, new_container_id
 from integration.plugin import Plugin, serving
+from support import eventually
 
 from mdvp.cli import main
 from mdvp.wire import client
@@ -27,7 +29,7 @@ RIGHTS = (
     "--bounding-set=-all,+chown,+dac_override,+fowner,+sys_ptrace",
 )
 FIELDS = [
-    *("name", "mountpoint", "created_at", "access", "mounted", "used_by", "since"),
+    *("name", "mountpoint", "created_at", "access", "mounted", "used_by", "since", "waiting"),
     *("size", "files", "limit", "filling", "options"),
 ]
 
@@ -342,6 +344,7 @@ def test_all_volumes_are_listed_with_who_has_them(
         "mounted": False,
         "used_by": [],
         "since": None,
+        "waiting": 0,
         "size": None,
         "files": None,
         "limit": None,
@@ -356,6 +359,17 @@ def test_all_volumes_are_listed_with_who_has_them(
         ["waits", "exclusive", "mount", "f" * 12, waits["since"], "-", "-", "-", "-"],
     ]
     assert len({row.index("  -", 40) for row in rows[1:]}) == 1  # they are in columns
+
+
+def test_those_who_wait_for_a_volume_are_counted(plugin: Plugin, mdvp: Command) -> None:
+    plugin.call("Create", Name="vol", Opts={"wait": "100s"})
+    plugin.call("Mount", Name="vol", ID="a" * 64)
+    with ThreadPoolExecutor() as others:
+        waits = [others.submit(plugin.call, "Mount", Name="vol", ID=each) for each in "bc"]
+        eventually(lambda: json.loads(mdvp("ls", "--json"))[0]["waiting"], 2)
+        assert f"mount {'a' * 12} (waiting: 2)" in mdvp("ls")
+        mdvp("change", "vol", "-o", "wait=")  # who waits goes by what it is now
+        assert [it.result().status for it in waits] == [409, 409]
 
 
 def test_what_was_removed_and_is_kept_is_listed_with_what_takes_it_back(
