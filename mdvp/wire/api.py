@@ -26,6 +26,7 @@ from mdvp.core.errors import (
     MdvpError,
     NoAnswerError,
     NoSuchVolumeError,
+    UnavailableError,
 )
 from mdvp.core.options import Options
 from mdvp.core.volume import Volume, shown, timestamp
@@ -56,6 +57,7 @@ _STATUS: Mapping[type[MdvpError], str] = {
     BadRequestError: falcon.HTTP_400,
     NoSuchVolumeError: falcon.HTTP_404,
     ConflictError: falcon.HTTP_409,
+    UnavailableError: falcon.HTTP_501,
 }
 # What is answered so is for the client to put right, or to wait for.
 _REFUSALS: tuple[type[Exception], ...] = (*_STATUS, falcon.HTTPError)
