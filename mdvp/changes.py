@@ -8,6 +8,7 @@ aside, a crash leaves it by the old name or by the new one.
 """
 
 import logging
+from contextlib import suppress
 
 from mdvp.core.errors import ConflictError
 from mdvp.core.lease import in_use
@@ -41,17 +42,48 @@ class Changer:
 
         Raises ConflictError when what is to be changed needs that nobody has it, and somebody has.
         """
-        wanted = changed(volume, changes)
+        wanted, had = changed(volume, changes), Options()
         if wanted.access is not volume.access or changes.of(*_GIVEN):
             self._check_free(volume)
         if changes.of(*_GIVEN):
             volume = self._at_its_place(volume)
-            wanted = changed(volume, changes)
-        self._store.change(wanted, self._due(changes))
-        self._store.sync()
-        self.settle(wanted.name)
+            wanted, had = changed(volume, changes), self._root.given(volume)
+        self._record_change(volume, wanted, changes)
+        try:
+            self.settle(wanted.name)
+        except (ConflictError, OSError) as error:
+            self._take_back(volume, had, changes)
+            raise ConflictError(
+                f"volume {volume.name!r} is as it was: its directory takes no other owner or "
+                f"permissions ({error})"
+            ) from error
         self._root.relabel(wanted)
         return wanted
+
+    def _take_back(self, volume: Volume, had: Options, changes: Changes) -> None:
+        """Have a volume as it was, with what its directory had of owner and permissions."""
+        if changes.of("size"):
+            self._root.limit_again(volume)
+        self._store.change(volume, due=had)
+        self._store.sync()
+        with suppress(ConflictError, OSError):  # what cannot be given back was not taken
+            self._root.give(volume, had)
+        self._store.settle(volume.name)
+
+    def _record_change(self, volume: Volume, wanted: Volume, changes: Changes) -> None:
+        """Record a change, with what is due; it is done then, but for what is due."""
+        if changes.of("size"):
+            # First, as it may be refused. After a crash the limit on record is set again.
+            self._root.limit(volume, wanted.size)
+        try:
+            self._store.change(wanted, self._due(changes))
+            self._store.sync()
+        except BaseException:
+            if changes.of("size"):
+                self._root.limit_again(volume)
+            raise
+        if changes.of("size"):
+            self._root.limit_again(wanted)  # which takes note of it
 
     def settle(self, name: str) -> None:
         """Give the directory of volume `name` what a change on record has left due.

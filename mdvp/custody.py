@@ -271,6 +271,8 @@ class Custody:
             warnings.append("several containers have this exclusive volume: stop all but one")
         if (warning := self._root.warning(volume)) is not None:
             warnings.append(warning)
+        if (reason := self._root.why_unlimited(volume.name)) is not None:
+            warnings.append(f"it has no limit: {reason}")
         return warnings
 
     def note_reclaimed(self, name: str, dead: Sequence[Lease]) -> None:

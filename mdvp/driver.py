@@ -94,6 +94,7 @@ class Driver:
         for volume in volumes:
             try:
                 self._places.recover(volume)
+                self._places.limit(volume)
             except (ConflictError, OSError) as error:  # it is tried again when it is wanted
                 log.error(
                     "cannot put volume %(volume)s back at its place: %(error)s",

@@ -106,7 +106,7 @@ class Overview:
             after = page[-1][0].name
 
     def _has_warning(self, volume: Volume) -> bool:
-        if self._root.warning(volume) is None:
+        if self._root.warning(volume) is None and self._root.why_unlimited(volume.name) is None:
             return False
         with self._lock:  # or the warning may be that it has just been removed
             return self._store.volume(volume.name) == volume

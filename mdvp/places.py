@@ -75,8 +75,22 @@ class Places:
                 "again, empty",
                 {"event": "directory_vanished", "volume": volume.name, "mountpoint": place},
             )
+        self.limit(volume)
         self._root.keep(volume)
         self.warn(volume)
+
+    def limit(self, volume: Volume) -> None:
+        """Set the limit of a volume, if it is to have one: it may have been taken off meanwhile."""
+        if volume.size is None:
+            return
+        before = self._root.why_unlimited(volume.name)
+        self._root.limit_again(volume)
+        reason = self._root.why_unlimited(volume.name)
+        if reason is not None and reason != before:
+            log.error(
+                "volume %(volume)s has no limit: %(reason)s",
+                {"event": "not_limited", "volume": volume.name, "reason": reason},
+            )
 
     def _make_again(self, volume: Volume) -> None:
         options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)

@@ -48,6 +48,10 @@ class LaterError(ConflictError):
         self.seconds = seconds
 
 
+class UnavailableError(MdvpError):
+    """What is asked for takes what this machine does not have, or mdvp may not do."""
+
+
 class StorageError(MdvpError):
     """The root directory or the state in it cannot be used as it is."""
 

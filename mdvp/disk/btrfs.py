@@ -35,6 +35,17 @@ _LOOKUP = _request(_READ | _WRITE, 18, _LOOKUP_ARGS.size)  # BTRFS_IOC_INO_LOOKU
 _LIMIT = _request(_READ, 43, _LIMIT_ARGS.size)  # BTRFS_IOC_QGROUP_LIMIT
 
 
+def is_here(fd: int) -> bool:
+    """Say whether an open directory is on btrfs."""
+    try:
+        fcntl.ioctl(fd, _LOOKUP, bytearray(_LOOKUP_ARGS.pack(0, _ROOT, b"")))
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 def subvolume(fd: int) -> int | None:
     """Return the number of the subvolume whose top directory is open; None if it is no such.
 
@@ -74,5 +85,13 @@ def destroy(name: str, folder: int) -> None:
 
 def limit(fd: int, size: int | None) -> None:
     """Let there be at most `size` bytes in the open subvolume; None takes a limit off."""
+    number = subvolume(fd)
+    if number is None:
+        raise OSError(errno.ENOTTY, "is no subvolume of btrfs")
     most = _NO_LIMIT if size is None else size
-    fcntl.ioctl(fd, _LIMIT, _LIMIT_ARGS.pack(0, _MAX_REFERENCED, most, 0, 0, 0))
+    # By way of the one that it is in: where there is too much already, that alone can be written.
+    around = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        fcntl.ioctl(around, _LIMIT, _LIMIT_ARGS.pack(number, _MAX_REFERENCED, most, 0, 0, 0))
+    finally:
+        os.close(around)

@@ -17,17 +17,17 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from mdvp.core.errors import ConflictError, StorageError
+from mdvp.core.errors import ConflictError, StorageError, UnavailableError
 from mdvp.core.options import Options
 from mdvp.core.volume import Identity, Volume, shown
-from mdvp.disk import btrfs, deletion
+from mdvp.disk import btrfs, deletion, limits
 from mdvp.disk.entry import (
     LOOK,
     Found,
@@ -79,6 +79,7 @@ class Root:
         self.path = path
         self._text = str(path).rstrip("/")
         self._locks = Locks(wanted=lock_directories)
+        self._unlimited: dict[str, str] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._check()
@@ -199,8 +200,8 @@ class Root:
     def make(self, name: str, options: Options) -> tuple[Aside, Identity]:
         """Make an empty directory for volume `name`, aside: no one else can reach it there.
 
-        It has the owner and permissions that `options` ask for. Raises ConflictError when something
-        is at the volume's place.
+        It has the owner, the permissions and the limit that `options` ask for. Raises ConflictError
+        when something is at the volume's place, and UnavailableError when it can have no limit.
         """
         self.check_free(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
@@ -208,6 +209,8 @@ class Root:
         try:
             with opened(entry, self._state.new) as fd:
                 os.fchmod(fd, _VOLUME_MODE)  # whatever the umask is
+                if options.size is not None:
+                    limits.limit(fd, options.size, self._text)
                 _give(fd, options)
                 return Aside(self._state.new, entry), identity(fd)
         except BaseException:
@@ -220,6 +223,40 @@ class Root:
             btrfs.make_subvolume(entry, self._state.new)
         except OSError:  # it is another file system, or has no room for one more of these
             os.mkdir(entry, dir_fd=self._state.new)
+
+    def limit(self, volume: Volume, size: int | None) -> None:
+        """Let there be at most `size` bytes in the directory of a volume; None: any number.
+
+        Raises UnavailableError, with what is missing, and ConflictError when the directory is not
+        at its place.
+        """
+        try:
+            with opened(volume.name, self._fd) as fd:
+                if identity(fd) == volume.identity:
+                    limits.limit(fd, size, self._text)
+                    return
+        except OSError as error:
+            if obstacle(error) is Found.COVERED:
+                raise self.covered(volume.name) from error
+        raise ConflictError(f"what is at {self.mountpoint(volume.name)} is not its directory")
+
+    def limit_again(self, volume: Volume) -> None:
+        """Set the limit that a volume is to have; `why_unlimited` tells if that cannot be."""
+        try:
+            self.limit(volume, volume.size)
+        except (UnavailableError, ConflictError) as error:
+            self._unlimited[volume.name] = str(error)
+        else:
+            self._unlimited.pop(volume.name, None)
+
+    def why_unlimited(self, name: str) -> str | None:
+        """Return why volume `name` has no limit, though it is to have one; None if it has."""
+        return self._unlimited.get(name)
+
+    def limit_aside(self, aside: Aside, size: int) -> None:
+        """Let there be at most `size` bytes in a directory that is aside; raises as `limit`."""
+        with opened(aside.entry, aside.folder) as fd:
+            limits.limit(fd, size, self._text)
 
     def check_free(self, name: str) -> None:
         """Raise ConflictError when something is at the place that a volume `name` would have."""
@@ -249,9 +286,10 @@ class Root:
     ) -> T:
         """Take over the directory that is at the place of volume `name`; return its record.
 
-        It gets the owner and permissions that `options` ask for, once `record` has not raised.
-        Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
-        file system of the root, nor one that is `known` to have been a volume.
+        It gets the owner, permissions and limit that `options` ask for, once `record` has not
+        raised. Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as)
+        in the file system of the root, nor one that is `known` to have been a volume, and
+        UnavailableError when it can have no limit.
         """
         fd = self._open_to_adopt(name)
         try:
@@ -259,6 +297,8 @@ class Root:
             if not known(which):
                 self._check_ours(fd, name)
             recorded = record(which)
+            if options.size is not None:
+                limits.limit(fd, options.size, self._text)
             _give(fd, options)
             return recorded
         finally:
@@ -274,17 +314,31 @@ class Root:
 
         Raises ConflictError when it is not at its place.
         """
+        with self._own(volume) as fd:
+            _give(fd, options)
+            self._labels.write(fd, volume)
+
+    def given(self, volume: Volume) -> Options:
+        """Return the owner and permissions that the directory of a volume has; raises as `give`."""
+        with self._own(volume) as fd:
+            return _has(fd)
+
+    @contextmanager
+    def _own(self, volume: Volume) -> Iterator[int]:
+        """Open the directory of a volume for the time of the block; ConflictError if it is away."""
+        place = self.mountpoint(volume.name)
+        gone = ConflictError(f"volume {volume.name!r}: its directory is no longer at {place}")
         try:
-            with opened(volume.name, self._fd) as fd:
-                if identity(fd) == volume.identity:
-                    _give(fd, options)
-                    self._labels.write(fd, volume)
-                    return
+            fd = open_directory(volume.name, self._fd)
         except OSError as error:
             obstacle(error)
-        raise ConflictError(
-            f"volume {volume.name!r}: its directory is no longer at {self.mountpoint(volume.name)}"
-        )
+            raise gone from error
+        try:
+            if identity(fd) != volume.identity:
+                raise gone
+            yield fd
+        finally:
+            os.close(fd)
 
     def relabel(self, volume: Volume) -> None:
         """Write the record of `volume` on its directory, if that is at its place."""
@@ -332,9 +386,9 @@ class Root:
     def give_aside(self, aside: Aside, options: Options) -> Options:
         """Give what is aside the owner and permissions that are asked for; return what it had."""
         with opened(aside.entry, aside.folder) as fd:
-            had = os.fstat(fd)
+            had = _has(fd)
             _give(fd, options)
-        return Options(uid=had.st_uid, gid=had.st_gid, mode=stat.S_IMODE(had.st_mode))
+        return had
 
     def move(self, aside: Aside, to: Aside) -> Aside:
         """Move what is aside to where nothing is, aside as well; return where it is then."""
@@ -511,8 +565,9 @@ class Root:
         self._locks.try_again()
 
     def let_go(self, name: str) -> None:
-        """Unlock the directory of volume `name`."""
+        """Unlock the directory of volume `name`, which is there no more."""
         self._locks.give_up(name)
+        self._unlimited.pop(name, None)
 
     def label(self, aside: Aside, volume: Volume) -> None:
         """Write the record of `volume` on its directory, which is aside."""
@@ -583,6 +638,12 @@ def _why_unusable(path: Path, error: OSError) -> str:
 
 def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid()
+
+
+def _has(fd: int) -> Options:
+    """Return the owner and the permissions that a directory has."""
+    status = os.fstat(fd)
+    return Options(uid=status.st_uid, gid=status.st_gid, mode=stat.S_IMODE(status.st_mode))
 
 
 def _give(fd: int, options: Options) -> None:
