@@ -27,6 +27,7 @@ from mdvp.core.options import Removed
 from mdvp.core.volume import Fate, Identity, OnRemove, Volume, timestamp
 from mdvp.disk import record
 from mdvp.disk.entry import Found, listed, opened
+from mdvp.disk.linux import rename_new
 from mdvp.disk.odometer import Odometer
 from mdvp.disk.root import Aside, Root
 
@@ -106,7 +107,13 @@ class Trash:
         with listed(root.removed_folder) as found:
             names = [each.name for each in found if not each.name.startswith(_STRANGE)]
         for name in names:
-            self._take_in(name, is_on_record)
+            try:
+                self._take_in(name, is_on_record)
+            except OSError as error:
+                log.error(
+                    "cannot tell what %(path)s is, so it stays: %(error)s",
+                    {"event": "removed_unreadable", "path": self._shown(name), "error": error},
+                )
         floor = max((it.reading for it in self._removals.values()), default=0.0)
         self._odometer = Odometer(root.odometer, now, floor)
 
@@ -134,23 +141,28 @@ class Trash:
         volume = removal.volume
         if removal.seconds is not None:
             return False
+        if self._root.find(volume.name, volume.identity) in (Found.OURS, Found.COVERED):
+            return True
         left = self._root.left(volume.identity)
-        if left is not None:  # its owner had moved it into a volume that was deleted
-            try:
-                self._root.place(left, volume.name)
-            except ConflictError:
-                return True
-        return self._root.find(volume.name, volume.identity) in (Found.OURS, Found.COVERED)
+        if left is None:
+            return False
+        # Its owner had moved it into a volume that was deleted.
+        with suppress(ConflictError):  # the next start may find its place free
+            self._root.place(left, volume.name)
+        return True
 
     def _set_apart(self, name: str) -> None:
         """Leave to whoever looks after the machine what nobody can tell what it is."""
         apart = f"{_STRANGE}{secrets.token_hex(8)}"
-        os.rename(name, apart, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        rename_new(name, self._folder, apart, self._folder)
         log.error(
             "nobody can tell which removed volume this was; it is kept as %(path)s, for you to "
             "look at and remove",
-            {"event": "removed_unknown", "path": f"{self._root.removed_path}/{apart}"},
+            {"event": "removed_unknown", "path": self._shown(apart)},
         )
+
+    def _shown(self, name: str) -> str:
+        return f"{self._root.removed_path}/{name}"
 
     @property
     def _folder(self) -> int:
@@ -169,8 +181,16 @@ class Trash:
 
     def entries(self) -> list[Entry]:
         """Return all removed volumes whose content is kept, the last removed of a name first."""
+        self._drop_missing()
         removals = sorted(self._removals.values(), key=_order)
         return [self._entry(it) for it in removals]
+
+    def _drop_missing(self) -> None:
+        """Take note of what root has taken away by hand."""
+        with listed(self._folder) as found:
+            names = {each.name for each in found}
+        for removal in [it for it in self._removals.values() if it.folder not in names]:
+            self.forget(removal.volume)
 
     def _entry(self, removal: _Removal) -> Entry:
         left = self._left(removal)
@@ -312,7 +332,7 @@ class Trash:
                 fd = os.open(_RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 with os.fdopen(fd, "rb") as file:
                     removal = _removal(json.loads(file.read()))
-        except (OSError, ValueError, LookupError, TypeError, record.BadRecordError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError, record.BadRecordError):
             return None
         return removal if removal.folder == name else None
 
