@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -91,6 +91,12 @@ class _Removal:
     @property
     def folder(self) -> str:
         return _folder(self.volume.identity)
+
+    def left(self, reading: float) -> float | None:
+        """Return for how many seconds it is kept still, by the odometer; None: for good."""
+        if self.seconds is None:
+            return None
+        return max(0.0, self.reading + self.seconds - reading)
 
 
 class Trash:
@@ -182,8 +188,7 @@ class Trash:
     def entries(self) -> list[Entry]:
         """Return all removed volumes whose content is kept, the last removed of a name first."""
         self._drop_missing()
-        removals = sorted(self._removals.values(), key=_order)
-        return [self._entry(it) for it in removals]
+        return self._shown_as(sorted(self._removals.values(), key=_order))
 
     def _drop_missing(self) -> None:
         """Take note of what root has taken away by hand."""
@@ -192,16 +197,13 @@ class Trash:
         for removal in [it for it in self._removals.values() if it.folder not in names]:
             self.forget(removal.volume)
 
-    def _entry(self, removal: _Removal) -> Entry:
-        left = self._left(removal)
-        until = None if left is None else self._now().utc + timedelta(seconds=left)
-        return Entry(removal.volume, removal.removed_at, until)
-
-    def _left(self, removal: _Removal) -> float | None:
-        """Return for how many seconds a removed volume is kept still; None: for good."""
-        if removal.seconds is None:
-            return None
-        return max(0.0, removal.reading + removal.seconds - self._odometer.reading())
+    def _shown_as(self, removals: Iterable[_Removal]) -> list[Entry]:
+        reading, now = self._odometer.reading(), self._now().utc  # once, however many there are
+        return [
+            Entry(it.volume, it.removed_at, _after(now, left))
+            for it in removals
+            for left in [it.left(reading)]
+        ]
 
     def restorable(self) -> int:
         """Return how many removed volumes can be restored."""
@@ -263,7 +265,7 @@ class Trash:
                 ) from error
             raise
         self._remember(removal)
-        return self._entry(removal)
+        return self._shown_as([removal])[0]
 
     def take(self, aside: Aside, volume: Volume) -> Aside:
         """Move the directory of a volume in, which is aside; return where it is then."""
@@ -275,17 +277,19 @@ class Trash:
 
     def due(self) -> list[Entry]:
         """Return those that have been in the trash for their time."""
-        return [self._entry(it) for it in self._removals.values() if self._left(it) == 0.0]
+        reading = self._odometer.reading()
+        return self._shown_as([it for it in self._removals.values() if it.left(reading) == 0.0])
 
     def due_in(self) -> float | None:
         """Return in how many seconds the next is due; None when none will be."""
-        lefts = [left for it in self._removals.values() if (left := self._left(it)) is not None]
-        return min(lefts, default=None)
+        reading = self._odometer.reading()
+        lefts = [it.left(reading) for it in self._removals.values()]
+        return min((left for left in lefts if left is not None), default=None)
 
     def expire(self, entry: Entry) -> None:
         """Have a removed volume deleted if it is there still, and due."""
         removal = self._removals.get(entry.volume.identity)
-        if removal is None or self._left(removal) != 0.0:
+        if removal is None or removal.left(self._odometer.reading()) != 0.0:
             return
         with suppress(FileNotFoundError):  # as root has taken it away
             self._root.doom(self.aside(removal.volume), removal.volume.identity)
@@ -351,6 +355,10 @@ class Trash:
 
 def _folder(identity: Identity) -> str:
     return str(identity.inode)
+
+
+def _after(now: datetime, seconds: float | None) -> datetime | None:
+    return None if seconds is None else now + timedelta(seconds=seconds)
 
 
 def _order(removal: _Removal) -> tuple[str, float]:

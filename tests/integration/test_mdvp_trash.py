@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 from filesystems import file_system
+from integration.plugin import serving
 from support import eventually
 
 from mdvp.core import options
@@ -693,3 +694,28 @@ def test_a_crash_while_the_trash_expires_leaves_all_of_it_or_nothing(
     with driver_on(tmp_path, time) as driver:
         eventually(lambda: names(driver), [])
     assert_nothing_is_left_over(tmp_path)
+
+
+# A real process, and real clocks.
+
+
+def test_a_real_plugin_deletes_what_is_due_and_counts_what_is_not(short_path: Path) -> None:
+    root = short_path / "root"
+    root.mkdir()
+    with serving(root, short_path / "mdvp.sock", ON_REMOVE="trash:1h") as plugin:
+        for name, opts in (("later", {}), ("soon", {"on-remove": "trash:1s"})):
+            plugin.call("Create", Name=name, Opts=opts)
+            assert plugin.call("Remove", Name=name).status == 200
+        eventually(lambda: plugin.metrics()["mdvp_trash_volumes",], 1)
+        eventually(lambda: len(list((root / ".mdvp" / "removed").iterdir())), 1)
+        plugin.kill()
+    with serving(root, short_path / "mdvp.sock") as plugin:
+        answer = plugin.call("Create", Name="again", Opts={"restore": "soon"})
+        assert (answer.status, answer.error) == (
+            409,
+            "no removed volume 'soon' is in the trash: `mdvp ls --trash` shows those that can be "
+            "restored",
+        )
+        assert plugin.call("Create", Name="again", Opts={"restore": "later"}).status == 200
+        assert "volume later, removed at" in (log := plugin.stop())
+        assert "restored as volume again" in log
