@@ -19,6 +19,7 @@ from mdvp.wire import client
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _TITLES = ("NAME", "ACCESS", "USED BY", "SINCE", "SIZE", "FILES", "LIMIT", "OPTIONS")
+_TITLES_OF_TRASH = ("NAME", "REMOVED", "UNTIL", "TAKEN BACK BY")
 _ID_SHOWN = 12  # characters of a container's id, as docker shows it
 _ID = re.compile("[0-9a-f]{64}")
 _KIB = 1024
@@ -39,6 +40,11 @@ def _add_ls(commands: Commands) -> None:
     )
     ls.add_argument(
         "--json", action="store_true", help="write a list of objects of JSON, for programs"
+    )
+    ls.add_argument(
+        "--trash",
+        action="store_true",
+        help="list the removed volumes whose content is kept instead, and until when",
     )
     _add_socket(ls)
     ls.set_defaults(run=_ls)
@@ -117,10 +123,21 @@ def _rename(options: argparse.Namespace) -> Sequence[str]:
 
 
 def _ls(options: argparse.Namespace) -> Sequence[str]:
-    volumes = _ask(options, "/Mdvp.List")["Volumes"]
+    volumes = _ask(options, "/Mdvp.Removed" if options.trash else "/Mdvp.List")["Volumes"]
     if options.json:
         return [json.dumps(volumes, indent=2)]
+    if options.trash:
+        return _table([_TITLES_OF_TRASH, *map(_row_of_trash, volumes)])
     return _table([_TITLES, *map(_row, volumes)])
+
+
+def _row_of_trash(volume: Mapping[str, Any]) -> Sequence[str]:
+    return (
+        volume["name"],
+        volume["removed_at"],
+        volume["until"] or "for good",
+        f"-o restore={volume['restore']}" if volume["restore"] else "-o adopt=true",
+    )
 
 
 def _row(volume: Mapping[str, Any]) -> Sequence[str]:
@@ -128,13 +145,19 @@ def _row(volume: Mapping[str, Any]) -> Sequence[str]:
     return (
         volume["name"],
         volume["access"],
-        ",".join(map(_short, volume["used_by"])) or "-",
+        _users(volume),
         volume["since"] or "-",
         "-" if volume["size"] is None else _in_words(volume["size"]),
         "-" if volume["files"] is None else str(volume["files"]),
         "-" if volume["limit"] is None else in_size(volume["limit"]),
         ",".join(options) or "-",
     )
+
+
+def _users(volume: Mapping[str, Any]) -> str:
+    """Say who has a volume, and how many wait for it."""
+    users = ", ".join(map(_short, volume["used_by"])) or "-"
+    return f"{users} (waiting: {volume['waiting']})" if volume["waiting"] else users
 
 
 def _short(who: str) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from mdvp.changes import Changer
 from mdvp.core.clock import Clock
-from mdvp.core.errors import ConflictError, NoSuchVolumeError
-from mdvp.core.lease import Claims, granted, in_use, released
+from mdvp.core.errors import ConflictError, LaterError, NoSuchVolumeError
+from mdvp.core.lease import Claims, Engine, Lease, granted, in_use, released
 from mdvp.core.options import Changes, Options, differences, in_words, written
 from mdvp.core.volume import DELETE, Identity, OnRemove, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel
@@ -30,6 +30,7 @@ from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
 from mdvp.remover import Remover
+from mdvp.turns import SOMEBODY, Client, Turn, Turns
 from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,15 @@ _NO_OPTIONS = Options()
 class Report:
     """A volume as it is shown: the record, the path of its directory, and who has it.
 
-    `warnings` is what whoever runs it should know, each as a text.
+    `warnings` is what whoever runs it should know, each as a text. `waiting` is how many Mounts
+    wait for their turn.
     """
 
     volume: Volume
     mountpoint: str
     claims: Claims
     warnings: Sequence[str]
+    waiting: int = 0
 
 
 class Driver:
@@ -57,6 +60,7 @@ class Driver:
 
     Attributes:
         custody: who has each volume.
+        turns: who waits for one.
         trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
@@ -107,6 +111,7 @@ class Driver:
                 "NAME` takes each back, with its content",
                 {"event": "state_lost", "root": root.path},
             )
+        self.turns = Turns(self._lock, kernel.look, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
         self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
@@ -138,8 +143,13 @@ class Driver:
             self._root.lock_again()
         return self.custody.watch()
 
+    def end_waits(self) -> None:
+        """Answer all who wait that mdvp ends; from now on nobody can wait."""
+        self.turns.close()
+
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
+        self.end_waits()
         self._witness.close()
         self._expiry.close()
         self._deleter.close(patience)
@@ -179,6 +189,7 @@ class Driver:
                 raise ConflictError(refusal)
             kept = self._remover.remove(volume)
             self.custody.forget(name)
+            self.turns.wake(name)  # to be told
             self.custody.note_reclaimed(name, claims.dead)
         self._log_removed(name, kept)
         self._deleter.wake()
@@ -211,6 +222,7 @@ class Driver:
         with self._lock:
             volume = self._changer.change(self._volume(name), changes)
             self._places.warn(volume)
+            self.turns.wake(name)  # who waits may have it now, or have less time
         log.info(
             "volume %(volume)s changed (%(_options)s)",
             {
@@ -229,6 +241,7 @@ class Driver:
             if self._store.volume(new) is not None:
                 raise ConflictError(f"there is a volume {new!r} already: choose another name")
             self._changer.rename(volume, new)
+            self.turns.wake(name)  # to be told
         log.info(
             "volume %(volume)s is called %(new_name)s from now on, and is at %(mountpoint)s",
             {
@@ -239,34 +252,28 @@ class Driver:
             },
         )
 
-    def mount(self, name: str, mount_id: str, caller: int | None = None) -> str:
+    def mount(self, name: str, mount_id: str, client: Client = SOMEBODY) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
 
-        Refused while another has it, unless it is shared. The same ID may mount again; each Mount
-        is counted. `caller` is the id of the process that asks, if that is known.
+        Refused while another has it, unless it is shared; but first it waits its turn, if that is
+        an option of the volume. The same ID may mount again; each Mount is counted.
         """
-        with self._lock:
-            volume = self._volume(name)
-            engine = self._kernel.engine(caller)
-            claims = self.custody.claims(volume, engine)
-            try:
-                lease = granted(volume, claims, mount_id, engine, self._now())
-            except ConflictError as refusal:
-                log.warning(
-                    "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
-                    {
-                        "event": "mount_refused",
-                        "volume": name,
-                        "mount_id": mount_id,
-                        "reason": refusal,
-                    },
-                )
-                raise
-            self._places.ensure(volume)
-            self._changer.settle(name)
-            self._store.put_leases(name, [lease], ended=claims.dead)
-            self.custody.mounted(name, lease)
-            self.custody.note_reclaimed(name, claims.dead)
+        engine = self._kernel.engine(client.pid)
+        try:
+            lease = self.turns.take(
+                name, mount_id, lambda turn: self._grant(name, mount_id, engine, turn), client
+            )
+        except LaterError as refusal:
+            log.warning(
+                "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
+                {
+                    "event": "mount_refused",
+                    "volume": name,
+                    "mount_id": mount_id,
+                    "reason": refusal,
+                },
+            )
+            raise
         self._witness.wake()
         log.info(
             "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
@@ -274,11 +281,31 @@ class Driver:
         )
         return self._root.mountpoint(name)
 
+    def _grant(self, name: str, mount_id: str, engine: Engine | None, turn: Turn) -> Lease:
+        """Give a volume to `mount_id`, and put that on record; LaterError: another has it."""
+        volume = self._volume(name)
+        if turn.look is not None:  # what that lets through is looked at once more
+            claims = self.custody.glance(volume, turn.look, engine)
+            granted(volume, claims, mount_id, engine, self._now(), turn.before)
+        claims = self.custody.claims(volume, engine)
+        lease = granted(volume, claims, mount_id, engine, self._now(), turn.before)
+        self._places.ensure(volume)
+        self._changer.settle(name)
+        self._store.put_leases(name, [lease], ended=claims.dead)
+        self.custody.mounted(name, lease)
+        dead = claims.dead
+        if turn.waited is not None:
+            dead = self.custody.hand_on(name, dead, engine)
+        self.custody.note_reclaimed(name, dead)
+        return lease
+
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
         with self._lock:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
+            if held is None and self.custody.was_handed_on(name, mount_id):
+                return
             if held is None:
                 log.warning(
                     "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
@@ -290,6 +317,7 @@ class Driver:
                 self._store.put_leases(name, [], ended=[held])
             else:
                 self._store.put_leases(name, [left])
+            self.turns.wake(name)
         log.info(
             "volume %(volume)s unmounted by %(mount_id)s (open mounts: %(mounts)d)",
             {
@@ -311,7 +339,8 @@ class Driver:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
-            return Report(volume, self._root.mountpoint(name), claims, warnings)
+            waiting = self.turns.waiting(name)
+            return Report(volume, self._root.mountpoint(name), claims, warnings, waiting)
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""

@@ -5,7 +5,8 @@ the protocol: a POST with a JSON object, answered by one, or by `{"Err": "..."}`
 
 | path | request | answer |
 |---|---|---|
-| `/Mdvp.List` | | `Volumes`: as `listed` has them |
+| `/Mdvp.List` | | `Volumes`, as `listed` has them |
+| `/Mdvp.Removed` | | `Volumes`: those that were removed and are kept, as `removed` has them |
 | `/Mdvp.Change` | `Name`, `Opts`: the options to change; one that is empty is taken off | |
 | `/Mdvp.Rename` | `Name`, `NewName` | |
 """
@@ -17,8 +18,10 @@ from mdvp.core import options
 from mdvp.core.errors import BusyError
 from mdvp.core.lease import Claims
 from mdvp.core.volume import timestamp
+from mdvp.disk.trash import Entry
 from mdvp.driver import Driver
 from mdvp.overview import Listed, Overview
+from mdvp.turns import Client
 from mdvp.wire.api import Message, Operation, given_options, text
 
 # Lists that are made at once. Where there are many volumes one takes a second, and a thread of the
@@ -30,7 +33,7 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
     """Return what each path does with a request's message."""
     free = BoundedSemaphore(_LISTS_AT_ONCE)
 
-    def list_all(_message: Message, _caller: int | None) -> Message:
+    def list_all(_message: Message, _client: Client) -> Message:
         if not free.acquire(blocking=False):
             raise BusyError("others are being shown all volumes: ask again")
         try:
@@ -38,15 +41,23 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
         finally:
             free.release()
 
-    def change(message: Message, _caller: int | None) -> Message:
+    def list_removed(_message: Message, _client: Client) -> Message:
+        return {"Volumes": [removed(each) for each in overview.removed()]}
+
+    def change(message: Message, _client: Client) -> Message:
         driver.change(text(message, "Name"), options.changes(given_options(message)))
         return {}
 
-    def rename(message: Message, _caller: int | None) -> Message:
+    def rename(message: Message, _client: Client) -> Message:
         driver.rename(text(message, "Name"), text(message, "NewName"))
         return {}
 
-    return {"/Mdvp.List": list_all, "/Mdvp.Change": change, "/Mdvp.Rename": rename}
+    return {
+        "/Mdvp.List": list_all,
+        "/Mdvp.Removed": list_removed,
+        "/Mdvp.Change": change,
+        "/Mdvp.Rename": rename,
+    }
 
 
 def listed(each: Listed) -> Message:
@@ -58,11 +69,24 @@ def listed(each: Listed) -> Message:
         "created_at": timestamp(volume.created_at),
         "access": volume.access.value,
         **_users(each.claims),
+        "waiting": each.waiting,
         "size": None,
         "files": None,
         "limit": volume.size,
         "filling": volume.is_being_filled,
         "options": options.written(volume),
+    }
+
+
+def removed(entry: Entry) -> Message:
+    """Return a removed volume as `mdvp ls --trash --json` shows it; docs/life.md has the fields."""
+    return {
+        "name": entry.name,
+        "removed_at": timestamp(entry.removed_at),
+        "until": entry.until and timestamp(entry.until),
+        "kept": entry.kept,
+        "restore": None if entry.kept else entry.label,
+        "options": options.written(entry.volume),
     }
 
 

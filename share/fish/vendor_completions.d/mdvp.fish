@@ -69,6 +69,7 @@ complete -c mdvp -n '_shtab_mdvp_using serve' -l metrics-dir -xka "(__fish_compl
 complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a ls -d 'list all volumes: who has each and since when, its size, limit and options'
 complete -c mdvp -n '_shtab_mdvp_using ls' -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n '_shtab_mdvp_using ls' -l json -d 'write a list of objects of JSON, for programs'
+complete -c mdvp -n '_shtab_mdvp_using ls' -l trash -d 'list the removed volumes whose content is kept instead, and until when'
 complete -c mdvp -n '_shtab_mdvp_using ls' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the socket of mdvp (the one that is there in /run/docker/plugins, of a plugin or of an mdvp on the host)'
 complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a change -d 'change options of a volume; access, owner and permissions while nobody has it'
 complete -c mdvp -n '_shtab_mdvp_using change' -s h -l help -d 'show this help message and exit'
