@@ -57,6 +57,7 @@ class Driver:
 
     Attributes:
         custody: who has each volume.
+        turns: who waits for one.
 
     """
 
@@ -101,7 +102,7 @@ class Driver:
                 "NAME` takes each back, with its content",
                 {"event": "state_lost", "root": root.path},
             )
-        self._turns = Turns(self._lock, kernel.look, end)
+        self.turns = Turns(self._lock, kernel.look, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
 
@@ -123,13 +124,9 @@ class Driver:
             self._root.lock_again()
         return self.custody.watch()
 
-    def end_waits(self) -> None:
-        """Answer all who wait that mdvp ends; from now on nobody can wait."""
-        self._turns.close()
-
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
-        self.end_waits()
+        self.turns.close()
         self._witness.close()
         self._deleter.close(patience)
 
@@ -170,7 +167,7 @@ class Driver:
                 raise ConflictError(refusal)
             self._remover.remove(volume)
             self.custody.forget(name)
-            self._turns.wake(name)  # to be told
+            self.turns.wake(name)  # to be told
             self.custody.note_reclaimed(name, claims.dead)
         log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
         self._deleter.wake()
@@ -183,7 +180,7 @@ class Driver:
         """
         engine = self._kernel.engine(client.pid)
         try:
-            lease = self._turns.take(
+            lease = self.turns.take(
                 name, mount_id, lambda turn: self._grant(name, mount_id, engine, turn), client
             )
         except LaterError as refusal:
@@ -226,20 +223,15 @@ class Driver:
         with self._lock:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
-            if held is None and self.custody.was_handed_on(name, mount_id):
-                return
             if held is None:
-                log.warning(
-                    "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
-                    {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
-                )
+                self._note_unheld(name, mount_id)
                 return
             left = released(held)
             if left is None:
                 self._store.put_leases(name, [], ended=[held])
             else:
                 self._store.put_leases(name, [left])
-            self._turns.wake(name)
+            self.turns.wake(name)
         log.info(
             "volume %(volume)s unmounted by %(mount_id)s (open mounts: %(mounts)d)",
             {
@@ -248,6 +240,20 @@ class Driver:
                 "mount_id": mount_id,
                 "mounts": left.mounts if left else 0,
             },
+        )
+
+    def _note_unheld(self, name: str, mount_id: str) -> None:
+        """Take note of an Unmount of what is not on record, or not any more."""
+        if self.custody.was_handed_on(name, mount_id):
+            log.info(
+                "volume %(volume)s unmounted by %(mount_id)s, after it was handed on (open mounts: "
+                "%(mounts)d)",
+                {"event": "unmounted", "volume": name, "mount_id": mount_id, "mounts": 0},
+            )
+            return
+        log.warning(
+            "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
+            {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
         )
 
     def path(self, name: str) -> str:
@@ -261,7 +267,7 @@ class Driver:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
-            waiting = self._turns.waiting(name)
+            waiting = self.turns.waiting(name)
             return Report(volume, self._root.mountpoint(name), claims, warnings, waiting)
 
     def list(self) -> list[tuple[Volume, str]]:

@@ -224,6 +224,11 @@ def _decode(request: falcon.Request) -> Message:
 
 
 def _text(message: Message, field: str) -> str:
+    if message is _NOTHING:
+        raise BadRequestError(
+            f"the request needs {field!r}, and is empty: so the engine repeats one that was cut "
+            "off as mdvp ended; try again"
+        )
     value = message.get(field)
     if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
