@@ -26,6 +26,7 @@ from mdvp.disk.store import Store
 from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
+from mdvp.readers import Readers
 from mdvp.remover import Remover
 from mdvp.witness import Witness
 
@@ -78,8 +79,9 @@ class Driver:
         self._now = now
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
-        self._places = Places(root, store, now)
-        self._maker = Maker(root, store, kernel, now)
+        self._readers = Readers(root, store, kernel, self.custody)
+        self._places = Places(root, store, self._readers, now)
+        self._maker = Maker(root, store, kernel, self._readers, now)
         self._remover = Remover(root, store, self._places, now)
         volumes = store.volumes()
         for volume in volumes:
@@ -124,6 +126,7 @@ class Driver:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
         self._witness.close()
         self._deleter.close(patience)
+        self._readers.close()
 
     def create(self, name: str, options: Options = _NO_OPTIONS) -> None:
         """Make volume `name`. One that is there already is left as it is, if it is as asked for."""
@@ -142,7 +145,7 @@ class Driver:
             {
                 "event": "created",
                 "volume": name,
-                "mountpoint": self._root.mountpoint(name),
+                "mountpoint": self._root.shown_at(volume),
                 "_options": in_words(written(options)) or "no options",
                 "options": written(options),
             },
@@ -153,8 +156,8 @@ class Driver:
         with self._lock:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
-            if not claims.free:
-                refusal = in_use(volume, claims)
+            refusal = self._readers.refusal(volume) if claims.free else in_use(volume, claims)
+            if refusal is not None:
                 log.warning(
                     "volume %(volume)s not removed: %(reason)s",
                     {"event": "remove_refused", "volume": name, "reason": refusal},
@@ -198,7 +201,7 @@ class Driver:
             "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
             {"event": "mounted", "volume": name, "mount_id": mount_id, "mounts": lease.mounts},
         )
-        return self._root.mountpoint(name)
+        return self._root.shown_at(volume)
 
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
@@ -229,7 +232,7 @@ class Driver:
     def path(self, name: str) -> str:
         """Return the path of the directory of volume `name`."""
         with self._lock:
-            return self._root.mountpoint(self._volume(name).name)
+            return self._root.shown_at(self._volume(name))
 
     def get(self, name: str) -> Report:
         """Report on volume `name`."""
@@ -237,12 +240,12 @@ class Driver:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
-            return Report(volume, self._root.mountpoint(name), claims, warnings)
+            return Report(volume, self._root.shown_at(volume), claims, warnings)
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""
         with self._lock:
-            return [(it, self._root.mountpoint(it.name)) for it in self._store.volumes()]
+            return [(it, self._root.shown_at(it)) for it in self._store.volumes()]
 
     def _volume(self, name: str) -> Volume:
         volume = self._store.volume(check_name(name))

@@ -1,31 +1,38 @@
 """How a new volume comes to its directory.
 
 Failure model. The database decides and the disk follows: a directory is made aside, recorded, and
-put at its place. One that is adopted is at its place: it is recorded, and then gets its owner.
+put at its place. One that is adopted is at its place: it is recorded, and then gets its owner. A
+reader has none: it is a record.
 """
 
 from mdvp.core import options as core_options
 from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError
 from mdvp.core.options import Options
-from mdvp.core.volume import Access, Identity, Volume
+from mdvp.core.volume import NO_DIRECTORY, Access, Identity, Volume
 from mdvp.custody import Kernel
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.readers import Readers
 
 
 class Maker:
     """Makes volumes. To be used by whoever holds the driver's lock."""
 
-    def __init__(self, root: Root, store: Store, kernel: Kernel, now: Clock) -> None:
+    def __init__(
+        self, root: Root, store: Store, kernel: Kernel, readers: Readers, now: Clock
+    ) -> None:
         """Make them in `root`, and record them in `store`."""
         self._root = root
         self._store = store
         self._kernel = kernel
+        self._readers = readers
         self._now = now
 
     def make(self, name: str, options: Options) -> Volume:
         """Make volume `name`, which is not there yet, with the content that `options` ask for."""
+        if options.reader_of is not None:
+            return self._make_reader(name, options, options.reader_of)
         volume = (self._adopt if options.adopt else self._make)(name, options)
         self._root.keep(volume)
         return volume
@@ -42,6 +49,13 @@ class Maker:
             self._store.delete(name)
             self._root.delete(aside)
             raise
+        return volume
+
+    def _make_reader(self, name: str, options: Options, of: str) -> Volume:
+        self._readers.check_source(of)
+        volume = self._new_volume(name, options, NO_DIRECTORY)
+        self._store.add(volume)
+        self._store.sync()
         return volume
 
     def _adopt(self, name: str, options: Options) -> Volume:

@@ -33,7 +33,8 @@ class Overview:
         shown = look.shown_in(self._kernel.path("")) if look else frozenset()
         figures = Figures(host_visible=look is not None, removed=self._root.removed())
         for volume, used in self._pages():
-            if used or look is None or os.fsencode(volume.name) in shown:
+            reads = volume.reader_of is not None  # what is mounted has not its name
+            if used or look is None or reads or os.fsencode(volume.name) in shown:
                 self._count(volume.name, look, figures)
             else:
                 figures.count(volume, None, doubled=False, warned=self._has_warning(volume))

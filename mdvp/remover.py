@@ -29,6 +29,9 @@ class Remover:
 
     def remove(self, volume: Volume) -> None:
         """Remove a volume that nobody has; its directory is left to be deleted."""
+        if volume.reader_of is not None:  # it is nothing but a record
+            self._store.delete(volume.name)
+            return
         aside = self._set_aside(volume)
         self._forget(volume, aside)
         self._root.let_go(volume.name)

@@ -134,6 +134,25 @@ class Root:
         """Return the path of the directory of volume `name`, as the engine is told it."""
         return f"{self._text}/{name}"  # for all volumes at once, a Path is slow
 
+    def shown_at(self, volume: Volume) -> str:
+        """Return the path of the directory that a volume shows, as the engine is told it."""
+        if volume.reader_of is None:
+            return self.mountpoint(volume.name)
+        return f"{self._text}/{self.view}/{volume.reader_of}"
+
+    @property
+    def view(self) -> str:
+        """Where in the root its read-only view belongs."""
+        return self._state.view
+
+    def mount_view(self) -> None:
+        """Mount the read-only view of the root; raises OSError."""
+        self._state.mount_view(self._fd)
+
+    def unmount_view(self) -> None:
+        """Take it away; raises OSError."""
+        self._state.unmount_view()
+
     def has_directory(self, name: str) -> bool:
         """Say whether there is a directory at the place that a volume `name` would have."""
         try:
@@ -442,7 +461,7 @@ class Root:
 
         Does nothing if it is not at its place.
         """
-        if volume.name in self._locks:
+        if volume.name in self._locks or volume.reader_of is not None:
             return
         try:
             with opened(volume.name, self._fd) as fd:
