@@ -35,6 +35,7 @@ class State:
         path: the folder, by its descriptor: nobody can put another in its way.
         new: the descriptor of the folder for what is to come to its place.
         trash: the descriptor of the folder for what is to be deleted.
+        removed: the descriptor of the folder for what can be restored (`mdvp.disk.trash`).
         view: where the read-only view of the root belongs, `mdvp.readers`.
         key: what records are signed with.
         used_before: whether an mdvp has been here, by the key that it left.
@@ -53,6 +54,7 @@ class State:
         self.key, self.used_before = self._own_key()
         self.new = self._own("new")
         self.trash = self._own("trash")
+        self.removed = self._own("removed")
         self.view = f"{self.name}/{_VIEW}"
         self._make(_VIEW)
 
@@ -162,7 +164,7 @@ class State:
 
     def close(self) -> None:
         """Give up the lock and the descriptors."""
-        for fd in (self.trash, self.new, self._fd):
+        for fd in (self.removed, self.trash, self.new, self._fd):
             os.close(fd)
 
 

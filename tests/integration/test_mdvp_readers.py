@@ -1,6 +1,7 @@
 """Volumes that show another's directory: who can write, who counts as what, and what is refused."""
 
 import errno
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -204,6 +205,45 @@ def test_neither_a_volume_nor_its_reader_is_removed_while_somebody_reads(
     plugin.call("Unmount", Name="reader", ID="id")
     assert plugin.call("Remove", Name="reader").status == 200
     assert plugin.volumes() == ["vol"]
+
+
+def test_a_reader_follows_its_volume_to_another_name(plugin: Plugin, points: list[Path]) -> None:
+    create(plugin, "vol")
+    create(plugin, "reader", reader_of="vol")
+    mount(plugin, "reader", "id")
+    with container(plugin, "reader", points[0]) as (who, _):
+        eventually(lambda: holders(plugin, "reader"), [who])
+        for names in (("vol", "new"), ("reader", "other")):
+            body = json.dumps(dict(zip(("Name", "NewName"), names, strict=True))).encode()
+            answer = plugin.post("/Mdvp.Rename", body)
+            assert (answer.status == 200) is (names[0] == "vol")
+        assert holders(plugin, "reader") == [who]
+        assert "is being read" in plugin.call("Remove", Name="new").error
+    assert mount(plugin, "reader", "another") == ""
+    place = plugin.call("Path", Name="reader").message["Mountpoint"]
+    assert Path(place).samefile(plugin.root / "new")
+
+
+def test_who_reads_is_listed_with_the_reader(plugin: Plugin, points: list[Path]) -> None:
+    create(plugin, "vol")
+    create(plugin, "reader", reader_of="vol")
+    with container(plugin, "reader", points[0]) as (who, _):
+        eventually(lambda: holders(plugin, "reader"), [who])
+        answer = plugin.post("/Mdvp.List", b"{}")
+        listed = {it["name"]: (it["used_by"], it["mountpoint"]) for it in answer.message["Volumes"]}
+        assert listed == {
+            "vol": ([], str(plugin.root / "vol")),
+            "reader": ([who], str(plugin.root / VIEW / "vol")),
+        }
+
+
+def test_a_reader_is_not_kept_in_the_trash(root: Path) -> None:
+    with serving(root, root.with_name("mdvp.sock"), prefix=SYS_ADMIN, ON_REMOVE="trash") as plugin:
+        create(plugin, "vol")
+        create(plugin, "reader", reader_of="vol")
+        plugin.call("Remove", Name="reader")
+        assert "no removed volume" in create(plugin, "again", restore="reader")
+        assert os.listdir(root / ".mdvp" / "removed") == []
 
 
 def test_a_reader_that_hides_its_view_reads_until_it_ends(
