@@ -2,15 +2,16 @@
 
 Failure model. The database decides and the disk follows. A change of the directory's owner or
 permissions is recorded with what the directory is yet to be given, and given then; what a crash
-has left due is given at the next start, or before anybody gets the volume. A volume that is renamed
-goes aside, is recorded by its new name, and goes to the place of that: by the one rule for what is
-aside, a crash leaves it by the old name or by the new one.
+has left due is given at the next start, or before anybody gets the volume. A limit is on record
+before it is set, and until it is taken off; at a start the one on record is set. A volume that is
+renamed goes aside, is recorded by its new name, and goes to the place of that: by the one rule for
+what is aside, a crash leaves it by the old name or by the new one.
 """
 
 import logging
 from contextlib import suppress
 
-from mdvp.core.errors import ConflictError
+from mdvp.core.errors import ConflictError, UnavailableError
 from mdvp.core.lease import in_use
 from mdvp.core.options import Changes, Options, changed
 from mdvp.core.volume import NO_DIRECTORY, Volume
@@ -48,42 +49,41 @@ class Changer:
         if changes.of(*_GIVEN):
             volume = self._at_its_place(volume)
             wanted, had = changed(volume, changes), self._root.given(volume)
-        self._record_change(volume, wanted, changes)
+        limits = changes.of("size")
+        if limits and wanted.size is None:
+            self._root.limit(volume, None)  # after a crash the one on record is set again
+        self._store.change(wanted, self._due(changes))
+        self._store.sync()
         try:
-            self.settle(wanted.name)
-        except (ConflictError, OSError) as error:
+            if limits and wanted.size is not None:
+                self._root.limit(wanted, wanted.size)
+            self._settle(wanted)
+        except BaseException:
             self._take_back(volume, had, changes)
-            raise ConflictError(
-                f"volume {volume.name!r} is as it was: its directory takes no other owner or "
-                f"permissions ({error})"
-            ) from error
+            raise
         self._root.relabel(wanted)
         return wanted
 
+    def _settle(self, volume: Volume) -> None:
+        try:
+            self.settle(volume.name)
+        except OSError as error:
+            raise ConflictError(
+                f"volume {volume.name!r} is as it was: its directory takes no other owner or "
+                f"permissions: {error.strerror}"
+            ) from error
+
     def _take_back(self, volume: Volume, had: Options, changes: Changes) -> None:
         """Have a volume as it was, with what its directory had of owner and permissions."""
-        if changes.of("size"):
-            self._root.limit_again(volume)
         self._store.change(volume, due=had)
         self._store.sync()
-        with suppress(ConflictError, OSError):  # what cannot be given back was not taken
-            self._root.give(volume, had)
+        if changes.of("size"):
+            with suppress(UnavailableError, ConflictError):
+                self._root.limit(volume, volume.size)
+        if had != Options():
+            with suppress(ConflictError, OSError):  # what cannot be given back was not taken
+                self._root.give(volume, had)
         self._store.settle(volume.name)
-
-    def _record_change(self, volume: Volume, wanted: Volume, changes: Changes) -> None:
-        """Record a change, with what is due; it is done then, but for what is due."""
-        if changes.of("size"):
-            # First, as it may be refused. After a crash the limit on record is set again.
-            self._root.limit(volume, wanted.size)
-        try:
-            self._store.change(wanted, self._due(changes))
-            self._store.sync()
-        except BaseException:
-            if changes.of("size"):
-                self._root.limit_again(volume)
-            raise
-        if changes.of("size"):
-            self._root.limit_again(wanted)  # which takes note of it
 
     def settle(self, name: str) -> None:
         """Give the directory of volume `name` what a change on record has left due.

@@ -149,6 +149,25 @@ class Root:
         """Return the path of the directory of volume `name`, as the engine is told it."""
         return f"{self._text}/{name}"  # for all volumes at once, a Path is slow
 
+    def shown_at(self, volume: Volume) -> str:
+        """Return the path of the directory that a volume shows, as the engine is told it."""
+        if volume.reader_of is None:
+            return self.mountpoint(volume.name)
+        return f"{self._text}/{self.view}/{volume.reader_of}"
+
+    @property
+    def view(self) -> str:
+        """Where in the root its read-only view belongs."""
+        return self._state.view
+
+    def mount_view(self) -> None:
+        """Mount the read-only view of the root; raises OSError."""
+        self._state.mount_view(self._fd)
+
+    def unmount_view(self) -> None:
+        """Take it away; raises OSError."""
+        self._state.unmount_view()
+
     def has_directory(self, name: str) -> bool:
         """Say whether there is a directory at the place that a volume `name` would have."""
         try:
@@ -234,6 +253,7 @@ class Root:
             with opened(volume.name, self._fd) as fd:
                 if identity(fd) == volume.identity:
                     limits.limit(fd, size, self._text)
+                    self._unlimited.pop(volume.name, None)
                     return
         except OSError as error:
             if obstacle(error) is Found.COVERED:
@@ -246,8 +266,6 @@ class Root:
             self.limit(volume, volume.size)
         except (UnavailableError, ConflictError) as error:
             self._unlimited[volume.name] = str(error)
-        else:
-            self._unlimited.pop(volume.name, None)
 
     def why_unlimited(self, name: str) -> str | None:
         """Return why volume `name` has no limit, though it is to have one; None if it has."""
@@ -529,7 +547,7 @@ class Root:
 
         Does nothing if it is not at its place.
         """
-        if volume.name in self._locks:
+        if volume.name in self._locks or volume.reader_of is not None:
             return
         try:
             with opened(volume.name, self._fd) as fd:
@@ -559,6 +577,8 @@ class Root:
     def rename_kept(self, name: str, new: str) -> None:
         """Take note that volume `name` is called `new`; its directory stays locked."""
         self._locks.rename(name, new)
+        if (why := self._unlimited.pop(name, None)) is not None:
+            self._unlimited[new] = why
 
     def lock_again(self) -> None:
         """Lock those directories that somebody else had locked, if they have not any more."""

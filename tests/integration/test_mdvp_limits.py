@@ -19,7 +19,6 @@ from support import eventually
 from mdvp.core.errors import UnavailableError
 from mdvp.core.options import Options
 from mdvp.disk.root import Root
-from mdvp.disk.store import Store
 
 pytestmark = only_root
 
@@ -67,6 +66,13 @@ def refusal(plugin: Plugin, **opts: str) -> str:
     return answer.error
 
 
+def change(plugin: Plugin, **opts: str) -> str:
+    """Change volume `vol`; return why that is refused, "" if it is not."""
+    body = json.dumps({"Name": "vol", "Opts": opts}).encode()
+    answer = plugin.post("/Mdvp.Change", body)
+    return "" if answer.status == 200 else answer.error
+
+
 def warnings(plugin: Plugin, name: str) -> str:
     status = plugin.call("Get", Name=name).message["Volume"]["Status"]
     return "\n".join(status.get("warnings", ()))
@@ -80,22 +86,55 @@ def test_what_is_in_a_volume_is_limited_by_the_file_system(plugin: Plugin) -> No
     assert plugin.call("Get", Name="vol").message["Volume"]["Status"]["size"] == "8M"
 
 
-def test_a_limit_is_raised_and_taken_off_while_the_volume_has_content(plugin: Plugin) -> None:
+def test_a_limit_is_raised_and_taken_off_while_the_volume_is_in_use(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    plugin.call("Mount", Name="vol", ID="id")
+    directory = plugin.root / "vol"
+    assert fill(directory, 2 * SIZE) == errno.EDQUOT
+    assert change(plugin, size="32M") == ""
+    assert fill(directory, 2 * SIZE) is None
+    assert fill(directory, 5 * SIZE) == errno.EDQUOT
+    assert change(plugin, size="") == ""
+    assert fill(directory, 5 * SIZE) is None
+    assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
+    assert change(plugin, size="64M") == ""
+    assert fill(directory, 9 * SIZE) == errno.EDQUOT
+
+
+def test_a_change_with_a_limit_that_cannot_be_set_changes_nothing(
+    plugin: Plugin, short_path: Path
+) -> None:
     plugin.call("Create", Name="vol", Opts={"size": "8M"})
     plugin.stop()
-    directory = plugin.root / "vol"
-    with (
-        closing(Root(plugin.root)) as root,
-        closing(Store(root.database, root.volumes)) as store,
-    ):
-        volume = store.volume("vol")
-        assert volume is not None
-        assert fill(directory, 2 * SIZE) == errno.EDQUOT
-        root.limit(volume, 4 * SIZE)
-        assert fill(directory, 2 * SIZE) is None
-        assert fill(directory, 5 * SIZE) == errno.EDQUOT
-        root.limit(volume, None)
-        assert fill(directory, 5 * SIZE) is None
+    with serving(plugin.root, short_path / "mdvp.sock", prefix=RIGHTS) as second:
+        before = second.call("Get", Name="vol").message["Volume"]["Status"]
+        assert "CAP_SYS_ADMIN" in change(second, size="16M", mode="0700", wait="5s")
+        assert "CAP_SYS_ADMIN" in change(second, size="")
+        assert second.call("Get", Name="vol").message["Volume"]["Status"] == before
+        assert second.call("Mount", Name="vol", ID="id").status == 200
+        assert (second.root / "vol").stat().st_mode & 0o777 == 0o755
+        assert fill(second.root / "vol", 2 * SIZE) == errno.EDQUOT
+
+
+def test_a_restored_volume_has_its_limit_still_or_the_one_asked_for(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M", "on-remove": "trash"})
+    for name, opts, size in (("one", {}, SIZE), ("two", {"size": "16M"}, 2 * SIZE)):
+        plugin.call("Remove", Name="vol" if name == "one" else "one")
+        removed = "vol" if name == "one" else "one"
+        assert plugin.call("Create", Name=name, Opts={"restore": removed, **opts}).status == 200
+        assert fill(plugin.root / name, size // 2) is None
+        assert fill(plugin.root / name, 2 * size) == errno.EDQUOT
+
+
+def test_a_volume_is_restored_though_its_limit_cannot_be_set_any_more(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M", "on-remove": "trash"})
+    plugin.call("Remove", Name="vol")
+    btrfs("quota", "disable", plugin.root)
+    answer = plugin.call("Create", Name="vol", Opts={"restore": "vol", "size": "9M"})
+    assert "`btrfs quota enable" in answer.error
+    assert plugin.call("Create", Name="vol", Opts={"restore": "vol"}).status == 200
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit" in warnings(plugin, "vol")
 
 
 def test_a_limit_that_was_taken_off_is_set_again_at_a_start_and_at_a_mount(
@@ -187,11 +226,11 @@ def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Pa
     plugin.call("Create", Name="vol", Opts={"size": f"{SIZE}"})
     with holding(plugin.root / "vol", point):
         assert fill(plugin.root / "vol", 4 * SIZE) == errno.EDQUOT
-        change(plugin, size="1G")
+        assert change(plugin, size="1G") == ""
         assert fill(plugin.root / "vol", 4 * SIZE) is None
-        change(plugin, size=f"{SIZE}")
+        assert change(plugin, size=f"{SIZE}") == ""
         assert fill(plugin.root / "vol", 6 * SIZE) == errno.EDQUOT
-        change(plugin, size="")
+        assert change(plugin, size="") == ""
         assert fill(plugin.root / "vol", 6 * SIZE) is None
     assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
 
@@ -212,7 +251,7 @@ def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_chang
 ) -> None:
     plugin.call("Create", Name="vol")
     assert fill(plugin.root / "vol", 4 * SIZE) is None
-    change(plugin, size=f"{SIZE}")
+    assert change(plugin, size=f"{SIZE}") == ""
     refused = post_change(plugin, uid="7", mode="0700", protect="true")
     assert refused.status == 409
     assert "volume 'vol' is as it was" in refused.error
@@ -223,8 +262,8 @@ def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_chang
     assert plugin.call("Mount", Name="vol", ID="id").status == 200
     plugin.call("Unmount", Name="vol", ID="id")
 
-    change(plugin, uid="7", mode="0700", protect="true", size="1G")
-    change(plugin, size=f"{SIZE}")
+    assert change(plugin, uid="7", mode="0700", protect="true", size="1G") == ""
+    assert change(plugin, size=f"{SIZE}") == ""
     body = json.dumps({"Name": "vol", "NewName": "new"}).encode()
     assert plugin.post("/Mdvp.Rename", body).message == {}
     assert plugin.call("Mount", Name="new", ID="id").status == 200
@@ -234,7 +273,3 @@ def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_chang
 def post_change(plugin: Plugin, **opts: str) -> Answer:
     body = json.dumps({"Name": "vol", "Opts": opts}).encode()
     return plugin.post("/Mdvp.Change", body)
-
-
-def change(plugin: Plugin, **opts: str) -> None:
-    assert post_change(plugin, **opts).message == {}
