@@ -140,6 +140,7 @@ class Changer:
     def rename(self, volume: Volume, new: str) -> Volume:
         """Have a volume called `new`, which is free; return it as it is then."""
         self._check_free(volume)
+        self._check_not_starting(volume)
         if volume.identity == NO_DIRECTORY:
             self._record(volume.name, new)
         else:
@@ -150,6 +151,16 @@ class Changer:
         self._custody.forget(volume.name)
         self._places.forget(volume.name)
         return self._volume(new)
+
+    def _check_not_starting(self, volume: Volume) -> None:
+        """Raise ConflictError when a reader of a volume starts: it was told where that is."""
+        for reader in self._store.readers_of(volume.name):
+            claims = self._custody.claims(reader)
+            if any(lease.waits for lease in claims.living):
+                raise ConflictError(
+                    f"volume {volume.name!r} is just being given to who reads it: "
+                    f"{in_use(reader, claims)}; try again when that has started"
+                )
 
     def _move(self, volume: Volume, new: str) -> None:
         aside = self._root.set_aside(volume.name, volume.identity)
