@@ -341,9 +341,12 @@ def test_a_kept_directory_is_kept_from_cleaners_until_it_is_adopted(tmp_path: Pa
         assert is_locked(tmp_path / "vol")
         driver.create("vol", asked(adopt="true"))
         driver.change("vol", options.changes({"on-remove": "delete"}))
+        fd = os.open(tmp_path / "vol", os.O_RDONLY)
         driver.remove("vol")
-        (tmp_path / "vol").mkdir()
-        assert not is_locked(tmp_path / "vol")
+        try:
+            assert not is_locked(Path(f"/proc/self/fd/{fd}"))
+        finally:
+            os.close(fd)
 
 
 def is_locked(path: Path) -> bool:
