@@ -2,10 +2,10 @@
 
 Failure model. Users may have the directory meanwhile, and swap, link, rename and fill. Each thing
 is opened by its name in an open directory, as itself, before anything is said of it (O_PATH:
-nothing that is opened so can block, and no device is woken): no link is followed, and no mount point
-entered, where a file system of a user's own need not answer. The way back up is `..`, which must be
-where we came from; else we look for that from the top again, and what is no longer there has been
-moved, and is passed over with what was still to be seen in it.
+nothing that is opened so can block, and no device is woken): no link is followed, and no mount
+point entered, where a file system of a user's own need not answer. The way back up is `..`, which
+must be where we came from; else we look for that from the top again, and what is no longer there
+has been moved, and is passed over with what was still to be seen in it.
 
 What is moved meanwhile may be seen twice, or not at all. A user who makes files as fast as they are
 passed can make it last: so whoever asks can stop at any time.
