@@ -18,11 +18,12 @@ from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.lease import Claims, granted, in_use, released
 from mdvp.core.options import Options, differences, in_words, written
-from mdvp.core.volume import Identity, Volume, check_name
+from mdvp.core.volume import DELETE, Identity, OnRemove, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
+from mdvp.disk.trash import Entry, Trash
 from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
@@ -54,6 +55,7 @@ class Driver:
 
     Attributes:
         custody: who has each volume.
+        trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
 
@@ -66,11 +68,13 @@ class Driver:
         now: Clock = clock.now,
         *,
         end: Callable[[], object],
+        on_remove: OnRemove = DELETE,
     ) -> None:
         """Serve the volumes recorded in `store` from `root`, after mending what a crash left.
 
         `grace` is for how many seconds an engine may leave no trace in a volume that it has asked
-        for. Should a thread fail, `end` is called, for mdvp to be started again.
+        for. `on_remove` is what becomes of removed volumes that do not say. Should a thread fail,
+        `end` is called, for mdvp to be started again.
         """
         self._root = root
         self._store = store
@@ -79,8 +83,6 @@ class Driver:
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
         self._places = Places(root, store, now)
-        self._maker = Maker(root, store, kernel, now)
-        self._remover = Remover(root, store, self._places, now)
         volumes = store.volumes()
         for volume in volumes:
             try:
@@ -91,6 +93,9 @@ class Driver:
                     {"event": "not_put_back", "volume": volume.name, "error": error},
                 )
             root.keep(volume)
+        self.trash = Trash(root, now, self._has)
+        self._maker = Maker(root, store, kernel, self.trash, now)
+        self._remover = Remover(root, store, self._places, self.trash, now, on_remove)
         if store.new and root.used_before and not volumes:
             log.error(
                 "the state database was lost, and no directory in %(root)s says of itself that it "
@@ -103,7 +108,7 @@ class Driver:
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if not self._root.is_doomed(aside, lambda it: self._store.volume_of(it) is not None):
+            if not self._root.is_doomed(aside, self._has):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
@@ -112,7 +117,10 @@ class Driver:
     def _is_on_record(self, directory: Identity) -> bool:
         """Say whether a directory is a volume's: aside after a crash, or moved by its owner."""
         with self._lock:
-            return self._store.volume_of(directory) is not None
+            return self._has(directory)
+
+    def _has(self, directory: Identity) -> bool:
+        return self._store.volume_of(directory) is not None
 
     def _watch(self) -> bool:
         with self._lock:
@@ -148,22 +156,41 @@ class Driver:
         )
 
     def remove(self, name: str) -> None:
-        """Remove volume `name` with its content; refused while somebody has it."""
+        """Remove volume `name`, with its content or not; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
-            if not claims.free:
-                refusal = in_use(volume, claims)
+            refusal = _refusal(volume, claims)
+            if refusal is not None:
                 log.warning(
                     "volume %(volume)s not removed: %(reason)s",
                     {"event": "remove_refused", "volume": name, "reason": refusal},
                 )
                 raise ConflictError(refusal)
-            self._remover.remove(volume)
+            kept = self._remover.remove(volume)
             self.custody.forget(name)
             self.custody.note_reclaimed(name, claims.dead)
-        log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
+        self._log_removed(name, kept)
         self._deleter.wake()
+
+    def _log_removed(self, name: str, kept: Entry | None) -> None:
+        until = kept.until if kept else None
+        if kept is None:
+            rest = ""
+        elif until is None:
+            rest = f"; its directory stays at {self._root.mountpoint(name)}"
+        else:
+            rest = f"; until {timestamp(until)} `-o restore={kept.label}` takes it back"
+        log.info(
+            "volume %(volume)s removed%(_rest)s",
+            {
+                "event": "removed",
+                "volume": name,
+                "_rest": rest,
+                "became": "deleted" if kept is None else "kept" if kept.kept else "trash",
+                "until": until and timestamp(until),
+            },
+        )
 
     def mount(self, name: str, mount_id: str, caller: int | None = None) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
@@ -248,6 +275,18 @@ class Driver:
         if volume is None:
             raise NoSuchVolumeError(name, adoptable=self._root.has_directory(name))
         return volume
+
+
+def _refusal(volume: Volume, claims: Claims) -> str | None:
+    """Say why a volume cannot be removed; None when it can."""
+    if not claims.free:
+        return in_use(volume, claims)
+    if volume.protect:
+        return (
+            f"volume {volume.name!r} is protected: `mdvp change {volume.name} -o protect=false` "
+            "takes that off"
+        )
+    return None
 
 
 def _check_same(volume: Volume, asked: Options) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -292,6 +292,12 @@ def volume(name: str, created_at: datetime, identity: Identity, options: Options
     if options.reader_of is not None:
         asked["access"] = Access.SHARED
     return Volume(name, created_at, identity, **asked)
+
+
+def applied(volume: Volume, asked: Options) -> Volume:
+    """Return the volume as it is with what is `asked` for, and else as it was."""
+    values = {name: getattr(asked, name, None) for name in _OF_VOLUME}
+    return replace(volume, **{name: it for name, it in values.items() if it is not None})
 
 
 def differences(volume: Volume, asked: Options) -> dict[str, str]:

@@ -117,6 +117,21 @@ class Root:
         return self._state.path / "state.db"
 
     @property
+    def odometer(self) -> Path:
+        """Where the odometer belongs (`mdvp.disk.odometer`), likewise."""
+        return self._state.path / "odometer"
+
+    @property
+    def removed_folder(self) -> int:
+        """The open descriptor of the folder for removed volumes that can be restored."""
+        return self._state.removed
+
+    @property
+    def removed_path(self) -> Path:
+        """Where that folder is, to be shown."""
+        return self.path / self._state.name / "removed"
+
+    @property
     def descriptor(self) -> int:
         """The open descriptor of the root."""
         return self._fd
@@ -187,8 +202,7 @@ class Root:
         It has the owner and permissions that `options` ask for. Raises ConflictError when something
         is at the volume's place.
         """
-        if self._is_taken(name):
-            raise self._taken(name)
+        self.check_free(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
         self._make_directory(entry)
         try:
@@ -206,6 +220,11 @@ class Root:
             btrfs.make_subvolume(entry, self._state.new)
         except OSError:  # it is another file system, or has no room for one more of these
             os.mkdir(entry, dir_fd=self._state.new)
+
+    def check_free(self, name: str) -> None:
+        """Raise ConflictError when something is at the place that a volume `name` would have."""
+        if self._is_taken(name):
+            raise self._taken(name)
 
     def _is_taken(self, name: str) -> bool:
         try:
@@ -283,6 +302,24 @@ class Root:
                 raise self._taken(name) from error
             raise
 
+    def give(self, aside: Aside, options: Options) -> Options:
+        """Give what is aside the owner and permissions that are asked for; return what it had."""
+        with opened(aside.entry, aside.folder) as fd:
+            had = os.fstat(fd)
+            _give(fd, options)
+        return Options(uid=had.st_uid, gid=had.st_gid, mode=stat.S_IMODE(had.st_mode))
+
+    def move(self, aside: Aside, to: Aside) -> Aside:
+        """Move what is aside to where nothing is, aside as well; return where it is then."""
+        rename_new(aside.entry, aside.folder, to.entry, to.folder)
+        return to
+
+    def doom(self, aside: Aside, sought: Identity) -> None:
+        """Have what is aside, the directory with the identity `sought`, deleted in time."""
+        doomed = Aside(self._state.trash, str(sought.inode))
+        self._is_strange(doomed)
+        self.move(aside, doomed)
+
     def set_aside(self, name: str, sought: Identity) -> Aside | None:
         """Move the directory of volume `name` out of its place, into the trash.
 
@@ -358,9 +395,12 @@ class Root:
     def left(self, sought: Identity) -> Aside | None:
         """Return where the directory with this identity is, if a crash has left it aside."""
         trashed = Aside(self._state.trash, str(sought.inode))
+        removed = Aside(self._state.removed, f"{sought.inode}/volume")
         with listed(self._state.new) as entries:
             new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
-        return next((each for each in (trashed, *new) if self.identity(each) == sought), None)
+        return next(
+            (each for each in (trashed, removed, *new) if self.identity(each) == sought), None
+        )
 
     def aside(self) -> Iterator[Aside]:
         """Yield all that is aside, to be deleted: there may be any number."""
