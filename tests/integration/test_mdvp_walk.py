@@ -149,7 +149,12 @@ def move_all(vol: Path, elsewhere: Path, _: str) -> None:
     (vol / "a").rename(elsewhere / "a")
 
 
-@pytest.mark.parametrize("move", [move_out, move_higher, move_all])
+def move_each(vol: Path, elsewhere: Path, name: str) -> None:
+    move_out(vol, elsewhere, name)
+    move_all(vol, elsewhere, name)
+
+
+@pytest.mark.parametrize("move", [move_out, move_higher, move_all, move_each])
 def test_what_is_moved_elsewhere_while_it_is_seen_leads_nobody_there(
     tmp_path: Path, move: Callable[[Path, Path, str], None]
 ) -> None:
@@ -173,7 +178,7 @@ def test_what_is_moved_elsewhere_while_it_is_seen_leads_nobody_there(
     left = [name for what, name in visits if what is What.LEFT]
     assert sorted(entered) == sorted(left)
     missed = [name for what, name in visits if what is What.MISSED]
-    assert (len(order), missed) == ((1, ["a"]) if move is move_all else (2, []))
+    assert (len(order), missed) == ((1, ["a"]) if move is move_each else (2, []))
 
 
 def test_what_is_mounted_below_is_not_entered_nor_asked(tmp_path: Path) -> None:
