@@ -202,10 +202,10 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         registry = CollectorRegistry()
-        Gauges(registry, Overview(root, store, kernel, driver.custody).figures)
+        Gauges(registry, Overview(root, store, kernel, driver.custody, driver.turns).figures)
         app = create_app(driver, _end, registry)
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):
-            serve(app, listener)
+            serve(app, listener, driver.turns.close)
     _log.info("stopped", {"event": "stopped"})
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mdvp.core.clock import Clock
-from mdvp.core.errors import ConflictError, NoSuchVolumeError
-from mdvp.core.lease import Claims, granted, in_use, released
+from mdvp.core.errors import ConflictError, LaterError, NoSuchVolumeError
+from mdvp.core.lease import Claims, Engine, Lease, granted, in_use, released
 from mdvp.core.options import Options, differences, in_words, written
 from mdvp.core.volume import DELETE, Identity, OnRemove, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel
@@ -28,6 +28,7 @@ from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
 from mdvp.remover import Remover
+from mdvp.turns import SOMEBODY, Client, Turn, Turns
 from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,15 @@ _NO_OPTIONS = Options()
 class Report:
     """A volume as it is shown: the record, the path of its directory, and who has it.
 
-    `warnings` is what whoever runs it should know, each as a text.
+    `warnings` is what whoever runs it should know, each as a text. `waiting` is how many Mounts
+    wait for their turn.
     """
 
     volume: Volume
     mountpoint: str
     claims: Claims
     warnings: Sequence[str]
+    waiting: int = 0
 
 
 class Driver:
@@ -56,6 +59,7 @@ class Driver:
     Attributes:
         custody: who has each volume.
         trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
+        turns: who waits for one.
 
     """
 
@@ -103,6 +107,7 @@ class Driver:
                 "NAME` takes each back, with its content",
                 {"event": "state_lost", "root": root.path},
             )
+        self.turns = Turns(self._lock, kernel.look, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
 
@@ -129,6 +134,7 @@ class Driver:
 
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
+        self.turns.close()
         self._witness.close()
         self._deleter.close(patience)
 
@@ -169,6 +175,7 @@ class Driver:
                 raise ConflictError(refusal)
             kept = self._remover.remove(volume)
             self.custody.forget(name)
+            self.turns.wake(name)  # to be told
             self.custody.note_reclaimed(name, claims.dead)
         self._log_removed(name, kept)
         self._deleter.wake()
@@ -192,33 +199,28 @@ class Driver:
             },
         )
 
-    def mount(self, name: str, mount_id: str, caller: int | None = None) -> str:
+    def mount(self, name: str, mount_id: str, client: Client = SOMEBODY) -> str:
         """Let `mount_id` have volume `name`; return the path of its directory.
 
-        Refused while another has it, unless it is shared. The same ID may mount again; each Mount
-        is counted. `caller` is the id of the process that asks, if that is known.
+        Refused while another has it, unless it is shared; but first it waits its turn, if that is
+        an option of the volume. The same ID may mount again; each Mount is counted.
         """
-        with self._lock:
-            volume = self._volume(name)
-            engine = self._kernel.engine(caller)
-            claims = self.custody.claims(volume, engine)
-            try:
-                lease = granted(volume, claims, mount_id, engine, self._now())
-            except ConflictError as refusal:
-                log.warning(
-                    "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
-                    {
-                        "event": "mount_refused",
-                        "volume": name,
-                        "mount_id": mount_id,
-                        "reason": refusal,
-                    },
-                )
-                raise
-            self._places.ensure(volume)
-            self._store.put_leases(name, [lease], ended=claims.dead)
-            self.custody.mounted(name, lease)
-            self.custody.note_reclaimed(name, claims.dead)
+        engine = self._kernel.engine(client.pid)
+        try:
+            lease = self.turns.take(
+                name, mount_id, lambda turn: self._grant(name, mount_id, engine, turn), client
+            )
+        except LaterError as refusal:
+            log.warning(
+                "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
+                {
+                    "event": "mount_refused",
+                    "volume": name,
+                    "mount_id": mount_id,
+                    "reason": refusal,
+                },
+            )
+            raise
         self._witness.wake()
         log.info(
             "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
@@ -226,22 +228,37 @@ class Driver:
         )
         return self._root.mountpoint(name)
 
+    def _grant(self, name: str, mount_id: str, engine: Engine | None, turn: Turn) -> Lease:
+        """Give a volume to `mount_id`, and put that on record; LaterError: another has it."""
+        volume = self._volume(name)
+        if turn.look is not None:  # what that lets through is looked at once more
+            claims = self.custody.glance(volume, turn.look, engine)
+            granted(volume, claims, mount_id, engine, self._now(), turn.before)
+        claims = self.custody.claims(volume, engine)
+        lease = granted(volume, claims, mount_id, engine, self._now(), turn.before)
+        self._places.ensure(volume)
+        self._store.put_leases(name, [lease], ended=claims.dead)
+        self.custody.mounted(name, lease)
+        dead = claims.dead
+        if turn.waited is not None:
+            dead = self.custody.hand_on(name, dead, engine)
+        self.custody.note_reclaimed(name, dead)
+        return lease
+
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
         with self._lock:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
             if held is None:
-                log.warning(
-                    "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
-                    {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
-                )
+                self._note_unheld(name, mount_id)
                 return
             left = released(held)
             if left is None:
                 self._store.put_leases(name, [], ended=[held])
             else:
                 self._store.put_leases(name, [left])
+            self.turns.wake(name)
         log.info(
             "volume %(volume)s unmounted by %(mount_id)s (open mounts: %(mounts)d)",
             {
@@ -250,6 +267,20 @@ class Driver:
                 "mount_id": mount_id,
                 "mounts": left.mounts if left else 0,
             },
+        )
+
+    def _note_unheld(self, name: str, mount_id: str) -> None:
+        """Take note of an Unmount of what is not on record, or not any more."""
+        if self.custody.was_handed_on(name, mount_id):
+            log.info(
+                "volume %(volume)s unmounted by %(mount_id)s, after it was handed on (open mounts: "
+                "%(mounts)d)",
+                {"event": "unmounted", "volume": name, "mount_id": mount_id, "mounts": 0},
+            )
+            return
+        log.warning(
+            "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
+            {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
         )
 
     def path(self, name: str) -> str:
@@ -263,7 +294,8 @@ class Driver:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
-            return Report(volume, self._root.mountpoint(name), claims, warnings)
+            waiting = self.turns.waiting(name)
+            return Report(volume, self._root.mountpoint(name), claims, warnings, waiting)
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""

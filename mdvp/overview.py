@@ -8,6 +8,7 @@ from mdvp.core.volume import Volume
 from mdvp.custody import Custody, Kernel, Look, doubled
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.turns import Turns
 
 _PAGE = 50  # volumes that are read at a time when all are counted
 
@@ -15,12 +16,15 @@ _PAGE = 50  # volumes that are read at a time when all are counted
 class Overview:
     """What there is. Thread-safe: it takes the driver's lock for some volumes at a time."""
 
-    def __init__(self, root: Root, store: Store, kernel: Kernel, custody: Custody) -> None:
-        """Show the volumes in `store`, and who has each."""
+    def __init__(
+        self, root: Root, store: Store, kernel: Kernel, custody: Custody, turns: Turns
+    ) -> None:
+        """Show the volumes in `store`, who has each, and how many wait for one."""
         self._root = root
         self._store = store
         self._kernel = kernel
         self._custody = custody
+        self._turns = turns
         self._lock = custody.lock
 
     def figures(self) -> Figures:
@@ -38,6 +42,8 @@ class Overview:
             else:
                 figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
         figures.reclaimed = self._custody.reclaimed
+        with self._lock:
+            figures.mounts_waiting = self._turns.total
         return figures
 
     def _pages(self) -> Iterator[tuple[Volume, bool]]:

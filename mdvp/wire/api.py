@@ -23,6 +23,7 @@ from mdvp.core import options
 from mdvp.core.errors import (
     BadRequestError,
     ConflictError,
+    LaterError,
     MdvpError,
     NoAnswerError,
     NoSuchVolumeError,
@@ -32,12 +33,13 @@ from mdvp.core.volume import Volume, shown, timestamp
 from mdvp.disk.store import is_damage
 from mdvp.driver import Driver, Report
 from mdvp.metrics import Outcome, Requests
+from mdvp.turns import SOMEBODY, Client
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
 BODY_MAX = 1 << 20
-# Where a server puts, in the environment of a request, which process it comes from.
-CALLER = "mdvp.caller"
+# Where a server puts, in the environment of a request, who has sent it.
+CLIENT = "mdvp.client"
 _GET = "/VolumeDriver.Get"
 _METRICS = "/metrics"
 _NOTHING: Mapping[str, Any] = {}  # the message of a request without a body
@@ -49,13 +51,14 @@ _METRICS_AT_ONCE = 2
 log = logging.getLogger(__name__)
 
 Message: TypeAlias = Mapping[str, Any]
-# What to do with a message, and who has sent it: the id of the process, if that is known.
-Operation: TypeAlias = Callable[[Message, int | None], Message]
+# What to do with a message, and who has sent it.
+Operation: TypeAlias = Callable[[Message, Client], Message]
 
 _STATUS: Mapping[type[MdvpError], str] = {
     BadRequestError: falcon.HTTP_400,
     NoSuchVolumeError: falcon.HTTP_404,
     ConflictError: falcon.HTTP_409,
+    LaterError: falcon.HTTP_409,
 }
 # What is answered so is for the client to put right, or to wait for.
 _REFUSALS: tuple[type[Exception], ...] = (*_STATUS, falcon.HTTPError)
@@ -87,25 +90,25 @@ def create_app(
 def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
-    def create(message: Message, _caller: int | None) -> Message:
+    def create(message: Message, _client: Client) -> Message:
         driver.create(_text(message, "Name"), _options(message))
         return {}
 
-    def remove(message: Message, _caller: int | None) -> Message:
+    def remove(message: Message, _client: Client) -> Message:
         driver.remove(_text(message, "Name"))
         return {}
 
-    def mount(message: Message, caller: int | None) -> Message:
-        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message), caller)}
+    def mount(message: Message, client: Client) -> Message:
+        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message), client)}
 
-    def unmount(message: Message, _caller: int | None) -> Message:
+    def unmount(message: Message, _client: Client) -> Message:
         driver.unmount(_text(message, "Name"), _mount_id(message))
         return {}
 
-    def path(message: Message, _caller: int | None) -> Message:
+    def path(message: Message, _client: Client) -> Message:
         return {"Mountpoint": driver.path(_text(message, "Name"))}
 
-    def get(message: Message, _caller: int | None) -> Message:
+    def get(message: Message, _client: Client) -> Message:
         if message is _NOTHING:
             # How the engine repeats one that got no answer: it has sent the body already. An error
             # now would be as bad as it would have been then.
@@ -113,7 +116,7 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
         report = driver.get(_text(message, "Name"))
         return {"Volume": {**_volume(report.volume, report.mountpoint), "Status": _status(report)}}
 
-    def list_volumes(_message: Message, _caller: int | None) -> Message:
+    def list_volumes(_message: Message, _client: Client) -> Message:
         # Without Status: `docker volume ls` does not show it, and there may be many.
         return {"Volumes": [_volume(volume, mountpoint) for volume, mountpoint in driver.list()]}
 
@@ -147,7 +150,8 @@ class Endpoint:
         began, outcome = time.perf_counter(), Outcome.FAILED
         try:
             _refuse_web_page(request)
-            response.data = _encode(self._operation(_decode(request), request.env.get(CALLER)))
+            client = request.env.get(CLIENT, SOMEBODY)
+            response.data = _encode(self._operation(_decode(request), client))
             outcome = Outcome.OK
         except _REFUSALS:
             outcome = Outcome.REFUSED
@@ -220,6 +224,11 @@ def _decode(request: falcon.Request) -> Message:
 
 
 def _text(message: Message, field: str) -> str:
+    if message is _NOTHING:
+        raise BadRequestError(
+            f"the request needs {field!r}, and is empty: so the engine repeats one that was cut "
+            "off as mdvp ended; try again"
+        )
     value = message.get(field)
     if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
@@ -268,6 +277,8 @@ def _status(report: Report) -> Message:
         # Its container is not to be seen: it is starting, or we cannot see at all.
         status["mount_ids"] = [lease.mount_id for lease in claims.living]
         status["since"] = timestamp(claims.living[0].since.utc)
+    if report.waiting:
+        status["waiting"] = report.waiting
     if report.warnings:
         status["warnings"] = list(report.warnings)
     return status

@@ -86,6 +86,7 @@ def test_each_figure_has_its_name() -> None:
         warned=7,
         doubled=8,
         reclaimed=9,
+        mounts_waiting=11,
         removed=10,
         host_visible=True,
     )
@@ -102,6 +103,7 @@ def test_each_figure_has_its_name() -> None:
         ("mdvp_volumes_with_warning",): 7,
         ("mdvp_volumes_had_twice",): 8,
         ("mdvp_leases_reclaimed_total",): 9,
+        ("mdvp_mounts_waiting",): 11,
         ("mdvp_trash_directories",): 10,
         ("mdvp_host_visible",): 1,
     }
