@@ -205,7 +205,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         Gauges(registry, Overview(root, store, kernel, driver.custody, driver.turns).figures)
         app = create_app(driver, _end, registry)
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):
-            serve(app, listener, driver.turns.close)
+            serve(app, listener, driver.end_waits)
     _log.info("stopped", {"event": "stopped"})
 
 

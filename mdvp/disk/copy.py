@@ -292,6 +292,7 @@ class Copy:
             self._copy_file(visit)
             self._remember(visit.name, status)
             return
+        self.progress.size += _on_disk(status)
         if stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink("", dir_fd=visit.fd), visit.name, dir_fd=self._here)
         else:
@@ -358,7 +359,7 @@ class Copy:
     def _copy_content(self, source: int, out: int, name: str) -> os.stat_result:
         """Copy what is in a file; return what it was when that was begun."""
         before, done = os.fstat(source), self.progress.size
-        if not self._is_cloned(source, out, before):
+        if before.st_size and not self._is_cloned(source, out):
             if not self._copied:
                 self._copied = True
                 self._set_mark()
@@ -377,9 +378,7 @@ class Copy:
         self.progress.size = done + _on_disk(before)
         return before
 
-    def _is_cloned(self, source: int, out: int, status: os.stat_result) -> bool:
-        if not status.st_size:
-            return False
+    def _is_cloned(self, source: int, out: int) -> bool:
         if not self._clones:
             return False
         try:
