@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # The engine gives up a Create and a Mount after two minutes.
 PATIENCE = 100.0
 _AT_ONCE = 2  # copies; the others wait for their turn
+_MOST = 100  # that are under way, each with a thread of its own
 _STEP = 10  # per cent, or seconds, between lines of the log
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
@@ -211,6 +212,8 @@ class Filler:
     def begin(self, name: str, options: Options) -> Job:
         """Begin to make volume `name`, with the content of the one that `options` name."""
         self._check_open()
+        if sum(not job.finished for job in self._all()) >= _MOST:
+            raise ConflictError(f"{_MOST} volumes are being filled already: wait for some of them")
         source = self._source(options)
         self._root.check_free(name)
         fd = self._open(source)

@@ -338,11 +338,12 @@ def test_a_create_for_which_a_snapshot_is_made_has_its_name_meanwhile(
         making = Thread(target=lambda: driver.create("copy", FROM))
         making.start()
         assert reached.wait(10)
-        for refused in (
+        refusals: list[Callable[[], None]] = [
             lambda: driver.create("copy"),
             lambda: driver.create("copy", FROM),
             lambda: driver.remove("vol"),
-        ):
+        ]
+        for refused in refusals:
             with pytest.raises(ConflictError, match="a snapshot is being made"):
                 refused()
         driver.remove("other")  # and its deletion passes by what is being made
@@ -417,7 +418,7 @@ def test_a_crash_in_the_middle_of_a_copy_leaves_what_goes_on(
     prepared(tmp_path)
 
     def fill(driver: Driver) -> None:
-        filler.Copy = dying(Copy, step, moment)  # type: ignore[misc]  # in a process of its own
+        vars(filler)["Copy"] = dying(Copy, step, moment)  # in a process of its own
         driver.create("copy", FROM)
 
     crash_in(tmp_path, fill)

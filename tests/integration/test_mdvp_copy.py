@@ -51,7 +51,7 @@ def copy(
 ) -> tuple[Progress, Means]:
     fds = [os.open(path, os.O_RDONLY) for path in (source, target)]
     try:
-        with closing(Copy(*fds, boot, go_on)) as it:
+        with closing(Copy(fds[0], fds[1], boot, go_on)) as it:
             it.count()
             it.run()
             return it.progress, it.means
@@ -148,7 +148,7 @@ def test_what_is_not_as_the_first_was_is_no_other_name_of_it(source: Path, targe
     (source / "one").write_text("content")
     (source / "dir" / "below").mkdir(parents=True)
     os.link(source / "one", source / "dir" / "below" / "two")
-    changed = []
+    changed: list[int] = []
 
     def change() -> bool:
         if (target / "dir").exists() and not changed:  # the files beside it are copied
@@ -327,7 +327,7 @@ def test_a_file_that_somebody_has_a_lease_on_is_copied(source: Path, target: Pat
         "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)\n"
         "signal.pause()\n"
     )
-    command = ["python3", "-c", script, source / "file"]
+    command = ["python3", "-c", script, str(source / "file")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
