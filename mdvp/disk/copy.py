@@ -411,11 +411,13 @@ class Copy:
     def _dress(
         self, out: int, status: os.stat_result, attributes: Mapping[str, bytes], name: str
     ) -> None:
-        os.fchown(out, status.st_uid, status.st_gid)
+        made = os.fstat(out)
+        if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(out, status.st_uid, status.st_gid)
         self._set_attributes(out, attributes, name)
         mode = stat.S_IMODE(status.st_mode)
         os.fchmod(out, mode)  # to give it to another takes bits off
-        if stat.S_IMODE(os.fstat(out).st_mode) != mode:
+        if mode & stat.S_ISGID and not os.fstat(out).st_mode & stat.S_ISGID:
             self._leave_out("permissions to act as the group", name)
         os.utime(out, ns=(status.st_atime_ns, status.st_mtime_ns))
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from filesystems import file_system
@@ -194,6 +195,33 @@ def test_no_link_in_the_source_leads_out_of_it(source: Path, target: Path, tmp_p
     copy(source, target, exchange)
     assert "secret" not in {each.name for each in target.rglob("*")}
     assert (tmp_path / "outside" / "secret").read_text() == "the host's"
+
+
+def test_who_exchanges_what_is_copied_leads_nobody_out_of_it(
+    source: Path, target: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("the host's")
+    (source / "dir").mkdir()
+    (source / "dir" / "file").write_text("content")
+    (source / "link").symlink_to(tmp_path / "outside")
+    over = Event()
+
+    def exchange() -> None:
+        names = [("dir", "spare"), ("link", "dir"), ("dir", "link"), ("spare", "dir")]
+        while not over.is_set():
+            for name, new_name in names:
+                (source / name).rename(source / new_name)
+
+    thread = Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(200):
+            copy(source, target)
+            assert not list(target.rglob("secret"))
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_file_that_changes_while_it_is_copied_is_copied_again(
