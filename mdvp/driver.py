@@ -14,16 +14,18 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mdvp.changes import Changer
 from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError, LaterError, NoSuchVolumeError
 from mdvp.core.lease import Claims, Engine, Lease, granted, in_use, released
-from mdvp.core.options import Options, differences, in_words, written
+from mdvp.core.options import Changes, Options, differences, in_words, written
 from mdvp.core.volume import DELETE, Identity, OnRemove, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Entry, Trash
+from mdvp.expiry import Expiry
 from mdvp.filler import Filler, Job
 from mdvp.host import clock
 from mdvp.maker import Maker
@@ -61,8 +63,8 @@ class Driver:
 
     Attributes:
         custody: who has each volume.
-        trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
         turns: who waits for one.
+        trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
 
@@ -90,6 +92,7 @@ class Driver:
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
         self._places = Places(root, store, now)
+        self._changer = Changer(root, store, self._places, self.custody)
         volumes = store.volumes()
         for volume in volumes:
             try:
@@ -103,6 +106,7 @@ class Driver:
         self.trash = Trash(root, now, self._has)
         self._maker = Maker(root, store, kernel, self.trash, now)
         self._remover = Remover(root, store, self._places, self.trash, now, on_remove)
+        self._changer.settle_all()
         if store.new and root.used_before and not volumes:
             log.error(
                 "the state database was lost, and no directory in %(root)s says of itself that it "
@@ -114,6 +118,7 @@ class Driver:
         self._filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
+        self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
         with self._lock:
             for volume in volumes:
                 if volume.is_being_filled:
@@ -121,16 +126,22 @@ class Driver:
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if self._filler.is_at_work(aside) or not self._root.is_doomed(aside, self._has):
+            if self._filler.is_at_work(aside) or not self._root.is_doomed(aside, self._is_to_stay):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
-        return self._root.delete(aside, go_on, self._is_on_record)
+        return self._root.delete(aside, go_on, self._is_spared)
 
-    def _is_on_record(self, directory: Identity) -> bool:
-        """Say whether a directory is a volume's: aside after a crash, or moved by its owner."""
+    def _is_spared(self, directory: Identity) -> bool:
         with self._lock:
-            return self._has(directory)
+            return self._is_to_stay(directory)
+
+    def _is_to_stay(self, directory: Identity) -> bool:
+        """Say whether a directory is not to be deleted: aside after a crash, or moved by its owner.
+
+        It is a volume's, or was one's and is to be kept.
+        """
+        return self._has(directory) or self.trash.kept(directory) is not None
 
     def _has(self, directory: Identity) -> bool:
         return self._store.volume_of(directory) is not None
@@ -155,6 +166,7 @@ class Driver:
         self.end_waits()
         self._filler.close()
         self._witness.close()
+        self._expiry.close()
         self._deleter.close(patience)
 
     def create(self, name: str, options: Options = _NO_OPTIONS, client: Client = SOMEBODY) -> None:
@@ -177,8 +189,6 @@ class Driver:
         volume = self._store.volume(name)
         if volume is not None:
             _check_same(volume, options)
-            if options.adopt:  # a crash may have come between
-                self._root.give_if_ours(volume)
             return False, job
         if job is not None:
             raise LaterError(f"volume {name!r} is being made: {job}")
@@ -219,6 +229,7 @@ class Driver:
             self.custody.note_reclaimed(name, claims.dead)
         self._log_removed(name, kept)
         self._deleter.wake()
+        self._expiry.wake()
 
     def _log_removed(self, name: str, kept: Entry | None) -> None:
         until = kept.until if kept else None
@@ -236,6 +247,46 @@ class Driver:
                 "_rest": rest,
                 "became": "deleted" if kept is None else "kept" if kept.kept else "trash",
                 "until": until and timestamp(until),
+            },
+        )
+
+    def change(self, name: str, changes: Changes) -> None:
+        """Change options of volume `name`.
+
+        Refused while somebody has it, if its access, its owner or its permissions are to change.
+        """
+        with self._lock:
+            volume = self._changer.change(self._volume(name), changes)
+            self._places.warn(volume)
+            self.turns.wake(name)  # who waits may have it now, or have less time
+        log.info(
+            "volume %(volume)s changed (%(_options)s)",
+            {
+                "event": "changed",
+                "volume": name,
+                "_options": in_words(written(volume)),
+                "options": written(volume),
+            },
+        )
+
+    def rename(self, name: str, new: str) -> None:
+        """Have volume `name` called `new`, content and all; refused while somebody has it."""
+        check_name(new)
+        with self._lock:
+            volume = self._volume(name)
+            if (copied := self._filler.why_copied(name)) is not None:
+                raise ConflictError(copied)
+            if self._store.volume(new) is not None or self._filler.running(new) is not None:
+                raise ConflictError(f"there is a volume {new!r} already: choose another name")
+            self._changer.rename(volume, new)
+            self.turns.wake(name)  # to be told
+        log.info(
+            "volume %(volume)s is called %(new_name)s from now on, and is at %(mountpoint)s",
+            {
+                "event": "renamed",
+                "volume": name,
+                "new_name": new,
+                "mountpoint": self._root.mountpoint(new),
             },
         )
 
@@ -278,6 +329,7 @@ class Driver:
         claims = self.custody.claims(volume, engine)
         lease = granted(volume, claims, mount_id, engine, self._now(), turn.before)
         self._places.ensure(volume)
+        self._changer.settle(name)
         self._store.put_leases(name, [lease], ended=claims.dead)
         self.custody.mounted(name, lease)
         dead = claims.dead

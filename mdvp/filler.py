@@ -60,7 +60,7 @@ class Job:
         waiting: how many wait for it to be made.
         stopped: whether it is to end.
         error: why it has failed.
-        finished: whether its thread is through.
+        finished: whether its volume is full, or its thread is through.
         settled: set when there is nothing to be waited for any more.
 
     """
@@ -194,7 +194,7 @@ class Filler:
     def why_copied(self, name: str) -> str | None:
         """Say why volume `name` cannot be removed or renamed while it is copied; None if not."""
         for job in self._copies_of(name):
-            return f"{self._is_copied(job)}; wait for that, or remove {job.name!r} first"
+            return f"{self._is_copied(job)}; wait for that, or remove {job.name!r}, which ends it"
         return None
 
     def _is_copied(self, job: Job) -> str:
@@ -396,10 +396,11 @@ class Filler:
                 job.aside = self._make_aside(job.name, job.options)
                 job.recorded = True
             return False
-        self._root.give(job.aside, job.options)
+        self._root.give_aside(job.aside, job.options)
         with self._lock:
             job.check()
             self._record_snapshot(job)
+            job.finished = True  # with what is on record, or somebody is refused in between
         self._say_filled(job, Means.SNAPSHOT, began, Progress())
         return True
 
@@ -432,11 +433,12 @@ class Filler:
                 copy.count()
                 copy.run()
                 means = copy.means
-            self._root.give(job.aside, job.options)
+            self._root.give_aside(job.aside, job.options)
             sync_file_system(target)  # before it is on record that all is there
         with self._lock:
             job.check()
             self._record_filled(job, means)
+            job.finished = True
         self._say_filled(job, means, began, job.progress)
 
     @contextmanager

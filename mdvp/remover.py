@@ -7,6 +7,7 @@ before its directory is touched (`mdvp.disk.trash`).
 """
 
 import logging
+from datetime import timedelta
 
 from mdvp.core.clock import Clock
 from mdvp.core.volume import DELETE, NO_DIRECTORY, Fate, OnRemove, Volume
@@ -111,7 +112,9 @@ class Remover:
     def _forget(self, volume: Volume, aside: Aside | None) -> None:
         try:
             if aside is None:  # it stays, or may come back, with its record
-                self._root.void_records(volume.identity, self._now().utc)
+                # Somebody may have set the calendar back since it was made.
+                until = max(self._now().utc, volume.created_at + timedelta(microseconds=1))
+                self._root.void_records(volume.identity, until)
             self._store.delete(volume.name)
         except BaseException:
             if aside is not None:

@@ -30,6 +30,10 @@ class ConflictError(MdvpError):
     """The volume, or its place on disk, is somebody else's at the moment."""
 
 
+class BusyError(MdvpError):
+    """There is no time for this now; it can be asked for again."""
+
+
 class LaterError(ConflictError):
     """It cannot be had now, and may be later, without the client's doing.
 

@@ -24,6 +24,7 @@ class Figures:
         reclaimed: leases that were ended since mdvp started because nobody lived any more.
         mounts_waiting: Mounts that wait for their turn.
         removed: directories of volumes that were removed, and are not deleted yet.
+        restorable: removed volumes that can be restored.
         host_visible: whether the kernel shows who has a volume.
 
     """
@@ -37,6 +38,7 @@ class Figures:
     reclaimed: int = 0
     mounts_waiting: int = 0
     removed: int = 0
+    restorable: int = 0
     host_visible: bool = False
 
     def count(self, volume: Volume, claims: Claims | None, *, doubled: bool, warned: bool) -> None:

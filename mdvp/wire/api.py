@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from mdvp.core import options
 from mdvp.core.errors import (
     BadRequestError,
+    BusyError,
     ConflictError,
     LaterError,
     MdvpError,
@@ -54,10 +55,13 @@ Message: TypeAlias = Mapping[str, Any]
 # What to do with a message, and who has sent it.
 Operation: TypeAlias = Callable[[Message, Client], Message]
 
+_NO_COMMANDS: Mapping[str, Operation] = {}
+
 _STATUS: Mapping[type[MdvpError], str] = {
     BadRequestError: falcon.HTTP_400,
     NoSuchVolumeError: falcon.HTTP_404,
     ConflictError: falcon.HTTP_409,
+    BusyError: falcon.HTTP_503,
     LaterError: falcon.HTTP_409,
 }
 # What is answered so is for the client to put right, or to wait for.
@@ -65,16 +69,20 @@ _REFUSALS: tuple[type[Exception], ...] = (*_STATUS, falcon.HTTPError)
 
 
 def create_app(
-    driver: Driver, start_again: Callable[[], object], registry: CollectorRegistry
+    driver: Driver,
+    start_again: Callable[[], object],
+    registry: CollectorRegistry,
+    commands: Mapping[str, Operation] = _NO_COMMANDS,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the WSGI app that speaks the protocol for `driver`, and shows what is in `registry`.
 
-    To that it adds the requests, counted. It calls `start_again` when something is wrong that the
+    To that it adds the requests, counted; `commands` are answered like those of the protocol. It
+    calls `start_again` when something is wrong that the
     next start of mdvp puts right: a damaged state database. It raises NoAnswerError where no answer
     is better than an error.
     """
     app = falcon.App(media_type=MEDIA_TYPE)
-    protocol = operations(driver)
+    protocol = {**operations(driver), **commands}
     requests = Requests(registry, map(_operation_name, protocol))
     for path, operation in protocol.items():
         note = partial(requests.note, _operation_name(path))
@@ -91,29 +99,29 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
     def create(message: Message, client: Client) -> Message:
-        driver.create(_text(message, "Name"), _options(message), client)
+        driver.create(text(message, "Name"), _options(message), client)
         return {}
 
     def remove(message: Message, _client: Client) -> Message:
-        driver.remove(_text(message, "Name"))
+        driver.remove(text(message, "Name"))
         return {}
 
     def mount(message: Message, client: Client) -> Message:
-        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message), client)}
+        return {"Mountpoint": driver.mount(text(message, "Name"), _mount_id(message), client)}
 
     def unmount(message: Message, _client: Client) -> Message:
-        driver.unmount(_text(message, "Name"), _mount_id(message))
+        driver.unmount(text(message, "Name"), _mount_id(message))
         return {}
 
     def path(message: Message, _client: Client) -> Message:
-        return {"Mountpoint": driver.path(_text(message, "Name"))}
+        return {"Mountpoint": driver.path(text(message, "Name"))}
 
     def get(message: Message, _client: Client) -> Message:
         if message is _NOTHING:
             # How the engine repeats one that got no answer: it has sent the body already. An error
             # now would be as bad as it would have been then.
             raise NoAnswerError("a Get without a name")
-        report = driver.get(_text(message, "Name"))
+        report = driver.get(text(message, "Name"))
         return {"Volume": {**_volume(report.volume, report.mountpoint), "Status": _status(report)}}
 
     def list_volumes(_message: Message, _client: Client) -> Message:
@@ -134,7 +142,8 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
 
 
 def _operation_name(path: str) -> str:
-    return path.rpartition(".")[2].lower()
+    whose, _, name = path.strip("/").lower().rpartition(".")
+    return f"{whose}_{name}" if whose == "mdvp" else name
 
 
 class Endpoint:
@@ -223,7 +232,8 @@ def _decode(request: falcon.Request) -> Message:
     return message
 
 
-def _text(message: Message, field: str) -> str:
+def text(message: Message, field: str) -> str:
+    """Return a field that is a text; raise BadRequestError when it is none, or empty."""
     if message is _NOTHING:
         raise BadRequestError(
             f"the request needs {field!r}, and is empty: so the engine repeats one that was cut "
@@ -236,7 +246,7 @@ def _text(message: Message, field: str) -> str:
 
 
 def _mount_id(message: Message) -> str:
-    mount_id = _text(message, "ID")
+    mount_id = text(message, "ID")
     # It goes into the log and into messages as it is. The engine's has 64 characters.
     if len(mount_id) > _MOUNT_ID_MAX or not mount_id.isprintable():
         raise BadRequestError(
@@ -251,11 +261,16 @@ def _is_unicode(text: str) -> bool:
 
 
 def _options(message: Message) -> Options:
+    return options.read(given_options(message))
+
+
+def given_options(message: Message) -> Mapping[str, object]:
+    """Return the options of a request, as they are; raise BadRequestError when it is none."""
     # The engine sends null when there are none.
     given = message.get("Opts") or {}
     if not isinstance(given, dict):
         raise BadRequestError("'Opts' in the request must be an object of texts")
-    return options.read(given)
+    return given
 
 
 def _volume(volume: Volume, mountpoint: str) -> Message:

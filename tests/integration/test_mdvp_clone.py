@@ -242,6 +242,8 @@ def test_nobody_changes_what_is_copied_unless_that_was_asked_for(
         refusal = "volume 'vol' is being copied to volume 'copy': 0 % of"
         with pytest.raises(ConflictError, match=refusal):
             driver.remove("vol")
+        with pytest.raises(ConflictError, match=refusal):
+            driver.rename("vol", "other")
         if live:
             driver.mount("vol", "id")
         else:
@@ -388,8 +390,8 @@ def test_a_create_for_which_a_snapshot_is_made_has_its_name_meanwhile(
 # What a crash at each step leaves, as in test_mdvp_disk.
 
 STEPS = {
-    "snapshot": ["give", "label", "add", "sync", "place"],
-    "file by file": ["make", "add", "sync", "give", "label", "replace", "place"],
+    "snapshot": ["give_aside", "label", "add", "sync", "place"],
+    "file by file": ["make", "add", "sync", "give_aside", "label", "replace", "place"],
 }
 COPY_STEPS = ["count", "run", "_set_mark", "_enter", "_dress", "_remember", "_finish"]
 

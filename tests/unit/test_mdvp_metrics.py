@@ -88,6 +88,7 @@ def test_each_figure_has_its_name() -> None:
         reclaimed=9,
         mounts_waiting=11,
         removed=10,
+        restorable=11,
         host_visible=True,
     )
     Gauges(registry, lambda: figures)
@@ -105,6 +106,7 @@ def test_each_figure_has_its_name() -> None:
         ("mdvp_leases_reclaimed_total",): 9,
         ("mdvp_mounts_waiting",): 11,
         ("mdvp_trash_directories",): 10,
+        ("mdvp_trash_volumes",): 11,
         ("mdvp_host_visible",): 1,
     }
 
