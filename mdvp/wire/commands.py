@@ -73,7 +73,7 @@ def listed(each: Listed) -> Message:
         "size": None,
         "files": None,
         "limit": volume.size,
-        "filling": volume.is_being_filled,
+        "filling": each.filling,
         "options": options.written(volume),
     }
 

@@ -348,7 +348,7 @@ def test_all_volumes_are_listed_with_who_has_them(
         "size": None,
         "files": None,
         "limit": None,
-        "filling": False,
+        "filling": None,
         "options": {"access": "exclusive", "uid": "7", "wait": "30s"},
     }
     assert (used["access"], used["mounted"], used["used_by"]) == ("shared", True, [container])

@@ -923,7 +923,7 @@ def test_nothing_is_put_on_record_when_volumes_are_counted_by_a_look_from_before
         assert before[0] == {"c" * 64}
 
         kernel.is_late = True
-        Overview(root, store, kernel, driver.custody, driver.trash, driver.turns).figures()
+        Overview(root, store, kernel, driver).figures()
         assert (store.seen("vol", boot), store.leases("vol")) == before
 
 
