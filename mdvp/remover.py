@@ -48,6 +48,9 @@ class Remover:
 
         Returns what is kept of it; None: its directory is left to be deleted.
         """
+        if volume.identity == NO_DIRECTORY:  # it is nothing but a record
+            self._store.delete(volume.name)
+            return None
         fate = self._fate(volume)
         entry = None
         if fate.fate is Fate.DELETE or self._places.found(volume) is not Found.OURS:
@@ -59,7 +62,7 @@ class Remover:
         return entry
 
     def _fate(self, volume: Volume) -> OnRemove:
-        if volume.identity == NO_DIRECTORY or volume.is_being_filled:
+        if volume.is_being_filled:
             return DELETE  # there is no content but another's
         return volume.on_remove or self._usual
 
