@@ -100,8 +100,8 @@ def create_app(
 def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
-    def create(message: Message, _client: Client) -> Message:
-        driver.create(text(message, "Name"), _options(message))
+    def create(message: Message, client: Client) -> Message:
+        driver.create(text(message, "Name"), _options(message), client)
         return {}
 
     def remove(message: Message, _client: Client) -> Message:
@@ -287,6 +287,10 @@ def _status(report: Report) -> Message:
     """Return what `docker volume inspect` shows under Status."""
     claims = report.claims
     status: dict[str, object] = {**options.written(report.volume), "mounted": not claims.free}
+    if report.volume.means is not None:
+        status["means"] = report.volume.means.value
+    if report.filling is not None:
+        status["filling"] = report.filling
     if claims.holders:
         status["mounted_by"] = [holder.container or str(holder) for holder in claims.holders]
         status["since"] = timestamp(min(holder.since for holder in claims.holders))
