@@ -204,15 +204,12 @@ class Driver:
         return True, None
 
     def _log_created(self, name: str, options: Options) -> None:
-        with self._lock:
-            volume = self._store.volume(name)
-        place = self._root.shown_at(volume) if volume else self._root.mountpoint(name)
         log.info(
             "volume %(volume)s created at %(mountpoint)s (%(_options)s)",
             {
                 "event": "created",
                 "volume": name,
-                "mountpoint": place,
+                "mountpoint": self._root.shows(name, options.reader_of),
                 "_options": in_words(written(options)) or "no options",
                 "options": written(options),
             },

@@ -33,7 +33,7 @@ class Places:
 
     def recover(self, volume: Volume) -> None:
         """Put the directory of a volume back at its place, if it is aside and is to be there."""
-        if volume.is_being_filled or volume.reader_of is not None:
+        if volume.reader_of is not None or volume.is_being_filled:
             return
         if self._root.find(volume.name, volume.identity) is Found.OURS:
             return

@@ -48,11 +48,11 @@ class Remover:
 
         Returns what is kept of it; None: its directory is left to be deleted.
         """
-        # Nothing but a record; or its directory is aside, and is deleted when it is on no record.
         if volume.identity == NO_DIRECTORY or volume.is_being_filled:
+            # It has no directory; or that is aside, and is deleted when it is on no record.
             self._store.delete(volume.name)
             return None
-        fate = self._fate(volume)
+        fate = volume.on_remove or self._usual
         entry = None
         if fate.fate is Fate.DELETE or self._places.found(volume) is not Found.OURS:
             self._forget(volume, self._set_aside(volume))
@@ -61,9 +61,6 @@ class Remover:
         self._root.let_go(volume.name)
         self._places.forget(volume.name)
         return entry
-
-    def _fate(self, volume: Volume) -> OnRemove:
-        return volume.on_remove or self._usual
 
     def _remove_but_keep(self, volume: Volume, fate: OnRemove) -> Entry | None:
         entry = self._trash.prepare(volume, fate)

@@ -48,7 +48,8 @@ def _why_not(error: OSError, root: str) -> str:
     if error.errno in (errno.EPERM, errno.EACCES):
         return (
             "mdvp may not set limits: that takes CAP_SYS_ADMIN, which a plugin has that was built "
-            "with scripts/build_plugin.sh --sys-admin (docs/security.md says what it costs)"
+            "with scripts/build_plugin.sh --sys-admin, and a service of systemd by "
+            "systemd/limits.conf (docs/security.md says what it costs)"
         )
     if error.errno in _NO_QUOTAS:
         return (

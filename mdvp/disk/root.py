@@ -151,9 +151,13 @@ class Root:
 
     def shown_at(self, volume: Volume) -> str:
         """Return the path of the directory that a volume shows, as the engine is told it."""
-        if volume.reader_of is None:
-            return self.mountpoint(volume.name)
-        return f"{self._text}/{self.view}/{volume.reader_of}"
+        return self.shows(volume.name, volume.reader_of)
+
+    def shows(self, name: str, reader_of: str | None) -> str:
+        """Return the path of what a volume `name` shows that is, or is not, a reader of another."""
+        if reader_of is None:
+            return self.mountpoint(name)
+        return f"{self._text}/{self.view}/{reader_of}"
 
     @property
     def view(self) -> str:

@@ -343,6 +343,32 @@ def test_without_the_capability_a_reader_is_refused_unless_there_is_a_view(root:
         assert "the engine has none" in mount(plugin, "reader", "id")
 
 
+# Where a service of systemd is: what it mounts is seen by nobody else.
+OF_ITS_OWN = ("unshare", "--mount", "--propagation=slave", "--")
+
+
+def test_a_service_in_a_namespace_of_its_own_has_readers_by_a_view_of_the_hosts(
+    root: Path,
+) -> None:
+    with served(root, (*OF_ITS_OWN, *RIGHTS)) as plugin:
+        create(plugin, "vol")
+        assert "systemd/readers.conf" in create(plugin, "reader", reader_of="vol")
+        with mounted(*BY_HAND, root, root / VIEW):
+            assert create(plugin, "reader", reader_of="vol") == ""
+            assert mount(plugin, "reader", "id") == ""
+            plugin.stop()
+            assert has_view(root)
+
+
+def test_a_view_that_the_engine_does_not_see_is_none(root: Path) -> None:
+    with served(root, (*OF_ITS_OWN, *SYS_ADMIN)) as plugin:
+        create(plugin, "vol")
+        assert "the engine has none" in create(plugin, "reader", reader_of="vol")
+        assert str(VIEW) not in Path(f"/proc/{plugin.process.pid}/mountinfo").read_text()
+        with mounted(*BY_HAND, root, root / VIEW):
+            assert create(plugin, "reader", reader_of="vol") == ""
+
+
 @pytest.mark.parametrize(
     "options",
     ["bind,private", "bind,ro,private", "bind,nodiratime,private"],
