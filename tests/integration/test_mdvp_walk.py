@@ -156,6 +156,7 @@ def move_all(vol: Path, elsewhere: Path, _: str) -> None:
 def move_each(vol: Path, elsewhere: Path, name: str) -> None:
     move_out(vol, elsewhere, name)
     move_all(vol, elsewhere, name)
+    (vol / "a").mkdir()  # another, of that name
 
 
 @pytest.mark.parametrize("move", [move_out, move_higher, move_all, move_each])
