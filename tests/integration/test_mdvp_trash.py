@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -463,7 +464,63 @@ def test_a_lost_odometer_makes_nothing_expire(tmp_path: Path, content: str | Non
         }
 
 
+def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_path: Path) -> None:
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(3600)
+        due = driver.trash.due()
+        driver.create("vol", asked(restore="vol"))
+        driver.remove("vol")
+        for entry in due:
+            driver.trash.expire(entry)
+        assert left(driver, time) == 3600
+
+
 # What is in the way, and what is strange.
+
+
+@pytest.mark.parametrize("fate", ["trash", "keep"])
+def test_a_removal_that_cannot_be_recorded_leaves_the_volume(tmp_path: Path, fate: str) -> None:
+    class Failing(Store):
+        def delete(self, name: str) -> None:
+            raise sqlite3.OperationalError(f"cannot forget {name}")
+
+    with driver_on(tmp_path, store_class=Failing) as driver:
+        with pytest.raises(sqlite3.OperationalError, match="cannot forget vol"):
+            removed(driver, tmp_path, "vol", "content", on_remove=fate)
+        assert driver.trash.entries() == []
+        driver.mount("vol", "id")
+    assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
+def test_what_was_only_half_copied_is_deleted(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+    with closing(Root(tmp_path)) as root, closing(Store(root.database)) as store:
+        (volume,) = store.volumes()
+        store.replace(replace(volume, origin="other"))
+    with driver_on(tmp_path) as driver:
+        driver.remove("vol")
+        assert driver.trash.entries() == []
+    assert_nothing_is_left_over(tmp_path)
+
+
+def test_a_kept_directory_with_a_mount_on_it_is_still_kept(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="keep", uid="1000")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "vol"], check=True)
+    try:
+        with driver_on(tmp_path) as driver:
+            assert names(driver) == ["vol"]
+            with pytest.raises(ConflictError, match="cannot be adopted: it is a mount point"):
+                driver.create("vol", asked(adopt="true"))
+    finally:
+        subprocess.run(["umount", tmp_path / "vol"], check=True)
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(adopt="true"))
+    assert contents(tmp_path, "vol") == "content"
 
 
 def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Path) -> None:
@@ -485,7 +542,7 @@ def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Pat
     assert os.listdir(tmp_path / ".mdvp" / "removed") == []
 
 
-@pytest.mark.parametrize("damage", ["no record", "half a record", "another directory"])
+@pytest.mark.parametrize("damage", ["no record", "half a record", "another directory", "moved"])
 def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -498,6 +555,8 @@ def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
         case "half a record":
             record = (folder / "record.json").read_text()
             (folder / "record.json").write_text(record[: len(record) // 2])
+        case "moved":
+            folder.rename(folder.with_name("12"))
         case "another directory":
             (folder / "volume").rename(folder / "elsewhere")
             (folder / "volume").mkdir()
@@ -549,6 +608,7 @@ def test_a_full_disk_keeps_no_volume_from_staying_one(tmp_path: Path) -> None:
             with pytest.raises(ConflictError, match="make room, or have it deleted at once"):
                 driver.remove("vol")
             assert driver.trash.entries() == []
+            assert os.listdir(tmp_path / ".mdvp" / "removed") == []
             driver.mount("vol", "id")
             driver.unmount("vol", "id")
             driver.change("vol", options.changes({"on-remove": "delete"}))
