@@ -143,13 +143,9 @@ class Driver:
             self._root.lock_again()
         return self.custody.watch()
 
-    def end_waits(self) -> None:
-        """Answer all who wait that mdvp ends; from now on nobody can wait."""
-        self.turns.close()
-
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
-        self.end_waits()
+        self.turns.close()
         self._witness.close()
         self._expiry.close()
         self._deleter.close(patience)
@@ -304,13 +300,8 @@ class Driver:
         with self._lock:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
-            if held is None and self.custody.was_handed_on(name, mount_id):
-                return
             if held is None:
-                log.warning(
-                    "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
-                    {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
-                )
+                self._note_unheld(name, mount_id)
                 return
             left = released(held)
             if left is None:
@@ -326,6 +317,20 @@ class Driver:
                 "mount_id": mount_id,
                 "mounts": left.mounts if left else 0,
             },
+        )
+
+    def _note_unheld(self, name: str, mount_id: str) -> None:
+        """Take note of an Unmount of what is not on record, or not any more."""
+        if self.custody.was_handed_on(name, mount_id):
+            log.info(
+                "volume %(volume)s unmounted by %(mount_id)s, after it was handed on (open mounts: "
+                "%(mounts)d)",
+                {"event": "unmounted", "volume": name, "mount_id": mount_id, "mounts": 0},
+            )
+            return
+        log.warning(
+            "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
+            {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
         )
 
     def path(self, name: str) -> str:

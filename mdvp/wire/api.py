@@ -234,6 +234,11 @@ def _decode(request: falcon.Request) -> Message:
 
 def text(message: Message, field: str) -> str:
     """Return a field that is a text; raise BadRequestError when it is none, or empty."""
+    if message is _NOTHING:
+        raise BadRequestError(
+            f"the request needs {field!r}, and is empty: so the engine repeats one that was cut "
+            "off as mdvp ended; try again"
+        )
     value = message.get(field)
     if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
