@@ -8,26 +8,28 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
+from threading import Event
 from unittest.mock import patch
 
 import pytest
 from filesystems import file_system
 from integration.plugin import serving
-from support import eventually
+from support import DEADLINE, eventually
 
 from mdvp.core import options
 from mdvp.core.clock import Moment
-from mdvp.core.errors import ConflictError
+from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.options import Options
-from mdvp.core.volume import DELETE, Access, Identity, OnRemove, timestamp
+from mdvp.core.volume import DELETE, Access, Identity, OnRemove, Volume, timestamp
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Trash
+from mdvp.disk.trash import Removal, Trash
 from mdvp.driver import Driver
 from mdvp.host.kernel import Kernel
 
@@ -492,6 +494,70 @@ def test_a_removal_that_cannot_be_recorded_leaves_the_volume(tmp_path: Path, fat
         assert driver.trash.entries() == []
         driver.mount("vol", "id")
     assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
+class Slow(Trash):
+    """A trash whose disk keeps it waiting."""
+
+    prepared, go_on = Event(), Event()
+
+    def prepare(self, volume: Volume, fate: OnRemove) -> Removal:
+        removal = super().prepare(volume, fate)
+        self.prepared.set()
+        assert self.go_on.wait(DEADLINE)
+        return removal
+
+
+@pytest.fixture
+def slow() -> Iterator[type[Slow]]:
+    fresh = type("FreshSlow", (Slow,), {"prepared": Event(), "go_on": Event()})
+    with patch("mdvp.driver.Trash", fresh):
+        yield fresh
+
+
+def test_nobody_waits_for_the_disk_of_another_removal(tmp_path: Path, slow: type[Slow]) -> None:
+    with driver_on(tmp_path) as driver, ThreadPoolExecutor() as others:
+        for name, given in (("vol", "trash"), ("other", "delete")):
+            driver.create(name, asked(on_remove=given))
+        removals = [others.submit(driver.remove, "vol") for _ in range(2)]
+        assert slow.prepared.wait(DEADLINE)
+        driver.mount("other", "id")
+        driver.unmount("other", "id")
+        driver.remove("other")
+        slow.go_on.set()
+        # As an engine asks once more that has waited for too long.
+        errors = [it.exception(DEADLINE) for it in removals]
+        assert [type(it) for it in errors if it is not None] == [NoSuchVolumeError]
+        assert names(driver) == ["vol"]
+
+
+def test_what_comes_between_makes_a_removal_be_refused(tmp_path: Path, slow: type[Slow]) -> None:
+    def comes_between(driver: Driver, what: Callable[[], object]) -> BaseException | None:
+        slow.prepared.clear()
+        slow.go_on.clear()
+        with ThreadPoolExecutor() as others:
+            removal = others.submit(driver.remove, "vol")
+            assert slow.prepared.wait(DEADLINE)
+            what()
+            slow.go_on.set()
+            return removal.exception(DEADLINE)
+
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        mounted = comes_between(driver, lambda: driver.mount("vol", "id"))
+        assert "is in use" in str(mounted)
+        driver.unmount("vol", "id")
+        for given in ("keep", "delete"):
+            change = options.changes({"on-remove": given})
+            changed = comes_between(driver, lambda: driver.change("vol", change))  # noqa: B023
+            assert "has just been changed: remove it again" in str(changed)
+            driver.change("vol", options.changes({"on-remove": "trash"}))
+        assert isinstance(
+            comes_between(driver, lambda: driver.rename("vol", "new")), NoSuchVolumeError
+        )
+        assert names(driver) == []
+        assert [volume.name for volume, _ in driver.list()] == ["new"]
     assert_nothing_is_left_over(tmp_path)
 
 
