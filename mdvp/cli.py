@@ -217,7 +217,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         Gauges(registry, overview.figures)
         app = create_app(driver, _end, registry, own_commands(driver, overview))
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):
-            serve(app, listener, driver.turns.close)
+            serve(app, listener, driver.end_waits)
     _log.info("stopped", {"event": "stopped"})
 
 

@@ -62,6 +62,10 @@ class Remover:
         is to be discarded.
         """
         self._check(volume, prepared)
+        if volume.identity == NO_DIRECTORY or volume.is_being_filled:
+            # It has no directory; or that is aside, and is deleted when it is on no record.
+            self._store.delete(volume.name)
+            return None
         kept = None
         if prepared is None or self._places.found(volume) is not Found.OURS:
             self._forget(volume, self._set_aside(volume))

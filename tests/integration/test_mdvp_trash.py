@@ -23,7 +23,7 @@ from integration.plugin import serving
 from support import DEADLINE, eventually
 
 from mdvp.core import options
-from mdvp.core.clock import Moment
+from mdvp.core.clock import Clock, Moment
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.options import Options
 from mdvp.core.volume import DELETE, Access, Identity, OnRemove, Volume, timestamp
@@ -31,6 +31,7 @@ from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Removal, Trash
 from mdvp.driver import Driver
+from mdvp.host import clock
 from mdvp.host.kernel import Kernel
 
 
@@ -61,7 +62,7 @@ class Time:
 @contextmanager
 def driver_on(
     path: Path,
-    time: Time | None = None,
+    time: Clock | None = None,
     *,
     root_class: type[Root] = Root,
     store_class: type[Store] = Store,
@@ -413,6 +414,13 @@ def test_what_has_been_in_the_trash_for_its_time_is_deleted(root: Path) -> None:
         assert len(os.listdir(root / ".mdvp" / "removed")) == 1
 
 
+def test_it_is_looked_at_when_it_is_due_without_anybody_asking(tmp_path: Path) -> None:
+    with driver_on(tmp_path, clock.now) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1s")
+        eventually(lambda: names(driver), [])
+        eventually(lambda: os.listdir(tmp_path / ".mdvp" / "trash"), [])
+
+
 def look_for_what_is_due(driver: Driver) -> None:
     driver.create("another")
     driver.remove("another")
@@ -468,7 +476,7 @@ def test_a_lost_odometer_makes_nothing_expire(tmp_path: Path, content: str | Non
 
 def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_path: Path) -> None:
     time = Time()
-    with driver_on(tmp_path, time) as driver:
+    with patch("mdvp.driver.Expiry"), driver_on(tmp_path, time) as driver:  # without its thread
         removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
         time.passes(3600)
         due = driver.trash.due()
