@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
 from threading import Event
+from threading import enumerate as enumerate_threads
 from unittest.mock import patch
 
 import pytest
@@ -445,6 +446,17 @@ def test_time_goes_on_while_mdvp_is_away_but_not_while_it_cannot_be_told(tmp_pat
         time.passes(2400)
         look_for_what_is_due(driver)
         eventually(lambda: names(driver), [])
+
+
+def test_a_run_that_ends_well_has_all_its_time_counted(tmp_path: Path) -> None:
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(600)
+    assert "expiry" not in [it.name for it in enumerate_threads()]
+    time.boots("another")
+    with driver_on(tmp_path, time) as driver:
+        assert left(driver, time) == 3000
 
 
 def left(driver: Driver, time: Time) -> float:
