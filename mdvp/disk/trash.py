@@ -249,10 +249,16 @@ class Trash:
         """Have on disk what `volume` was, before it is removed; `add` or `discard` has to follow.
 
         It waits for the disk, and so is to be called without the driver's lock, for one volume at a
-        time. Raises ConflictError when there is no room.
+        time. Raises ConflictError when there is no room, or the volume is not at its place yet.
         """
         seconds = fate.seconds if fate.fate is Fate.TRASH else None
         removal = Removal(volume, self._now().utc, self._odometer.reading(), seconds)
+        if self._has_volume(removal.folder):
+            raise ConflictError(
+                f"volume {volume.name!r} was being restored, and something else is at "
+                f"{self._root.mountpoint(volume.name)} by now: move that away, and remove the "
+                "volume then"
+            )
         try:
             self._clear(removal.folder)  # as a crash has left it, or of one that is long gone
             self._write(removal)

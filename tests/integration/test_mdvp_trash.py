@@ -811,6 +811,27 @@ def test_a_crash_while_a_volume_is_restored_leaves_it_in_the_trash_or_restored(
     assert_nothing_is_left_over(tmp_path)
 
 
+def test_what_a_crash_has_left_in_the_trash_of_a_volume_waits_for_its_place(
+    tmp_path: Path,
+) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content")
+    crash(tmp_path, "add", "after", lambda driver: driver.create("vol", asked(restore="vol")))
+    (tmp_path / "vol").mkdir()
+    with driver_on(tmp_path) as driver:
+        assert driver.trash.entries() == []
+        with pytest.raises(ConflictError, match="was being restored, and something else is at"):
+            driver.remove("vol")
+        (tmp_path / "vol").rmdir()
+        driver.mount("vol", "id")
+        driver.unmount("vol", "id")
+        driver.remove("vol")
+        assert names(driver) == ["vol"]
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
 @crashes("adopt")
 def test_a_crash_while_what_was_kept_is_adopted_leaves_it_kept_or_adopted(
     tmp_path: Path, step: str, moment: str
