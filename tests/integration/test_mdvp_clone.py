@@ -270,6 +270,17 @@ def test_a_volume_being_filled_can_be_removed_and_nothing_is_left(
         assert list((tmp_path / "copy").iterdir()) == []
 
 
+def test_all_is_on_disk_before_it_is_on_record_that_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driver_on(tmp_path) as driver:
+        seen = []
+        monkeypatch.setattr(filler, "sync_file_system", lambda _: seen.append(is_full(driver)))
+        driver.create("vol")
+        driver.create("copy", FROM)
+        assert seen == [False]
+
+
 def test_how_far_it_is_is_said_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
