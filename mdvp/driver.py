@@ -30,6 +30,7 @@ from mdvp.filler import Filler, Job
 from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
+from mdvp.readers import Readers
 from mdvp.remover import Remover
 from mdvp.turns import SOMEBODY, Client, Turn, Turns
 from mdvp.witness import Witness
@@ -91,12 +92,14 @@ class Driver:
         self._now = now
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
-        self._places = Places(root, store, now)
+        self._readers = Readers(root, store, kernel, self.custody)
+        self._places = Places(root, store, self._readers, now)
         self._changer = Changer(root, store, self._places, self.custody)
         volumes = store.volumes()
         for volume in volumes:
             try:
                 self._places.recover(volume)
+                self._places.limit(volume)
             except (ConflictError, OSError) as error:  # it is tried again when it is wanted
                 log.error(
                     "cannot put volume %(volume)s back at its place: %(error)s",
@@ -104,7 +107,7 @@ class Driver:
                 )
             root.keep(volume)
         self.trash = Trash(root, now, self._has)
-        self._maker = Maker(root, store, kernel, self.trash, now)
+        self._maker = Maker(root, store, kernel, self.trash, self._readers, now)
         self._remover = Remover(root, store, self._places, self.trash, now, on_remove)
         self._changer.settle_all()
         if store.new and root.used_before and not volumes:
@@ -168,6 +171,7 @@ class Driver:
         self._witness.close()
         self._expiry.close()
         self._deleter.close(patience)
+        self._readers.close()
 
     def create(self, name: str, options: Options = _NO_OPTIONS, client: Client = SOMEBODY) -> None:
         """Make volume `name`. One that is there already is left as it is, if it is as asked for.
@@ -204,7 +208,7 @@ class Driver:
             {
                 "event": "created",
                 "volume": name,
-                "mountpoint": self._root.mountpoint(name),
+                "mountpoint": self._root.shows(name, options.reader_of),
                 "_options": in_words(written(options)) or "no options",
                 "options": written(options),
             },
@@ -215,7 +219,11 @@ class Driver:
         with self._lock:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
-            refusal = _refusal(volume, claims) or self._filler.why_copied(name)
+            refusal = (
+                _refusal(volume, claims)
+                or self._readers.refusal(volume)
+                or self._filler.why_copied(name)
+            )
             if refusal is not None:
                 log.warning(
                     "volume %(volume)s not removed: %(reason)s",
@@ -278,7 +286,7 @@ class Driver:
                 raise ConflictError(copied)
             if self._store.volume(new) is not None or self._filler.running(new) is not None:
                 raise ConflictError(f"there is a volume {new!r} already: choose another name")
-            self._changer.rename(volume, new)
+            renamed = self._changer.rename(volume, new)
             self.turns.wake(name)  # to be told
         log.info(
             "volume %(volume)s is called %(new_name)s from now on, and is at %(mountpoint)s",
@@ -286,7 +294,7 @@ class Driver:
                 "event": "renamed",
                 "volume": name,
                 "new_name": new,
-                "mountpoint": self._root.mountpoint(new),
+                "mountpoint": self._root.shown_at(renamed),
             },
         )
 
@@ -298,7 +306,7 @@ class Driver:
         """
         engine = self._kernel.engine(client.pid)
         try:
-            lease = self.turns.take(
+            lease, place = self.turns.take(
                 name, mount_id, lambda turn: self._grant(name, mount_id, engine, turn), client
             )
         except LaterError as refusal:
@@ -317,10 +325,15 @@ class Driver:
             "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
             {"event": "mounted", "volume": name, "mount_id": mount_id, "mounts": lease.mounts},
         )
-        return self._root.mountpoint(name)
+        return place
 
-    def _grant(self, name: str, mount_id: str, engine: Engine | None, turn: Turn) -> Lease:
-        """Give a volume to `mount_id`, and put that on record; LaterError: another has it."""
+    def _grant(
+        self, name: str, mount_id: str, engine: Engine | None, turn: Turn
+    ) -> tuple[Lease, str]:
+        """Give a volume to `mount_id`, and put that on record; LaterError: another has it.
+
+        Returns what it has from then on, and where.
+        """
         volume = self._volume(name)
         self._filler.check_mount(volume, again=turn.waited is None)
         if turn.look is not None:  # what that lets through is looked at once more
@@ -336,7 +349,7 @@ class Driver:
         if turn.waited is not None:
             dead = self.custody.hand_on(name, dead, engine)
         self.custody.note_reclaimed(name, dead)
-        return lease
+        return lease, self._root.shown_at(volume)
 
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
@@ -379,7 +392,7 @@ class Driver:
     def path(self, name: str) -> str:
         """Return the path of the directory of volume `name`."""
         with self._lock:
-            return self._root.mountpoint(self._volume(name).name)
+            return self._root.shown_at(self._volume(name))
 
     def get(self, name: str) -> Report:
         """Report on volume `name`."""
@@ -389,12 +402,13 @@ class Driver:
             warnings = self.custody.warnings(volume, claims)
             waiting = self.turns.waiting(name)
             filling = self._filler.state(volume)
-            return Report(volume, self._root.mountpoint(name), claims, warnings, waiting, filling)
+            place = self._root.shown_at(volume)
+            return Report(volume, place, claims, warnings, waiting, filling)
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""
         with self._lock:
-            return [(it, self._root.mountpoint(it.name)) for it in self._store.volumes()]
+            return [(it, self._root.shown_at(it)) for it in self._store.volumes()]
 
     def _volume(self, name: str) -> Volume:
         volume = self._store.volume(check_name(name))

@@ -37,6 +37,17 @@ _LIMIT = _request(_READ, 43, _LIMIT_ARGS.size)  # BTRFS_IOC_QGROUP_LIMIT
 _CHILDREN = _request(_READ | _WRITE, 61, _CHILDREN_ARGS.size)  # BTRFS_IOC_GET_SUBVOL_ROOTREF
 
 
+def is_here(fd: int) -> bool:
+    """Say whether an open directory is on btrfs."""
+    try:
+        fcntl.ioctl(fd, _LOOKUP, bytearray(_LOOKUP_ARGS.pack(0, _ROOT, b"")))
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 def subvolume(fd: int) -> int | None:
     """Return the number of the subvolume whose top directory is open; None if it is no such.
 

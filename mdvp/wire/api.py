@@ -28,6 +28,7 @@ from mdvp.core.errors import (
     MdvpError,
     NoAnswerError,
     NoSuchVolumeError,
+    UnavailableError,
 )
 from mdvp.core.options import Options
 from mdvp.core.volume import Volume, shown, timestamp
@@ -63,6 +64,7 @@ _STATUS: Mapping[type[MdvpError], str] = {
     ConflictError: falcon.HTTP_409,
     BusyError: falcon.HTTP_503,
     LaterError: falcon.HTTP_409,
+    UnavailableError: falcon.HTTP_501,
 }
 # What is answered so is for the client to put right, or to wait for.
 _REFUSALS: tuple[type[Exception], ...] = (*_STATUS, falcon.HTTPError)
