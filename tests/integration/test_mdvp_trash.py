@@ -560,6 +560,7 @@ class Slow(Trash):
 
     def prepare(self, volume: Volume, fate: OnRemove) -> Removal:
         removal = super().prepare(volume, fate)
+        assert not self.prepared.is_set()  # one at a time
         self.prepared.set()
         assert self.go_on.wait(DEADLINE)
         return removal
