@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -25,6 +26,7 @@ from mdvp.disk import btrfs
 from mdvp.disk.copy import Copy
 from mdvp.disk.root import Root
 from mdvp.driver import Driver
+from mdvp.turns import Somebody
 
 MEANS = {"btrfs": "snapshot", "xfs": "reflink", "ext4": "copy"}
 # What `setpriv` leaves the plugin.
@@ -97,13 +99,26 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.open.set()
 
 
+class Client(Somebody):
+    """Somebody who asks; says whether another thread stood in for the one that answered."""
+
+    waited = False
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        self.waited = True
+        yield
+
+
 @contextmanager
 def filling(path: Path, gate: Gate, options: Options = FROM) -> Iterator[Driver]:
     """Have `copy` filled from `vol`, as far as its first file."""
     with driver_on(path) as driver:
         driver.create("vol", Options(uid=7, mode=0o750))
         (path / "vol" / "file").write_text("content")
-        driver.create("copy", options)
+        client = Client()
+        driver.create("copy", options, client)
+        assert client.waited
         assert gate.reached.wait(10)
         try:
             yield driver
@@ -354,6 +369,32 @@ def test_a_copy_that_was_cut_off_goes_on_with_the_next_start(tmp_path: Path, gat
         eventually(lambda: is_full(driver), True)
         assert (tmp_path / "copy" / "file").read_text() == "content"
     assert_nothing_is_left_aside(tmp_path)
+
+
+def test_a_copy_that_a_kill_cuts_off_goes_on_and_copies_nothing_twice(
+    short_path: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with serving(root, short_path / "mdvp.sock") as plugin:
+        plugin.call("Create", Name="vol")
+        for number in range(1500):
+            (root / "vol" / f"{number}").write_text("content")
+        with ThreadPoolExecutor() as pool:
+            create = pool.submit(plugin.call, "Create", Name="copy", Opts={"from": "vol"})
+            eventually(lambda: len(list((root / ".mdvp" / "new").glob("*/*"))) > 300, True)
+            plugin.kill()
+            assert create.exception() is not None
+        copied = {each.name: each.stat().st_ino for each in (root / ".mdvp" / "new").glob("*/*")}
+        assert 300 < len(copied) < 1500
+    with serving(root, short_path / "mdvp.sock") as plugin:
+        assert plugin.volumes() == ["copy", "vol"]
+        assert plugin.call("Mount", Name="copy", ID="id").status == 200
+    again = {
+        name for name, inode in copied.items() if (root / "copy" / name).stat().st_ino != inode
+    }
+    assert len(again) <= 1  # the one that was being written
+    assert shape(root / "copy") | {".": None} == shape(root / "vol") | {".": None}
 
 
 def failing(_: Copy, *_arguments: object) -> None:
