@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from mdvp import __version__, log
+from mdvp import __version__, commands, log
 from mdvp.core.errors import MdvpError, SettingsError
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
@@ -28,6 +28,7 @@ from mdvp.overview import Overview
 from mdvp.publisher import Publisher
 from mdvp.settings import Settings
 from mdvp.wire.api import create_app
+from mdvp.wire.commands import commands as own_commands
 from mdvp.wire.listener import (
     TcpAddress,
     listening_on_socket,
@@ -44,9 +45,11 @@ _GRACE_LOW = 10.0  # seconds; a busy machine can take some to start a container
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Run the command; return its exit status: 0, 1 when it cannot serve, 2 for wrong usage."""
+    """Run the command; return its exit status: 0, 1 when it cannot be done, 2 for wrong usage."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.run is not None:
+        return commands.run(options)
     if options.tcp and not (options.tcp.is_loopback or options.allow_remote_control):
         parser.error(
             f"--tcp {options.tcp} is not for this machine alone, and whoever reaches the port can "
@@ -86,12 +89,18 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mdvp", description="Docker volume plugin.")
     parser.add_argument("--version", action="version", version=f"mdvp {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    serve_command = commands.add_parser(
+    all_commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(all_commands)
+    commands.add_to(all_commands)
+    return parser
+
+
+def _add_serve(all_commands: commands.Commands) -> None:
+    serve_command = all_commands.add_parser(
         "serve",
-        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and "
-        "METRICS_DIR in the environment are settings; a listening socket that a service manager "
-        "passes is taken when it is the one asked for",
+        help="serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES, "
+        "ON_REMOVE and METRICS_DIR in the environment are settings; a listening socket that a "
+        "service manager passes is taken when it is the one asked for",
     )
     serve_command.add_argument(
         "--root",
@@ -134,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "node_exporter; /dev/null is nowhere (METRICS_DIR, or else nowhere). They are on the "
         "socket in any case: GET /metrics",
     )
-    return parser
+    serve_command.set_defaults(run=None)
 
 
 def _tcp_address(text: str) -> TcpAddress:
@@ -191,7 +200,9 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         closing(Root(options.root, lock_directories=settings.lock_directories)) as root,
         closing(Store(root.database, root.volumes)) as store,
         closing(Kernel(root.descriptor)) as kernel,
-        closing(Driver(root, store, kernel, settings.grace, end=_end)) as driver,
+        closing(
+            Driver(root, store, kernel, settings.grace, end=_end, on_remove=settings.on_remove)
+        ) as driver,
         _listening(options, passed) as listener,
     ):
         where = options.tcp or options.socket
@@ -202,10 +213,11 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         registry = CollectorRegistry()
-        Gauges(registry, Overview(root, store, kernel, driver.custody).figures)
-        app = create_app(driver, _end, registry)
+        overview = Overview(root, store, kernel, driver.custody, driver.trash, driver.turns)
+        Gauges(registry, overview.figures)
+        app = create_app(driver, _end, registry, own_commands(driver, overview))
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):
-            serve(app, listener)
+            serve(app, listener, driver.end_waits)
     _log.info("stopped", {"event": "stopped"})
 
 

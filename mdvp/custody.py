@@ -10,7 +10,7 @@ work when mdvp started.
 """
 
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 from threading import Lock
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # For how many seconds nothing may be seen of a container before it is looked for by another mark.
 _LATE = 5.0
+# Of how many leases an Unmount is expected that comes after the volume was handed on.
+_HANDED_ON = 64
 
 
 class Look(Protocol):
@@ -83,6 +85,7 @@ class _Memory:
         doubled: the containers of which was said that they all have the volume.
         mishanded: the mount IDs of which was said that they may have got something else.
         lost: whether was said that nobody can tell where the directory is.
+        handed_on: the mount IDs whose containers ended, and whose volume another had waited for.
 
     """
 
@@ -91,6 +94,7 @@ class _Memory:
     doubled: Set[str] = frozenset()
     mishanded: set[str] = field(default_factory=set)
     lost: bool = False
+    handed_on: deque[str] = field(default_factory=lambda: deque(maxlen=_HANDED_ON))
 
 
 class Custody:
@@ -122,8 +126,8 @@ class Custody:
             claims = self._weigh(volume, self._kernel.look(fresh=True), caller)
         return claims
 
-    def glance(self, volume: Volume, look: Look | None) -> Claims:
-        """Return who has a volume by a look that was taken before.
+    def glance(self, volume: Volume, look: Look | None, caller: Engine | None = None) -> Claims:
+        """Return who has a volume by a look that was taken before; `caller` does not count.
 
         Nothing is put on record on this: who has come since is not in that look, and may be on
         record by now.
@@ -132,7 +136,7 @@ class Custody:
         now = self._now()
         if look is None:
             return weigh(leases, None, now, self._grace)
-        sight, _, _ = self._sight(volume, leases, look)
+        sight, _, _ = self._sight(volume, leases, look, caller)
         claims = weigh(leases, sight, now, self._grace)
         given = {lease.mount_id: lease for lease in attributed(claims, now.boot)}
         return weigh([given.get(it.mount_id, it) for it in leases], sight, now, self._grace)
@@ -283,6 +287,20 @@ class Custody:
                     "since": timestamp(lease.since.utc),
                 },
             )
+
+    def hand_on(self, name: str, dead: Sequence[Lease], engine: Engine | None) -> list[Lease]:
+        """Take note that who waited has a volume whose leases are `dead`; return all others.
+
+        When a container ends, the engine gives its volumes back a moment later. Who waits does not
+        wait for that, so it is nothing to warn of.
+        """
+        handed = [lease for lease in dead if lease.holder and lease.engine == engine]
+        self._memory[name].handed_on.extend(lease.mount_id for lease in handed if lease.mounts)
+        return [lease for lease in dead if lease not in handed]
+
+    def was_handed_on(self, name: str, mount_id: str) -> bool:
+        """Say whether an Unmount is of a Mount that ended when the volume was handed on."""
+        return name in self._memory and mount_id in self._memory[name].handed_on
 
     # What is looked out for.
 

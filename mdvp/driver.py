@@ -14,19 +14,23 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mdvp.changes import Changer
 from mdvp.core.clock import Clock
-from mdvp.core.errors import ConflictError, NoSuchVolumeError
-from mdvp.core.lease import Claims, granted, in_use, released
-from mdvp.core.options import Options, differences, in_words, written
-from mdvp.core.volume import Identity, Volume, check_name
+from mdvp.core.errors import ConflictError, LaterError, NoSuchVolumeError
+from mdvp.core.lease import Claims, Engine, Lease, granted, in_use, released
+from mdvp.core.options import Changes, Options, differences, in_words, written
+from mdvp.core.volume import DELETE, Identity, OnRemove, Volume, check_name, timestamp
 from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
+from mdvp.disk.trash import Entry, Trash
+from mdvp.expiry import Expiry
 from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
 from mdvp.remover import Remover
+from mdvp.turns import SOMEBODY, Client, Turn, Turns
 from mdvp.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -38,13 +42,15 @@ _NO_OPTIONS = Options()
 class Report:
     """A volume as it is shown: the record, the path of its directory, and who has it.
 
-    `warnings` is what whoever runs it should know, each as a text.
+    `warnings` is what whoever runs it should know, each as a text. `waiting` is how many Mounts
+    wait for their turn.
     """
 
     volume: Volume
     mountpoint: str
     claims: Claims
     warnings: Sequence[str]
+    waiting: int = 0
 
 
 class Driver:
@@ -54,6 +60,8 @@ class Driver:
 
     Attributes:
         custody: who has each volume.
+        turns: who waits for one.
+        trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
 
@@ -66,11 +74,13 @@ class Driver:
         now: Clock = clock.now,
         *,
         end: Callable[[], object],
+        on_remove: OnRemove = DELETE,
     ) -> None:
         """Serve the volumes recorded in `store` from `root`, after mending what a crash left.
 
         `grace` is for how many seconds an engine may leave no trace in a volume that it has asked
-        for. Should a thread fail, `end` is called, for mdvp to be started again.
+        for. `on_remove` is what becomes of removed volumes that do not say. Should a thread fail,
+        `end` is called, for mdvp to be started again.
         """
         self._root = root
         self._store = store
@@ -79,8 +89,7 @@ class Driver:
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
         self._places = Places(root, store, now)
-        self._maker = Maker(root, store, kernel, now)
-        self._remover = Remover(root, store, self._places, now)
+        self._changer = Changer(root, store, self._places, self.custody)
         volumes = store.volumes()
         for volume in volumes:
             try:
@@ -91,6 +100,10 @@ class Driver:
                     {"event": "not_put_back", "volume": volume.name, "error": error},
                 )
             root.keep(volume)
+        self.trash = Trash(root, now, self._has)
+        self._maker = Maker(root, store, kernel, self.trash, now)
+        self._remover = Remover(root, store, self._places, self.trash, now, on_remove)
+        self._changer.settle_all()
         if store.new and root.used_before and not volumes:
             log.error(
                 "the state database was lost, and no directory in %(root)s says of itself that it "
@@ -98,30 +111,47 @@ class Driver:
                 "NAME` takes each back, with its content",
                 {"event": "state_lost", "root": root.path},
             )
+        self.turns = Turns(self._lock, kernel.look, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
+        self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if not self._root.is_doomed(aside, lambda it: self._store.volume_of(it) is not None):
+            if not self._root.is_doomed(aside, self._is_to_stay):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
-        return self._root.delete(aside, go_on, self._is_on_record)
+        return self._root.delete(aside, go_on, self._is_spared)
 
-    def _is_on_record(self, directory: Identity) -> bool:
-        """Say whether a directory is a volume's: aside after a crash, or moved by its owner."""
+    def _is_spared(self, directory: Identity) -> bool:
         with self._lock:
-            return self._store.volume_of(directory) is not None
+            return self._is_to_stay(directory)
+
+    def _is_to_stay(self, directory: Identity) -> bool:
+        """Say whether a directory is not to be deleted: aside after a crash, or moved by its owner.
+
+        It is a volume's, or was one's and is to be kept.
+        """
+        return self._has(directory) or self.trash.kept(directory) is not None
+
+    def _has(self, directory: Identity) -> bool:
+        return self._store.volume_of(directory) is not None
 
     def _watch(self) -> bool:
         with self._lock:
             self._root.lock_again()
         return self.custody.watch()
 
+    def end_waits(self) -> None:
+        """Answer all who wait that mdvp ends; from now on nobody can wait."""
+        self.turns.close()
+
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
+        self.end_waits()
         self._witness.close()
+        self._expiry.close()
         self._deleter.close(patience)
 
     def create(self, name: str, options: Options = _NO_OPTIONS) -> None:
@@ -131,8 +161,6 @@ class Driver:
             volume = self._store.volume(name)
             if volume is not None:
                 _check_same(volume, options)
-                if options.adopt:  # a crash may have come between
-                    self._root.give_if_ours(volume)
                 return
             volume = self._maker.make(name, options)
             self._places.warn(volume)
@@ -148,50 +176,104 @@ class Driver:
         )
 
     def remove(self, name: str) -> None:
-        """Remove volume `name` with its content; refused while somebody has it."""
+        """Remove volume `name`, with its content or not; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
-            if not claims.free:
-                refusal = in_use(volume, claims)
+            refusal = _refusal(volume, claims)
+            if refusal is not None:
                 log.warning(
                     "volume %(volume)s not removed: %(reason)s",
                     {"event": "remove_refused", "volume": name, "reason": refusal},
                 )
                 raise ConflictError(refusal)
-            self._remover.remove(volume)
+            kept = self._remover.remove(volume)
             self.custody.forget(name)
+            self.turns.wake(name)  # to be told
             self.custody.note_reclaimed(name, claims.dead)
-        log.info("volume %(volume)s removed", {"event": "removed", "volume": name})
+        self._log_removed(name, kept)
         self._deleter.wake()
+        self._expiry.wake()
 
-    def mount(self, name: str, mount_id: str, caller: int | None = None) -> str:
-        """Let `mount_id` have volume `name`; return the path of its directory.
+    def _log_removed(self, name: str, kept: Entry | None) -> None:
+        until = kept.until if kept else None
+        if kept is None:
+            rest = ""
+        elif until is None:
+            rest = f"; its directory stays at {self._root.mountpoint(name)}"
+        else:
+            rest = f"; until {timestamp(until)} `-o restore={kept.label}` takes it back"
+        log.info(
+            "volume %(volume)s removed%(_rest)s",
+            {
+                "event": "removed",
+                "volume": name,
+                "_rest": rest,
+                "became": "deleted" if kept is None else "kept" if kept.kept else "trash",
+                "until": until and timestamp(until),
+            },
+        )
 
-        Refused while another has it, unless it is shared. The same ID may mount again; each Mount
-        is counted. `caller` is the id of the process that asks, if that is known.
+    def change(self, name: str, changes: Changes) -> None:
+        """Change options of volume `name`.
+
+        Refused while somebody has it, if its access, its owner or its permissions are to change.
         """
         with self._lock:
+            volume = self._changer.change(self._volume(name), changes)
+            self._places.warn(volume)
+            self.turns.wake(name)  # who waits may have it now, or have less time
+        log.info(
+            "volume %(volume)s changed (%(_options)s)",
+            {
+                "event": "changed",
+                "volume": name,
+                "_options": in_words(written(volume)),
+                "options": written(volume),
+            },
+        )
+
+    def rename(self, name: str, new: str) -> None:
+        """Have volume `name` called `new`, content and all; refused while somebody has it."""
+        check_name(new)
+        with self._lock:
             volume = self._volume(name)
-            engine = self._kernel.engine(caller)
-            claims = self.custody.claims(volume, engine)
-            try:
-                lease = granted(volume, claims, mount_id, engine, self._now())
-            except ConflictError as refusal:
-                log.warning(
-                    "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
-                    {
-                        "event": "mount_refused",
-                        "volume": name,
-                        "mount_id": mount_id,
-                        "reason": refusal,
-                    },
-                )
-                raise
-            self._places.ensure(volume)
-            self._store.put_leases(name, [lease], ended=claims.dead)
-            self.custody.mounted(name, lease)
-            self.custody.note_reclaimed(name, claims.dead)
+            if self._store.volume(new) is not None:
+                raise ConflictError(f"there is a volume {new!r} already: choose another name")
+            self._changer.rename(volume, new)
+            self.turns.wake(name)  # to be told
+        log.info(
+            "volume %(volume)s is called %(new_name)s from now on, and is at %(mountpoint)s",
+            {
+                "event": "renamed",
+                "volume": name,
+                "new_name": new,
+                "mountpoint": self._root.mountpoint(new),
+            },
+        )
+
+    def mount(self, name: str, mount_id: str, client: Client = SOMEBODY) -> str:
+        """Let `mount_id` have volume `name`; return the path of its directory.
+
+        Refused while another has it, unless it is shared; but first it waits its turn, if that is
+        an option of the volume. The same ID may mount again; each Mount is counted.
+        """
+        engine = self._kernel.engine(client.pid)
+        try:
+            lease = self.turns.take(
+                name, mount_id, lambda turn: self._grant(name, mount_id, engine, turn), client
+            )
+        except LaterError as refusal:
+            log.warning(
+                "volume %(volume)s refused to mount %(mount_id)s: %(reason)s",
+                {
+                    "event": "mount_refused",
+                    "volume": name,
+                    "mount_id": mount_id,
+                    "reason": refusal,
+                },
+            )
+            raise
         self._witness.wake()
         log.info(
             "volume %(volume)s mounted by %(mount_id)s (open mounts: %(mounts)d)",
@@ -199,11 +281,31 @@ class Driver:
         )
         return self._root.mountpoint(name)
 
+    def _grant(self, name: str, mount_id: str, engine: Engine | None, turn: Turn) -> Lease:
+        """Give a volume to `mount_id`, and put that on record; LaterError: another has it."""
+        volume = self._volume(name)
+        if turn.look is not None:  # what that lets through is looked at once more
+            claims = self.custody.glance(volume, turn.look, engine)
+            granted(volume, claims, mount_id, engine, self._now(), turn.before)
+        claims = self.custody.claims(volume, engine)
+        lease = granted(volume, claims, mount_id, engine, self._now(), turn.before)
+        self._places.ensure(volume)
+        self._changer.settle(name)
+        self._store.put_leases(name, [lease], ended=claims.dead)
+        self.custody.mounted(name, lease)
+        dead = claims.dead
+        if turn.waited is not None:
+            dead = self.custody.hand_on(name, dead, engine)
+        self.custody.note_reclaimed(name, dead)
+        return lease
+
     def unmount(self, name: str, mount_id: str) -> None:
         """End one Mount of `mount_id`; one that is not on record has ended, which is no error."""
         with self._lock:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
+            if held is None and self.custody.was_handed_on(name, mount_id):
+                return
             if held is None:
                 log.warning(
                     "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
@@ -215,6 +317,7 @@ class Driver:
                 self._store.put_leases(name, [], ended=[held])
             else:
                 self._store.put_leases(name, [left])
+            self.turns.wake(name)
         log.info(
             "volume %(volume)s unmounted by %(mount_id)s (open mounts: %(mounts)d)",
             {
@@ -236,7 +339,8 @@ class Driver:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
-            return Report(volume, self._root.mountpoint(name), claims, warnings)
+            waiting = self.turns.waiting(name)
+            return Report(volume, self._root.mountpoint(name), claims, warnings, waiting)
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""
@@ -248,6 +352,18 @@ class Driver:
         if volume is None:
             raise NoSuchVolumeError(name, adoptable=self._root.has_directory(name))
         return volume
+
+
+def _refusal(volume: Volume, claims: Claims) -> str | None:
+    """Say why a volume cannot be removed; None when it can."""
+    if not claims.free:
+        return in_use(volume, claims)
+    if volume.protect:
+        return (
+            f"volume {volume.name!r} is protected: `mdvp change {volume.name} -o protect=false` "
+            "takes that off"
+        )
+    return None
 
 
 def _check_same(volume: Volume, asked: Options) -> None:

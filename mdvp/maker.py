@@ -1,32 +1,47 @@
 """How a new volume comes to its directory.
 
 Failure model. The database decides and the disk follows: a directory is made aside, recorded, and
-put at its place. One that is adopted is at its place: it is recorded, and then gets its owner.
+put at its place. One that is adopted is at its place: it is recorded, and then gets its owner. One
+that is restored is aside already, in the trash: as soon as it is on record, it goes to its place.
 """
+
+import logging
+from dataclasses import replace
 
 from mdvp.core import options as core_options
 from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError
-from mdvp.core.options import Options
-from mdvp.core.volume import Access, Identity, Volume
+from mdvp.core.options import Changes, Options
+from mdvp.core.volume import Access, Identity, Volume, timestamp
 from mdvp.custody import Kernel
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.disk.trash import Entry, Trash
+
+log = logging.getLogger(__name__)
+
+_NO_OPTIONS = Options()
 
 
 class Maker:
     """Makes volumes. To be used by whoever holds the driver's lock."""
 
-    def __init__(self, root: Root, store: Store, kernel: Kernel, now: Clock) -> None:
-        """Make them in `root`, and record them in `store`."""
+    def __init__(self, root: Root, store: Store, kernel: Kernel, trash: Trash, now: Clock) -> None:
+        """Make them in `root`, or take them from `trash`, and record them in `store`."""
         self._root = root
         self._store = store
         self._kernel = kernel
+        self._trash = trash
         self._now = now
 
     def make(self, name: str, options: Options) -> Volume:
         """Make volume `name`, which is not there yet, with the content that `options` ask for."""
-        volume = (self._adopt if options.adopt else self._make)(name, options)
+        if options.restore is not None:
+            volume = self._restore(name, self._trash.find(options.restore), options)
+        elif options.adopt:
+            volume = self._adopt(name, options)
+        else:
+            volume = self._make(name, options)
         self._root.keep(volume)
         return volume
 
@@ -44,17 +59,54 @@ class Maker:
             raise
         return volume
 
-    def _adopt(self, name: str, options: Options) -> Volume:
-        if options.access is Access.SHARED and self._is_mounted(name):
-            raise ConflictError(
-                f"volume {name!r} cannot be adopted as shared while a container has it: adopt it "
-                "without access, or stop that container first"
-            )
+    def _restore(self, name: str, entry: Entry, options: Options) -> Volume:
+        self._root.check_free(name)
+        volume = self._renewed(name, entry.volume, options)
+        aside = self._trash.aside(volume)
+        had = self._root.give_aside(aside, _NO_OPTIONS)
         try:
-            volume = self._root.adopt(name, options, lambda it: self._record(name, options, it))
+            self._root.void_records(volume.identity, volume.created_at)
+            self._store.add(volume, due=options)
+            self._store.sync()
+            self._root.give_aside(aside, options)
+            self._root.place(aside, name)
+        except BaseException:
+            self._store.delete(name)
+            self._root.give_aside(aside, had)
+            raise
+        self._store.settle(name)
+        self._trash.forget(volume)
+        log.info(
+            "volume %(removed)s, removed at %(removed_at)s, restored as volume %(volume)s",
+            {
+                "event": "restored",
+                "volume": name,
+                "removed": entry.name,
+                "removed_at": timestamp(entry.removed_at),
+            },
+        )
+        return volume
+
+    def _renewed(self, name: str, was: Volume, options: Options) -> Volume:
+        """Return a removed volume as it is when it is there again: as it was, or is asked for."""
+        again = replace(was, name=name, created_at=self._now().utc)
+        return core_options.changed(again, Changes(options))
+
+    def _adopt(self, name: str, options: Options) -> Volume:
+        def record(directory: Identity) -> Volume:
+            return self._record(name, options, directory)
+
+        def is_known(directory: Identity) -> bool:
+            return self._trash.kept(directory) is not None
+
+        try:
+            volume = self._root.adopt(name, options, record, is_known)
         except BaseException:
             self._store.delete(name)
             raise
+        self._store.settle(name)
+        if is_known(volume.identity):
+            self._trash.forget(volume)
         return volume
 
     def _record(self, name: str, options: Options, directory: Identity) -> Volume:
@@ -65,9 +117,18 @@ class Maker:
                 f"it cannot be adopted: it is the directory of volume {other.name!r}, moved; "
                 "move it back"
             )
-        volume = self._new_volume(name, options, directory)
+        kept = self._trash.kept(directory)
+        if kept is None:
+            volume = self._new_volume(name, options, directory)
+        else:
+            volume = self._renewed(name, kept, options)
+        if volume.access is Access.SHARED and self._is_mounted(name):
+            raise ConflictError(
+                f"volume {name!r} cannot be adopted as shared while a container has it: adopt it "
+                "with access=exclusive, or stop that container first"
+            )
         self._root.void_records(directory, volume.created_at)
-        self._store.add(volume)
+        self._store.add(volume, due=options)
         self._store.sync()
         return volume
 

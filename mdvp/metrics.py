@@ -116,6 +116,9 @@ class Gauges:
             figures.removed,
         )
         yield _gauge(
+            "mdvp_trash_volumes", "Removed volumes that can be restored.", figures.restorable
+        )
+        yield _gauge(
             "mdvp_host_visible",
             "1 when the kernel shows who has a volume, 0 when it does not.",
             figures.host_visible,

@@ -2,25 +2,52 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mdvp.core.figures import Figures
+from mdvp.core.lease import Claims
 from mdvp.core.volume import Volume
 from mdvp.custody import Custody, Kernel, Look, doubled
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.disk.trash import Entry, Trash
+from mdvp.turns import Turns
 
 _PAGE = 50  # volumes that are read at a time when all are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A volume as it is listed: the record, the path of its directory, and who has it.
+
+    `claims` is None when nobody has it; `waiting` is how many wait for their turn.
+    """
+
+    volume: Volume
+    mountpoint: str
+    claims: Claims | None
+    waiting: int = 0
 
 
 class Overview:
     """What there is. Thread-safe: it takes the driver's lock for some volumes at a time."""
 
-    def __init__(self, root: Root, store: Store, kernel: Kernel, custody: Custody) -> None:
-        """Show the volumes in `store`, and who has each."""
+    def __init__(  # noqa: PLR0913, PLR0917  # its collaborators
+        self,
+        root: Root,
+        store: Store,
+        kernel: Kernel,
+        custody: Custody,
+        trash: Trash,
+        turns: Turns,
+    ) -> None:
+        """Show the volumes in `store`, who has each or waits for it, and what is in the `trash`."""
         self._root = root
         self._store = store
         self._kernel = kernel
         self._custody = custody
+        self._trash = trash
+        self._turns = turns
         self._lock = custody.lock
 
     def figures(self) -> Figures:
@@ -38,7 +65,34 @@ class Overview:
             else:
                 figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
         figures.reclaimed = self._custody.reclaimed
+        with self._lock:
+            figures.restorable = self._trash.restorable()
         return figures
+
+    def volumes(self) -> Iterator[Listed]:
+        """Yield all volumes, by name, by one look at the host, as `figures` counts them."""
+        look = self._kernel.look()
+        shown = look.shown_in(self._kernel.path("")) if look else frozenset()
+        for volume, used in self._pages():
+            if used or look is None or os.fsencode(volume.name) in shown:
+                if (listed := self._listed(volume.name, look)) is not None:
+                    yield listed
+            else:
+                yield Listed(volume, self._root.mountpoint(volume.name), None)
+
+    def removed(self) -> list[Entry]:
+        """Return the removed volumes whose content is kept, by name, the last removed first."""
+        with self._lock:
+            return self._trash.entries()
+
+    def _listed(self, name: str, look: Look | None) -> Listed | None:
+        with self._lock:
+            volume = self._store.volume(name)
+            if volume is None:  # by now
+                return None
+            claims = self._custody.glance(volume, look)
+            waiting = self._turns.waiting(name)
+        return Listed(volume, self._root.mountpoint(name), claims, waiting)
 
     def _pages(self) -> Iterator[tuple[Volume, bool]]:
         """Yield all volumes, and whether each has leases or holders on record."""

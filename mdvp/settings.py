@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdvp.core import options
 from mdvp.core.errors import SettingsError
+from mdvp.core.volume import DELETE, OnRemove
 from mdvp.log import FORMATS, LEVELS
 
 _GRACE_MAX = 86400  # a day
@@ -21,6 +23,8 @@ class Settings:
     grace             GRACE: for how many seconds the engine may leave no trace in a volume that it
                       has asked for, before that counts as given up (60)
     lock_directories  LOCK_DIRECTORIES: 1 keeps systemd-tmpfiles from cleaning volumes (1)
+    on_remove         ON_REMOVE: what becomes of the content of a removed volume that does not say:
+                      delete, keep, trash or trash:12h (delete)
     metrics_dir       METRICS_DIR: where to write mdvp.prom for node_exporter (nowhere)
     """
 
@@ -28,6 +32,7 @@ class Settings:
     log_format: str
     grace: float
     lock_directories: bool
+    on_remove: OnRemove = DELETE
     metrics_dir: Path | None = None
 
     @classmethod
@@ -51,5 +56,14 @@ class Settings:
         lock = given.get("LOCK_DIRECTORIES", "1")
         if lock not in ("0", "1"):
             raise SettingsError(f"LOCK_DIRECTORIES is {lock!r}: use 1 to lock, or 0")
+        fate = given.get("ON_REMOVE", "delete")
+        try:
+            on_remove = options.on_remove(fate)
+        except ValueError:
+            raise SettingsError(
+                f"ON_REMOVE is {fate!r}: use delete, keep, trash, or trash:12h for another time "
+                "than 7 days"
+            ) from None
         directory = given.get("METRICS_DIR")
-        return cls(level, form, float(grace), lock == "1", Path(directory) if directory else None)
+        metrics_dir = Path(directory) if directory else None
+        return cls(level, form, float(grace), lock == "1", on_remove, metrics_dir)

@@ -3,7 +3,8 @@
 #
 #   scripts/build_plugin.sh [--enable]
 #
-# Fills plugin/rootfs/ and runs `docker plugin create mdvp plugin`. An older plugin of that name is
+# Fills plugin/rootfs/ and runs `docker plugin create mdvp plugin`. The image mdvp/mdvp stays, for
+# `docker run --rm -v /run/docker/plugins:/run/docker/plugins mdvp/mdvp ls`. An older plugin of that name is
 # replaced, with its settings kept, unless a running container has one of its volumes; volumes and
 # their content are not touched. PLUGIN_NAME gives the plugin another name.
 #

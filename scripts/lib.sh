@@ -2,7 +2,7 @@
 # What the scripts share. To be sourced, from bash with `set -euo pipefail`.
 
 # shellcheck disable=SC2034 # for those who source this
-ROOTFS_IMAGE=mdvp/plugin-rootfs SYNC_IMAGE=mdvp/redis-sync SYNC_ALONE_IMAGE=mdvp/sync
+ROOTFS_IMAGE=mdvp/mdvp SYNC_IMAGE=mdvp/redis-sync SYNC_ALONE_IMAGE=mdvp/sync
 
 # A root shell from plain `su` may have none of the sbin directories.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

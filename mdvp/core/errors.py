@@ -30,6 +30,24 @@ class ConflictError(MdvpError):
     """The volume, or its place on disk, is somebody else's at the moment."""
 
 
+class BusyError(MdvpError):
+    """There is no time for this now; it can be asked for again."""
+
+
+class LaterError(ConflictError):
+    """It cannot be had now, and may be later, without the client's doing.
+
+    Attributes:
+        seconds: for how long it is worth to wait for that, from when it was asked for.
+
+    """
+
+    def __init__(self, text: str, seconds: float = 0.0) -> None:
+        """Say why it cannot be had now."""
+        super().__init__(text)
+        self.seconds = seconds
+
+
 class StorageError(MdvpError):
     """The root directory or the state in it cannot be used as it is."""
 

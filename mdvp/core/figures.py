@@ -23,6 +23,7 @@ class Figures:
         doubled: exclusive volumes that several containers have.
         reclaimed: leases that were ended since mdvp started because nobody lived any more.
         removed: directories of volumes that were removed, and are not deleted yet.
+        restorable: removed volumes that can be restored.
         host_visible: whether the kernel shows who has a volume.
 
     """
@@ -35,6 +36,7 @@ class Figures:
     doubled: int = 0
     reclaimed: int = 0
     removed: int = 0
+    restorable: int = 0
     host_visible: bool = False
 
     def count(self, volume: Volume, claims: Claims | None, *, doubled: bool, warned: bool) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mdvp.core.clock import Moment, elapsed
-from mdvp.core.errors import ConflictError
+from mdvp.core.errors import LaterError
 from mdvp.core.volume import Access, Volume, timestamp
 
 # For how many seconds a lease waits for its holder when the engine is gone; a runtime that was
@@ -218,19 +218,31 @@ def _newest_first(leases: Sequence[Lease]) -> list[Lease]:
     return sorted(unheld, key=lambda lease: lease.since.uptime, reverse=True)
 
 
-def granted(
-    volume: Volume, claims: Claims, mount_id: str, engine: Engine | None, now: Moment
+def granted(  # noqa: PLR0913, PLR0917  # what there is to be judged
+    volume: Volume,
+    claims: Claims,
+    mount_id: str,
+    engine: Engine | None,
+    now: Moment,
+    before: int = 0,
 ) -> Lease:
-    """Decide on a Mount: the lease that `mount_id` has from now on, or ConflictError.
+    """Decide on a Mount: the lease that `mount_id` has from now on, or LaterError.
 
     The ID alone gives no right to an exclusive volume: it may be that of a container that lost the
-    volume long ago, and whoever has it now is not on its lease.
+    volume long ago, and whoever has it now is not on its lease. Nor does it come before others who
+    wait, `before` in number, unless it has the volume already.
     """
     mine = next((lease for lease in claims.living if lease.mount_id == mount_id), None)
     if volume.access is Access.EXCLUSIVE and _others(claims, mine):
-        raise ConflictError(
+        raise LaterError(
             f"{in_use(volume, claims)}; one container at a time may have a volume, "
-            "unless it was created with `-o access=shared`"
+            "unless it was created with `-o access=shared`",
+            volume.wait or 0,
+        )
+    if mine is None and before and volume.access is Access.EXCLUSIVE:
+        raise LaterError(
+            f"volume {volume.name!r} is free, and it is the turn of another: {before} came before",
+            volume.wait or 0,
         )
     if mine is None:
         return Lease(mount_id, 1, now, engine)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -69,6 +69,24 @@ class Options:
     live: bool | None = None
     adopt: bool | None = None
     restore: Removed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be changed of a volume.
+
+    Attributes:
+        given: the options that get another value.
+        off: the fields of those that are taken off: what they say is as usual again.
+
+    """
+
+    given: Options
+    off: frozenset[str] = frozenset()
+
+    def of(self, *names: str) -> bool:
+        """Say whether any of these fields is to be changed."""
+        return any(name in self.off or getattr(self.given, name) is not None for name in names)
 
 
 class _Option(NamedTuple):
@@ -223,6 +241,10 @@ _SOURCES = ("adopt", "restore", "from", "reader-of")
 # What is a matter of the directory, which one that shows another's does not have.
 _OF_DIRECTORY = ("access", "uid", "gid", "mode", "on-remove", "size", "wait")
 _OF_VOLUME = {field.name for field in fields(Volume)}
+_OPTION_FIELDS = [field.name for field in fields(Options) if field.name in _OF_VOLUME]
+_USUAL: Mapping[str, Any] = {field.name: field.default for field in fields(Volume)}
+# What can be changed of a volume that is there. What it shows, or came from, it does for ever.
+_CHANGEABLE = ("access", "uid", "gid", "mode", "on-remove", "protect", "wait", "size")
 # What says where a new volume's content comes from, and not how the volume is.
 _OF_MAKING = ("adopt", "restore", "from-live")
 
@@ -246,6 +268,33 @@ def read(given: Mapping[str, object]) -> Options:
     options = Options(**values)
     _check_together(options)
     return options
+
+
+def changes(given: Mapping[str, object]) -> Changes:
+    """Read what is to be changed of a volume; what is empty is taken off.
+
+    Raises BadRequestError, with what can be changed.
+    """
+    if not given:
+        raise BadRequestError(f"nothing is to be changed: give {' or '.join(_CHANGEABLE)}")
+    for name in given:
+        if name not in _CHANGEABLE:
+            raise BadRequestError(
+                f"volume option {shown(name)} cannot be changed: those that can are "
+                f"{', '.join(_CHANGEABLE)}"
+            )
+    off = {name for name, text in given.items() if text == ""}
+    values = read({name: text for name, text in given.items() if name not in off})
+    return Changes(values, frozenset(_OPTIONS[name].field for name in off))
+
+
+def changed(volume: Volume, changes: Changes) -> Volume:
+    """Return the volume as it is after `changes`; raise BadRequestError if it cannot be so."""
+    asked = {name: getattr(changes.given, name) for name in _OPTION_FIELDS}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if volume.reader_of is not None:
+        _check_together(replace(changes.given, reader_of=volume.reader_of))
+    return replace(volume, **{name: _USUAL[name] for name in changes.off}, **given)
 
 
 def _check_together(options: Options) -> None:

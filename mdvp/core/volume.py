@@ -51,6 +51,9 @@ class OnRemove:
     seconds: int = 0
 
 
+DELETE = OnRemove(Fate.DELETE)
+
+
 class Means(Enum):
     """How a volume got the content of another."""
 

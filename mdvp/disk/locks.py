@@ -77,6 +77,14 @@ class Locks:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
         return self._held.get(name)
 
+    def rename(self, name: str, new: str) -> None:
+        """Take note that volume `name` is called `new`; its directory stays locked."""
+        if name in self._refused:
+            self._refused.discard(name)
+            self._refused.add(new)
+        if (fd := self._held.pop(name, None)) is not None:
+            self._held[new] = fd
+
     def give_up(self, name: str) -> None:
         """Unlock the directory of volume `name`, and close it."""
         self._refused.discard(name)

@@ -8,8 +8,10 @@ root's is taken for what it says, but for the access: exclusive is the safe one.
 
 import hmac
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from mdvp.core import options
 from mdvp.core.errors import BadRequestError
@@ -25,17 +27,7 @@ class BadRecordError(Exception):
 
 def encode(volume: Volume, key: bytes) -> bytes:
     """Return the record of `volume`, signed with `key`."""
-    text = json.dumps(
-        {
-            "version": _VERSION,
-            "name": volume.name,
-            "created_at": volume.created_at.isoformat(),
-            "inode": volume.identity.inode,
-            "born": volume.identity.born,
-            "options": options.written(volume),
-            "means": volume.means and volume.means.value,
-        }
-    ).encode()
+    text = json.dumps({"version": _VERSION, **in_fields(volume)}).encode()
     return _signature(text, key) + b" " + text
 
 
@@ -54,6 +46,31 @@ def decode(
         fields = json.loads(text)
         if fields["version"] != _VERSION:
             raise ValueError(f"version {fields['version']}")
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise BadRecordError(f"it cannot be read: {error!r}") from error
+    volume = of_fields(fields)
+    if not signed:
+        volume = replace(volume, access=Access.EXCLUSIVE)
+    if volume.name != name or volume.identity != identity:
+        raise BadRecordError(f"it is that of another directory, {volume.name}")
+    return volume
+
+
+def in_fields(volume: Volume) -> dict[str, Any]:
+    """Write a volume for JSON; `of_fields` understands it."""
+    return {
+        "name": volume.name,
+        "created_at": volume.created_at.isoformat(),
+        "inode": volume.identity.inode,
+        "born": volume.identity.born,
+        "options": options.written(volume),
+        "means": volume.means and volume.means.value,
+    }
+
+
+def of_fields(fields: Mapping[str, Any]) -> Volume:
+    """Read a volume as `in_fields` has written it; raise BadRecordError when it is not so."""
+    try:
         volume = options.volume(
             check_name(fields["name"]),
             datetime.fromisoformat(fields["created_at"]).astimezone(UTC),
@@ -61,11 +78,7 @@ def decode(
             options.read(fields["options"]),
         )
         means = fields.get("means")
-        volume = replace(
-            volume,
-            access=volume.access if signed else Access.EXCLUSIVE,
-            means=None if means is None else Means(means),
-        )
+        return replace(volume, means=None if means is None else Means(means))
     except (
         ArithmeticError,
         AttributeError,
@@ -77,9 +90,6 @@ def decode(
         raise BadRecordError(f"it cannot be read: {error!r}") from error
     except BadRequestError as error:
         raise BadRecordError(str(error)) from error
-    if volume.name != name or volume.identity != identity:
-        raise BadRecordError(f"it is that of another directory, {volume.name}")
-    return volume
 
 
 def _signature(text: bytes, key: bytes) -> bytes:

@@ -117,6 +117,21 @@ class Root:
         return self._state.path / "state.db"
 
     @property
+    def odometer(self) -> Path:
+        """Where the odometer belongs (`mdvp.disk.odometer`), likewise."""
+        return self._state.path / "odometer"
+
+    @property
+    def removed_folder(self) -> int:
+        """The open descriptor of the folder for removed volumes that can be restored."""
+        return self._state.removed
+
+    @property
+    def removed_path(self) -> Path:
+        """Where that folder is, to be shown."""
+        return self.path / self._state.name / "removed"
+
+    @property
     def descriptor(self) -> int:
         """The open descriptor of the root."""
         return self._fd
@@ -187,8 +202,7 @@ class Root:
         It has the owner and permissions that `options` ask for. Raises ConflictError when something
         is at the volume's place.
         """
-        if self._is_taken(name):
-            raise self._taken(name)
+        self.check_free(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
         self._make_directory(entry)
         try:
@@ -207,6 +221,11 @@ class Root:
         except OSError:  # it is another file system, or has no room for one more of these
             os.mkdir(entry, dir_fd=self._state.new)
 
+    def check_free(self, name: str) -> None:
+        """Raise ConflictError when something is at the place that a volume `name` would have."""
+        if self._is_taken(name):
+            raise self._taken(name)
+
     def _is_taken(self, name: str) -> bool:
         try:
             with opened(name, self._fd, LOOK):
@@ -221,30 +240,57 @@ class Root:
             "below the plugin's data.source)"
         )
 
-    def adopt(self, name: str, options: Options, record: Callable[[Identity], T]) -> T:
+    def adopt(
+        self,
+        name: str,
+        options: Options,
+        record: Callable[[Identity], T],
+        known: Callable[[Identity], bool],
+    ) -> T:
         """Take over the directory that is at the place of volume `name`; return its record.
 
         It gets the owner and permissions that `options` ask for, once `record` has not raised.
         Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
-        file system of the root.
+        file system of the root, nor one that is `known` to have been a volume.
         """
         fd = self._open_to_adopt(name)
         try:
-            self._check_ours(fd, name)
-            recorded = record(identity(fd))
+            which = identity(fd)
+            if not known(which):
+                self._check_ours(fd, name)
+            recorded = record(which)
             _give(fd, options)
             return recorded
         finally:
             os.close(fd)
 
-    def give_if_ours(self, volume: Volume) -> None:
-        """Give the directory of a volume the owner that it is to have, if it has ours yet.
+    @property
+    def usual(self) -> Options:
+        """The owner, group and permissions that a directory has where nothing else was asked."""
+        return Options(uid=os.geteuid(), gid=os.getegid(), mode=_VOLUME_MODE)
 
-        And the permissions. Does nothing if it is not at its place.
+    def give(self, volume: Volume, options: Options) -> None:
+        """Give the directory of a volume another owner, or other permissions, and its record.
+
+        Raises ConflictError when it is not at its place.
         """
+        try:
+            with opened(volume.name, self._fd) as fd:
+                if identity(fd) == volume.identity:
+                    _give(fd, options)
+                    self._labels.write(fd, volume)
+                    return
+        except OSError as error:
+            obstacle(error)
+        raise ConflictError(
+            f"volume {volume.name!r}: its directory is no longer at {self.mountpoint(volume.name)}"
+        )
+
+    def relabel(self, volume: Volume) -> None:
+        """Write the record of `volume` on its directory, if that is at its place."""
         with suppress(OSError), opened(volume.name, self._fd) as fd:
-            if identity(fd) == volume.identity and _is_ours(os.fstat(fd)):
-                _give(fd, Options(uid=volume.uid, gid=volume.gid, mode=volume.mode))
+            if identity(fd) == volume.identity:
+                self._labels.write(fd, volume)
 
     def _open_to_adopt(self, name: str) -> int:
         place = self.mountpoint(name)
@@ -282,6 +328,24 @@ class Root:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY):
                 raise self._taken(name) from error
             raise
+
+    def give_aside(self, aside: Aside, options: Options) -> Options:
+        """Give what is aside the owner and permissions that are asked for; return what it had."""
+        with opened(aside.entry, aside.folder) as fd:
+            had = os.fstat(fd)
+            _give(fd, options)
+        return Options(uid=had.st_uid, gid=had.st_gid, mode=stat.S_IMODE(had.st_mode))
+
+    def move(self, aside: Aside, to: Aside) -> Aside:
+        """Move what is aside to where nothing is, aside as well; return where it is then."""
+        rename_new(aside.entry, aside.folder, to.entry, to.folder)
+        return to
+
+    def doom(self, aside: Aside, sought: Identity) -> None:
+        """Have what is aside, the directory with the identity `sought`, deleted in time."""
+        doomed = Aside(self._state.trash, str(sought.inode))
+        self._is_strange(doomed)
+        self.move(aside, doomed)
 
     def set_aside(self, name: str, sought: Identity) -> Aside | None:
         """Move the directory of volume `name` out of its place, into the trash.
@@ -358,9 +422,12 @@ class Root:
     def left(self, sought: Identity) -> Aside | None:
         """Return where the directory with this identity is, if a crash has left it aside."""
         trashed = Aside(self._state.trash, str(sought.inode))
+        removed = Aside(self._state.removed, f"{sought.inode}/volume")
         with listed(self._state.new) as entries:
             new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
-        return next((each for each in (trashed, *new) if self.identity(each) == sought), None)
+        return next(
+            (each for each in (trashed, removed, *new) if self.identity(each) == sought), None
+        )
 
     def aside(self) -> Iterator[Aside]:
         """Yield all that is aside, to be deleted: there may be any number."""
@@ -396,6 +463,11 @@ class Root:
         """Delete what is aside, with all in it but what is `spared`; see `mdvp.disk.deletion`."""
         return deletion.delete(aside.folder, aside.entry, go_on, spared)
 
+    def sync(self) -> None:
+        """Return when what was moved out of its place is on disk there."""
+        os.fsync(self._state.trash)
+        os.fsync(self._fd)
+
     # What is kept, and what directories say.
 
     def keep(self, volume: Volume) -> None:
@@ -416,9 +488,23 @@ class Root:
                 {"event": "not_kept", "volume": volume.name, "error": error},
             )
 
+    def guard(self, volume: Volume) -> None:
+        """Lock the directory of what was a volume against cleaners, if it is at its place."""
+        with suppress(OSError), opened(volume.name, self._fd) as fd:
+            if identity(fd) == volume.identity:
+                self._locks.take(_guarded(volume), fd)
+
+    def unguard(self, volume: Volume) -> None:
+        """Unlock the directory of what was a volume."""
+        self._locks.give_up(_guarded(volume))
+
     def kept(self, name: str) -> int | None:
         """Return the open descriptor of the directory of volume `name`, if it is kept open."""
         return self._locks.descriptor(name)
+
+    def rename_kept(self, name: str, new: str) -> None:
+        """Take note that volume `name` is called `new`; its directory stays locked."""
+        self._locks.rename(name, new)
 
     def lock_again(self) -> None:
         """Lock those directories that somebody else had locked, if they have not any more."""
@@ -483,6 +569,10 @@ class Root:
                 "_others": " and others" if len(refused) > _NAMED_MAX else "",
             },
         )
+
+
+def _guarded(volume: Volume) -> str:
+    return f"{volume.name}/{volume.identity.inode}"  # no volume's name
 
 
 def _why_unusable(path: Path, error: OSError) -> str:

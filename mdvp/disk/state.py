@@ -34,6 +34,7 @@ class State:
         path: the folder, by its descriptor: nobody can put another in its way.
         new: the descriptor of the folder for what is to come to its place.
         trash: the descriptor of the folder for what is to be deleted.
+        removed: the descriptor of the folder for what can be restored (`mdvp.disk.trash`).
         key: what records are signed with.
         used_before: whether an mdvp has been here, by the key that it left.
 
@@ -51,6 +52,7 @@ class State:
         self.key, self.used_before = self._own_key()
         self.new = self._own("new")
         self.trash = self._own("trash")
+        self.removed = self._own("removed")
 
     def _own_folder(self, root: int) -> tuple[str, int]:
         with os.scandir(root) as entries:
@@ -143,7 +145,7 @@ class State:
 
     def close(self) -> None:
         """Give up the lock and the descriptors."""
-        for fd in (self.trash, self.new, self._fd):
+        for fd in (self.removed, self.trash, self.new, self._fd):
             os.close(fd)
 
 

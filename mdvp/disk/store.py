@@ -25,6 +25,7 @@ from mdvp.core import options
 from mdvp.core.clock import Moment
 from mdvp.core.errors import StorageError
 from mdvp.core.lease import Engine, Lease
+from mdvp.core.options import Options
 from mdvp.core.volume import Access, Identity, Means, Volume
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,15 @@ _MIGRATIONS = (
     ALTER TABLE volumes ADD COLUMN live INTEGER;
     ALTER TABLE volumes ADD COLUMN means TEXT;
     """,
+    # What a directory is yet to be given, of a change that is on record.
+    """
+    CREATE TABLE due (
+        volume TEXT PRIMARY KEY REFERENCES volumes (name),
+        uid INTEGER,
+        gid INTEGER,
+        mode INTEGER
+    ) STRICT;
+    """,
 )
 _VERSION = len(_MIGRATIONS)
 _VOLUME = (
@@ -108,6 +118,7 @@ _RESERVED = 8 << 20  # bytes
 # Seconds for looking for what a database that was not closed may lack. What it has recorded of a
 # volume is on disk before the volume is there, so only a disk that lies, or a hand, has taken that.
 _PATIENCE = 5.0
+_NOTHING_DUE = Options()
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -204,9 +215,12 @@ class Store:
         for row in rows:
             yield _volume(*row)
 
-    def add(self, volume: Volume) -> None:
-        """Record a new volume."""
-        _add(self._db, volume)
+    def add(self, volume: Volume, due: Options = _NOTHING_DUE) -> None:
+        """Record a new volume, and what its directory is yet to be given, as `change` does."""
+        with self._db:
+            self._db.execute("BEGIN")
+            _add(self._db, volume)
+            self._put_due(volume.name, due)
 
     def replace(self, volume: Volume) -> None:
         """Record that the volume of this name is from now on as `volume` is."""
@@ -214,6 +228,49 @@ class Store:
             f"UPDATE volumes SET ({_VOLUME}) = ({_VOLUME_VALUES}) WHERE name = ?",  # noqa: S608
             (*_volume_columns(volume), volume.name),
         )
+
+    def change(self, volume: Volume, due: Options) -> None:
+        """Record that the volume of this name is from now on as `volume` is.
+
+        And what its directory is yet to be given: the owner, group and permissions of `due`.
+        """
+        with self._db:
+            self._db.execute("BEGIN")
+            self.replace(volume)
+            self._put_due(volume.name, due)
+
+    def _put_due(self, name: str, due: Options) -> None:
+        if (due.uid, due.gid, due.mode) != (None, None, None):
+            self._db.execute(
+                "INSERT OR REPLACE INTO due VALUES (?, ?, ?, ?)",
+                (name, due.uid, due.gid, due.mode),
+            )
+
+    def due(self, name: str) -> Options | None:
+        """Return what the directory of volume `name` is yet to be given; None: nothing."""
+        row = self._db.execute(
+            "SELECT uid, gid, mode FROM due WHERE volume = ?", (name,)
+        ).fetchone()
+        return None if row is None else Options(uid=row[0], gid=row[1], mode=row[2])
+
+    def all_due(self) -> list[str]:
+        """Return the names of the volumes whose directories are yet to be given something."""
+        return [name for (name,) in self._db.execute("SELECT volume FROM due ORDER BY volume")]
+
+    def settle(self, name: str) -> None:
+        """Record that the directory of volume `name` has been given all that it was to be given."""
+        self._db.execute("DELETE FROM due WHERE volume = ?", (name,))
+
+    def rename(self, name: str, new: str) -> None:
+        """Record that volume `name`, which nobody has, is called `new`; its readers follow."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("PRAGMA defer_foreign_keys = ON")  # until the end of this
+            self._db.execute("DELETE FROM leases WHERE volume = ?", (name,))
+            self._db.execute("DELETE FROM seen WHERE volume = ?", (name,))
+            self._db.execute("UPDATE due SET volume = ? WHERE volume = ?", (new, name))
+            self._db.execute("UPDATE volumes SET reader_of = ? WHERE reader_of = ?", (new, name))
+            self._db.execute("UPDATE volumes SET name = ? WHERE name = ?", (new, name))
 
     def delete(self, name: str) -> None:
         """Forget the volume `name` and all leases on it."""
@@ -357,6 +414,7 @@ def _add(db: sqlite3.Connection, volume: Volume) -> None:
 def _delete(db: sqlite3.Connection, name: str) -> None:
     db.execute("DELETE FROM leases WHERE volume = ?", (name,))
     db.execute("DELETE FROM seen WHERE volume = ?", (name,))
+    db.execute("DELETE FROM due WHERE volume = ?", (name,))
     db.execute("DELETE FROM volumes WHERE name = ?", (name,))
 
 

@@ -22,7 +22,9 @@ from prometheus_client.exposition import choose_encoder
 from mdvp.core import options
 from mdvp.core.errors import (
     BadRequestError,
+    BusyError,
     ConflictError,
+    LaterError,
     MdvpError,
     NoAnswerError,
     NoSuchVolumeError,
@@ -32,12 +34,13 @@ from mdvp.core.volume import Volume, shown, timestamp
 from mdvp.disk.store import is_damage
 from mdvp.driver import Driver, Report
 from mdvp.metrics import Outcome, Requests
+from mdvp.turns import SOMEBODY, Client
 
 MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 # The longest request that makes sense is a Create with options: some kilobytes.
 BODY_MAX = 1 << 20
-# Where a server puts, in the environment of a request, which process it comes from.
-CALLER = "mdvp.caller"
+# Where a server puts, in the environment of a request, who has sent it.
+CLIENT = "mdvp.client"
 _GET = "/VolumeDriver.Get"
 _METRICS = "/metrics"
 _NOTHING: Mapping[str, Any] = {}  # the message of a request without a body
@@ -49,29 +52,37 @@ _METRICS_AT_ONCE = 2
 log = logging.getLogger(__name__)
 
 Message: TypeAlias = Mapping[str, Any]
-# What to do with a message, and who has sent it: the id of the process, if that is known.
-Operation: TypeAlias = Callable[[Message, int | None], Message]
+# What to do with a message, and who has sent it.
+Operation: TypeAlias = Callable[[Message, Client], Message]
+
+_NO_COMMANDS: Mapping[str, Operation] = {}
 
 _STATUS: Mapping[type[MdvpError], str] = {
     BadRequestError: falcon.HTTP_400,
     NoSuchVolumeError: falcon.HTTP_404,
     ConflictError: falcon.HTTP_409,
+    BusyError: falcon.HTTP_503,
+    LaterError: falcon.HTTP_409,
 }
 # What is answered so is for the client to put right, or to wait for.
 _REFUSALS: tuple[type[Exception], ...] = (*_STATUS, falcon.HTTPError)
 
 
 def create_app(
-    driver: Driver, start_again: Callable[[], object], registry: CollectorRegistry
+    driver: Driver,
+    start_again: Callable[[], object],
+    registry: CollectorRegistry,
+    commands: Mapping[str, Operation] = _NO_COMMANDS,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """Return the WSGI app that speaks the protocol for `driver`, and shows what is in `registry`.
 
-    To that it adds the requests, counted. It calls `start_again` when something is wrong that the
+    To that it adds the requests, counted; `commands` are answered like those of the protocol. It
+    calls `start_again` when something is wrong that the
     next start of mdvp puts right: a damaged state database. It raises NoAnswerError where no answer
     is better than an error.
     """
     app = falcon.App(media_type=MEDIA_TYPE)
-    protocol = operations(driver)
+    protocol = {**operations(driver), **commands}
     requests = Requests(registry, map(_operation_name, protocol))
     for path, operation in protocol.items():
         note = partial(requests.note, _operation_name(path))
@@ -87,33 +98,33 @@ def create_app(
 def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
-    def create(message: Message, _caller: int | None) -> Message:
-        driver.create(_text(message, "Name"), _options(message))
+    def create(message: Message, _client: Client) -> Message:
+        driver.create(text(message, "Name"), _options(message))
         return {}
 
-    def remove(message: Message, _caller: int | None) -> Message:
-        driver.remove(_text(message, "Name"))
+    def remove(message: Message, _client: Client) -> Message:
+        driver.remove(text(message, "Name"))
         return {}
 
-    def mount(message: Message, caller: int | None) -> Message:
-        return {"Mountpoint": driver.mount(_text(message, "Name"), _mount_id(message), caller)}
+    def mount(message: Message, client: Client) -> Message:
+        return {"Mountpoint": driver.mount(text(message, "Name"), _mount_id(message), client)}
 
-    def unmount(message: Message, _caller: int | None) -> Message:
-        driver.unmount(_text(message, "Name"), _mount_id(message))
+    def unmount(message: Message, _client: Client) -> Message:
+        driver.unmount(text(message, "Name"), _mount_id(message))
         return {}
 
-    def path(message: Message, _caller: int | None) -> Message:
-        return {"Mountpoint": driver.path(_text(message, "Name"))}
+    def path(message: Message, _client: Client) -> Message:
+        return {"Mountpoint": driver.path(text(message, "Name"))}
 
-    def get(message: Message, _caller: int | None) -> Message:
+    def get(message: Message, _client: Client) -> Message:
         if message is _NOTHING:
             # How the engine repeats one that got no answer: it has sent the body already. An error
             # now would be as bad as it would have been then.
             raise NoAnswerError("a Get without a name")
-        report = driver.get(_text(message, "Name"))
+        report = driver.get(text(message, "Name"))
         return {"Volume": {**_volume(report.volume, report.mountpoint), "Status": _status(report)}}
 
-    def list_volumes(_message: Message, _caller: int | None) -> Message:
+    def list_volumes(_message: Message, _client: Client) -> Message:
         # Without Status: `docker volume ls` does not show it, and there may be many.
         return {"Volumes": [_volume(volume, mountpoint) for volume, mountpoint in driver.list()]}
 
@@ -131,7 +142,8 @@ def operations(driver: Driver) -> Mapping[str, Operation]:
 
 
 def _operation_name(path: str) -> str:
-    return path.rpartition(".")[2].lower()
+    whose, _, name = path.strip("/").lower().rpartition(".")
+    return f"{whose}_{name}" if whose == "mdvp" else name
 
 
 class Endpoint:
@@ -147,7 +159,8 @@ class Endpoint:
         began, outcome = time.perf_counter(), Outcome.FAILED
         try:
             _refuse_web_page(request)
-            response.data = _encode(self._operation(_decode(request), request.env.get(CALLER)))
+            client = request.env.get(CLIENT, SOMEBODY)
+            response.data = _encode(self._operation(_decode(request), client))
             outcome = Outcome.OK
         except _REFUSALS:
             outcome = Outcome.REFUSED
@@ -219,7 +232,8 @@ def _decode(request: falcon.Request) -> Message:
     return message
 
 
-def _text(message: Message, field: str) -> str:
+def text(message: Message, field: str) -> str:
+    """Return a field that is a text; raise BadRequestError when it is none, or empty."""
     value = message.get(field)
     if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
@@ -227,7 +241,7 @@ def _text(message: Message, field: str) -> str:
 
 
 def _mount_id(message: Message) -> str:
-    mount_id = _text(message, "ID")
+    mount_id = text(message, "ID")
     # It goes into the log and into messages as it is. The engine's has 64 characters.
     if len(mount_id) > _MOUNT_ID_MAX or not mount_id.isprintable():
         raise BadRequestError(
@@ -242,11 +256,16 @@ def _is_unicode(text: str) -> bool:
 
 
 def _options(message: Message) -> Options:
+    return options.read(given_options(message))
+
+
+def given_options(message: Message) -> Mapping[str, object]:
+    """Return the options of a request, as they are; raise BadRequestError when it is none."""
     # The engine sends null when there are none.
     given = message.get("Opts") or {}
     if not isinstance(given, dict):
         raise BadRequestError("'Opts' in the request must be an object of texts")
-    return options.read(given)
+    return given
 
 
 def _volume(volume: Volume, mountpoint: str) -> Message:
@@ -268,6 +287,8 @@ def _status(report: Report) -> Message:
         # Its container is not to be seen: it is starting, or we cannot see at all.
         status["mount_ids"] = [lease.mount_id for lease in claims.living]
         status["since"] = timestamp(claims.living[0].since.utc)
+    if report.waiting:
+        status["waiting"] = report.waiting
     if report.warnings:
         status["warnings"] = list(report.warnings)
     return status

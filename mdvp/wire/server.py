@@ -2,25 +2,29 @@
 
 Failure model. A client may be slow, silent, gone, or no client at all. It costs a connection and
 nothing else: whoever has been silent for longest gives way when there are too many, and no client
-can hold up the thread that reads or one of those that answer. What is not even HTTP is answered in
-the protocol's form too, since the engine shows only that.
+can hold up the thread that reads or one of those that answer. While an answer waits for something,
+another thread stands in for the one that waits. What is not even HTTP is answered in the protocol's
+form too, since the engine shows only that.
 """
 
 import logging
+import select
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask, WSGITask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import BadRequest
 
 from mdvp.core.errors import NoAnswerError
-from mdvp.wire.api import CALLER, MEDIA_TYPE, error_body
+from mdvp.wire.api import CLIENT, MEDIA_TYPE, error_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -88,12 +92,83 @@ class _JsonErrorTask(ErrorTask):
         self.write(body)
 
 
+class Peer:
+    """Who has sent a request, and waits for the answer.
+
+    Attributes:
+        pid: the id of the process; None where that is not known.
+
+    """
+
+    def __init__(self, channel: HTTPChannel) -> None:
+        """Speak of who is at the other end of `channel`."""
+        self._channel = channel
+        self.pid = _caller(channel.socket)
+
+    def is_gone(self) -> bool:
+        """Say whether nobody is there any more to get an answer."""
+        client = self._channel.socket
+        if client is None or (number := client.fileno()) < 0:  # it was closed here
+            return True
+        # Whatever it has sent, nothing more is to come: the engine closes both ways at once. To
+        # look whether there is something to be read would not show that, behind what is unread.
+        poll = select.poll()
+        poll.register(number, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def waits(self) -> AbstractContextManager[None]:
+        """Have another thread answer others, while this one waits, in the block."""
+        return cast(_Dispatcher, self._channel.server.task_dispatcher).standing_in()
+
+
+class _Dispatcher(ThreadedTaskDispatcher):
+    """The threads that answer: as many as are wanted, besides those that wait for something."""
+
+    def __init__(self, end_waits: Callable[[], object]) -> None:
+        """Call `end_waits` before the threads are to end, to have none of them wait any longer."""
+        super().__init__()
+        self._end_waits = end_waits
+        self._waiting = 0
+        self._ending = False
+        self._count = Lock()
+        self.set_thread_count(_THREADS)
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Have one more thread in the block."""
+        self._add(1)
+        try:
+            yield
+        finally:
+            self._add(-1)
+
+    def _add(self, number: int) -> None:
+        with self._count:
+            if not self._ending:
+                self.set_thread_count(_THREADS + self._waiting + number)
+            self._waiting += number
+
+    def start_new_thread(self, target: Callable[[int], object], thread_no: int) -> None:
+        try:
+            super().start_new_thread(target, thread_no)
+        except BaseException:  # there can be no more; then this is none, and none is to be ended
+            self.threads.discard(thread_no)
+            raise
+
+    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:
+        with self._count:
+            self._ending = True
+        self._end_waits()
+        ended: bool = super().shutdown(cancel_pending, timeout)
+        return ended
+
+
 class _Task(WSGITask):
     """A request for the app."""
 
     def get_environment(self) -> dict[str, object]:
         """Tell the app who asks, besides what it is told by any server."""
-        return {**super().get_environment(), CALLER: _caller(self.channel.socket)}
+        return {**super().get_environment(), CLIENT: Peer(self.channel)}
 
     def execute(self) -> None:
         try:
@@ -185,15 +260,20 @@ def _drop_idlest(idle: Sequence[HTTPChannel]) -> None:
     min(idle, key=lambda channel: channel.last_activity).handle_close()
 
 
-def serve(app: "WSGIApplication", listener: socket.socket) -> None:
-    """Serve `app` on `listener` until SystemExit or KeyboardInterrupt is raised in this thread."""
+def serve(
+    app: "WSGIApplication", listener: socket.socket, end_waits: Callable[[], object] = lambda: None
+) -> None:
+    """Serve `app` on `listener` until SystemExit or KeyboardInterrupt is raised in this thread.
+
+    Then it calls `end_waits`, for no answer to wait for anything any longer.
+    """
     server = _Server(
         app,
+        dispatcher=_Dispatcher(end_waits),
         _sock=listener,
         bind_socket=False,
         sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
         sockets=[listener],
-        threads=_THREADS,
         ident=None,
         connection_limit=_CONNECTIONS_MAX,
         send_bytes=1,  # at once, by the thread that has the answer

@@ -13,7 +13,7 @@ from e2e.pages import PAGES, REPOSITORY, Block, blocks
 from e2e.prompt import Prompt, check
 
 FIRST_STEPS = REPOSITORY / "docs" / "first-steps.md"
-IMAGES = ("mdvp/plugin-rootfs", "mdvp/redis-sync", "mdvp/sync")
+IMAGES = ("mdvp/mdvp", "mdvp/redis-sync", "mdvp/sync")
 
 
 def runnable(page: Path) -> list[Block]:

@@ -29,7 +29,7 @@ def things(docker: Docker) -> list[str]:
 
 def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docker: Docker) -> None:
     docker.script("base_image.sh")
-    for image in ("mdvp/redis-sync", "mdvp/plugin-rootfs"):  # of other tests, perhaps
+    for image in ("mdvp/redis-sync", "mdvp/mdvp"):  # of other tests, perhaps
         docker.engine.docker("image", "rm", "--force", image, check=False)
     before = things(docker)
     others = docker.engine.tmp / ".mdvp"  # somebody else's, so the plugin takes another name

@@ -1,6 +1,7 @@
 """The driver on a real disk and a real database: what is in the way, and what a crash leaves."""
 
 import errno
+import json
 import os
 import signal
 import sqlite3
@@ -10,16 +11,18 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 from threading import Event, current_thread, main_thread
 
 import pytest
 
-from mdvp.core.errors import ConflictError, StorageError
+from mdvp.core import options
+from mdvp.core.errors import ConflictError, NoSuchVolumeError, StorageError
 from mdvp.core.lease import Engine, Holder
-from mdvp.core.options import Options
+from mdvp.core.options import Options, written
 from mdvp.core.volume import Identity, Volume
+from mdvp.disk.record import ATTRIBUTE
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.driver import Driver
@@ -63,6 +66,7 @@ def in_the_way(path: Path, kind: str) -> None:
 
 
 GRACE = 60.0
+_NO_OPTIONS = Options()
 KINDS = ["file", "directory", "link to a directory", "dangling link"]
 
 
@@ -366,7 +370,8 @@ def test_a_volume_that_was_moved_into_another_is_not_deleted_with_it(tmp_path: P
 
 def test_a_directory_that_could_not_be_recorded_keeps_its_owner(tmp_path: Path) -> None:
     class Full(Store):
-        def add(self, volume: Volume) -> None:
+        def add(self, volume: Volume, due: Options = _NO_OPTIONS) -> None:
+            assert due.uid == 1000
             raise sqlite3.OperationalError(f"no room for {volume.name}")
 
     (tmp_path / "there").mkdir()
@@ -376,10 +381,6 @@ def test_a_directory_that_could_not_be_recorded_keeps_its_owner(tmp_path: Path) 
         assert driver.list() == []
     assert (tmp_path / "there").stat().st_uid == os.geteuid()
     with driver_on(tmp_path) as driver:
-        driver.create("there", Options(adopt=True, uid=1000))
-        assert (tmp_path / "there").stat().st_uid == 1000
-        # As a crash leaves it that comes after the record and before the owner.
-        os.chown(tmp_path / "there", os.geteuid(), -1)
         driver.create("there", Options(adopt=True, uid=1000))
     assert (tmp_path / "there").stat().st_uid == 1000
 
@@ -541,7 +542,7 @@ def test_a_database_that_lost_its_end_gets_the_volume_that_came_after_one_it_has
 def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StorageError, match="schema 99, this mdvp knows 4"):
+    with pytest.raises(StorageError, match="schema 99, this mdvp knows 5"):
         Store(tmp_path / "db")
 
 
@@ -551,7 +552,12 @@ def test_a_database_of_a_later_version_is_named(tmp_path: Path) -> None:
 STEPS = {
     "create": ["make", "label", "add", "place"],
     "create_in_vain": ["delete_record", "delete"],
+    "adopt": ["void_records", "add", "settle"],
     "remove": ["set_aside", "delete_record", "delete"],
+    "rename": ["set_aside", "rename", "label", "place", "rename_kept"],
+    # What is done is undone: for the second step of that name in the list it has to be done.
+    "rename_in_vain": ["rename", "label", "place"],
+    "change": ["change", "give", "settle", "relabel"],
     "mount": ["put_leases"],
     "mount_of_a_vanished_one": ["make", "label", "replace", "place"],
 }
@@ -561,33 +567,41 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying(base: type, method: str, moment: str) -> type:
-    """Return a subclass of `base` that dies right before or right after `method`."""
+def dying(base: type, method: str, moment: str, survived: int = 0) -> type:
+    """Return a subclass of `base` that dies right before or right after `method`.
+
+    So many calls of it are survived before.
+    """
+    calls = count()
 
     def deadly(self: object, *arguments: object, **named: object) -> object:
-        if moment == "before":
+        is_last = next(calls) == survived
+        if is_last and moment == "before":
             die()
         result = getattr(super(subclass, self), method)(*arguments, **named)
-        die()
+        if is_last:
+            die()
         return result
 
     subclass = type(f"Dying{base.__name__}", (base,), {method: deadly})
     return subclass
 
 
-def crash(
+def crash(  # noqa: PLR0913  # all that can be said of a crash
     path: Path,
     step: str,
     moment: str,
     operation: Callable[[Driver], object],
     root_class: type[Root] = Root,
+    *,
+    survived: int = 0,
 ) -> None:
-    """Do `operation` in a process that dies at `step`."""
+    """Do `operation` in a process that dies at `step`, the first time or after so many."""
     method = step.removesuffix("_record")
     # `Store` and `Root` both have a `delete`.
     of_store = hasattr(Store, method) and (method != "delete" or step == "delete_record")
-    root = root_class if of_store else dying(root_class, method, moment)
-    store = dying(Store, method, moment) if of_store else Store
+    root = root_class if of_store else dying(root_class, method, moment, survived)
+    store = dying(Store, method, moment, survived) if of_store else Store
     child = os.fork()
     if child == 0:
         try:
@@ -637,6 +651,21 @@ def test_a_crash_while_a_create_is_taken_back_leaves_nothing_of_it(
     assert_nothing_is_left_aside(tmp_path)
 
 
+@crashes("adopt")
+def test_a_crash_in_adopt_leaves_a_volume_with_its_owner_or_a_directory_as_it_was(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    (tmp_path / "vol").mkdir()
+    (tmp_path / "vol" / "file").write_text("content")
+    crash(tmp_path, step, moment, lambda driver: driver.create("vol", Options(adopt=True, uid=12)))
+    with driver_on(tmp_path) as driver:
+        owner = 12 if driver.list() else os.geteuid()
+        assert (tmp_path / "vol").stat().st_uid == owner
+        driver.create("vol", Options(adopt=True, uid=12))
+        assert (tmp_path / "vol").stat().st_uid == 12
+    assert (tmp_path / "vol" / "file").read_text() == "content"
+
+
 @crashes("remove")
 def test_a_crash_in_remove_leaves_all_of_the_volume_or_nothing(
     tmp_path: Path, step: str, moment: str
@@ -653,6 +682,132 @@ def test_a_crash_in_remove_leaves_all_of_the_volume_or_nothing(
             assert not (tmp_path / "vol").exists()
             driver.create("vol")
     assert_nothing_is_left_aside(tmp_path)
+
+
+def assert_has_one_name(path: Path, driver: Driver) -> str:
+    """Return by which of two names there is a volume: by one, with its content and usable."""
+    ((volume, _),) = driver.list()
+    (other,) = {"old", "new"} - {volume.name}
+    assert (path / volume.name / "file").read_text() == "content"
+    assert not (path / other).exists()
+    assert ATTRIBUTE in os.listxattr(path / volume.name)
+    assert f'"{volume.name}"' in os.getxattr(path / volume.name, ATTRIBUTE).decode()
+    driver.mount(volume.name, "id")
+    driver.unmount(volume.name, "id")
+    with pytest.raises(NoSuchVolumeError):
+        driver.get(other)
+    return volume.name
+
+
+@crashes("rename")
+def test_a_crash_in_rename_leaves_the_volume_by_one_name(
+    on_disk: Path, step: str, moment: str
+) -> None:
+    with driver_on(on_disk) as driver:
+        driver.create("old", Options(gid=5, protect=True))
+        (on_disk / "old" / "file").write_text("content")
+        driver.mount("old", "id of a container that is gone")
+        driver.unmount("old", "id of a container that is gone")
+    crash(on_disk, step, moment, lambda driver: driver.rename("old", "new"))
+    with driver_on(on_disk) as driver:
+        name = assert_has_one_name(on_disk, driver)
+        driver.rename(name, "another")
+        assert written(driver.get("another").volume) == {
+            "access": "exclusive",
+            "gid": "5",
+            "protect": "true",
+        }
+        driver.create("old")
+        driver.create("new")
+    assert_nothing_is_left_aside(on_disk)
+
+
+class OvertakenOnce(Root):
+    """A root in which somebody takes the place of `new` when a volume is to come there."""
+
+    def place(self, aside: Aside, name: str) -> None:
+        if name == "new":
+            (self.path / "new").mkdir()
+        super().place(aside, name)
+
+
+@crashes("rename_in_vain")
+def test_a_crash_while_a_rename_is_taken_back_leaves_the_volume_by_its_name(
+    on_disk: Path, step: str, moment: str
+) -> None:
+    with driver_on(on_disk) as driver:
+        driver.create("old")
+        (on_disk / "old" / "file").write_text("content")
+    crash(on_disk, step, moment, lambda it: it.rename("old", "new"), OvertakenOnce, survived=1)
+    (on_disk / "new").rmdir()
+    with driver_on(on_disk) as driver:
+        name = assert_has_one_name_at_last(on_disk, driver)
+        assert name == ("new" if (step, moment) == ("rename", "before") else "old")
+    assert_nothing_is_left_aside(on_disk)
+
+
+def assert_has_one_name_at_last(path: Path, driver: Driver) -> str:
+    """Do that, after whatever was aside has come to its place: when it is wanted."""
+    ((volume, _),) = driver.list()
+    driver.mount(volume.name, "id")
+    driver.unmount(volume.name, "id")
+    return assert_has_one_name(path, driver)
+
+
+def test_a_rename_to_a_place_taken_at_the_last_moment_changes_nothing(on_disk: Path) -> None:
+    with driver_on(on_disk, OvertakenOnce) as driver:
+        driver.create("old")
+        (on_disk / "old" / "file").write_text("content")
+        with pytest.raises(ConflictError, match="exists and is no volume of mdvp"):
+            driver.rename("old", "new")
+        (on_disk / "new").rmdir()
+        assert assert_has_one_name(on_disk, driver) == "old"
+    assert_nothing_is_left_aside(on_disk)
+
+
+def owner_and_mode(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
+@crashes("change")
+def test_a_crash_in_change_leaves_a_volume_that_is_changed_or_is_not(
+    on_disk: Path, step: str, moment: str
+) -> None:
+    before = {"uid": "1000", "gid": "1000", "mode": "0750"}
+    with driver_on(on_disk) as driver:
+        driver.create("vol", options.read(before))
+    after = {"uid": "1001", "gid": "", "mode": "2770", "access": "shared", "protect": "true"}
+    crash(on_disk, step, moment, lambda driver: driver.change("vol", options.changes(after)))
+    with driver_on(on_disk) as driver:
+        shown = written(driver.get("vol").volume)
+        if (step, moment) == ("change", "before"):
+            assert shown == {"access": "exclusive", **before}
+            assert owner_and_mode(on_disk / "vol") == (1000, 1000, 0o750)
+        else:
+            assert shown == {name: text for name, text in after.items() if text}
+            assert owner_and_mode(on_disk / "vol") == (1001, os.getegid(), 0o2770)
+        assert json.dumps(shown) in os.getxattr(on_disk / "vol", ATTRIBUTE).decode()
+    # What is done is not done again: a container may have changed it since.
+    os.chown(on_disk / "vol", 7, 7)
+    with driver_on(on_disk) as driver:
+        driver.mount("vol", "id")
+        assert owner_and_mode(on_disk / "vol")[:2] == (7, 7)
+
+
+def test_what_a_change_has_left_due_is_given_before_anybody_gets_the_volume(
+    on_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with driver_on(on_disk) as driver:
+        driver.create("vol")
+    crash(on_disk, "change", "after", lambda it: it.change("vol", options.changes({"uid": "9"})))
+    (on_disk / "vol").rename(on_disk / "moved")
+    with driver_on(on_disk) as driver:
+        assert "volume vol was changed, and its directory is not as it is to be yet" in caplog.text
+        (on_disk / "moved").rename(on_disk / "vol")
+        assert (on_disk / "vol").stat().st_uid == 0
+        driver.mount("vol", "id")
+        assert (on_disk / "vol").stat().st_uid == 9
 
 
 @crashes("mount")
@@ -762,7 +917,7 @@ def test_nothing_is_put_on_record_when_volumes_are_counted_by_a_look_from_before
         assert before[0] == {"c" * 64}
 
         kernel.is_late = True
-        Overview(root, store, kernel, driver.custody).figures()
+        Overview(root, store, kernel, driver.custody, driver.trash, driver.turns).figures()
         assert (store.seen("vol", boot), store.leases("vol")) == before
 
 

@@ -115,6 +115,8 @@ CASES = pytest.mark.parametrize(
         ("mdvp-sync accept di", "mdvp-sync accept disk "),
         ("mdvp-sync wait a-fi", "mdvp-sync wait a-file "),
         ("mdvp serve --root a-di", "mdvp serve --root a-directory/"),
+        ("mdvp ren", "mdvp rename "),
+        ("mdvp ls --js", "mdvp ls --json "),
     ],
 )
 

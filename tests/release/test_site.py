@@ -36,7 +36,7 @@ FIRST_SCREEN = 45  # lines
 WHOLE = 100
 
 LOADED = {"stylesheet", "preload", "icon", "modulepreload", "manifest"}  # by <link rel="...">
-SETTING = r"(?:SYNC|REDIS|LOG)_[A-Z_]+[A-Z]|GRACE|LOCK_DIRECTORIES"
+SETTING = r"(?:SYNC|REDIS|LOG)_[A-Z_]+[A-Z]|GRACE|LOCK_DIRECTORIES|ON_REMOVE"
 
 
 def is_elsewhere(address: str) -> bool:

@@ -87,6 +87,7 @@ def test_each_figure_has_its_name() -> None:
         doubled=8,
         reclaimed=9,
         removed=10,
+        restorable=11,
         host_visible=True,
     )
     Gauges(registry, lambda: figures)
@@ -103,6 +104,7 @@ def test_each_figure_has_its_name() -> None:
         ("mdvp_volumes_had_twice",): 8,
         ("mdvp_leases_reclaimed_total",): 9,
         ("mdvp_trash_directories",): 10,
+        ("mdvp_trash_volumes",): 11,
         ("mdvp_host_visible",): 1,
     }
 

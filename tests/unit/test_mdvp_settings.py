@@ -3,15 +3,17 @@ from pathlib import Path
 import pytest
 
 from mdvp.core.errors import SettingsError
+from mdvp.core.volume import DELETE, Fate, OnRemove
 from mdvp.settings import Settings
 
 
 @pytest.mark.parametrize(
-    "environ", [{}, dict.fromkeys(("GRACE", "LOCK_DIRECTORIES", "LOG_LEVEL", "METRICS_DIR"), "")]
+    "environ",
+    [{}, dict.fromkeys(("GRACE", "LOCK_DIRECTORIES", "LOG_LEVEL", "METRICS_DIR", "ON_REMOVE"), "")],
 )
 def test_what_is_not_set_is_as_usual(environ: dict[str, str]) -> None:
     assert Settings.read(environ) == Settings(
-        "INFO", "text", 60.0, lock_directories=True, metrics_dir=None
+        "INFO", "text", 60.0, lock_directories=True, on_remove=DELETE, metrics_dir=None
     )
 
 
@@ -22,9 +24,15 @@ def test_each_setting_is_read() -> None:
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "json",
         "METRICS_DIR": "/m",
+        "ON_REMOVE": "trash:2h",
     }
     assert Settings.read(environ) == Settings(
-        "DEBUG", "json", 5.0, lock_directories=False, metrics_dir=Path("/m")
+        "DEBUG",
+        "json",
+        5.0,
+        lock_directories=False,
+        on_remove=OnRemove(Fate.TRASH, 7200),
+        metrics_dir=Path("/m"),
     )
 
 
@@ -39,6 +47,8 @@ def test_each_setting_is_read() -> None:
         ("GRACE", "soon"),
         ("LOCK_DIRECTORIES", "yes"),
         ("LOG_LEVEL", "loud"),
+        ("ON_REMOVE", "burn"),
+        ("ON_REMOVE", "trash:forever"),
         ("LOG_FORMAT", "xml"),
     ],
 )

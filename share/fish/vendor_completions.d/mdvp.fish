@@ -50,15 +50,15 @@ function _shtab_mdvp_using
   test "$_shtab_mdvp_cmdpath" = "$argv"
 end
 
-set -g _shtab_mdvp_commands serve
-set -g _shtab_mdvp_opts_with_value --metrics-dir --root --socket --spec-dir --tcp
+set -g _shtab_mdvp_commands serve ls change rename
+set -g _shtab_mdvp_opts_with_value --metrics-dir --option --root --socket --spec-dir --tcp -o
 
 complete -c mdvp -e
 complete -c mdvp -f
 
 complete -c mdvp -n _shtab_mdvp_using -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n _shtab_mdvp_using -l version -d 'show program'"'"'s version number and exit'
-complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a serve -d 'serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES and METRICS_DIR in the environment are settings; a listening socket that a service manager passes is taken when it is the one asked for'
+complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a serve -d 'serve volumes to the engine; LOG_LEVEL, LOG_FORMAT, GRACE, LOCK_DIRECTORIES, ON_REMOVE and METRICS_DIR in the environment are settings; a listening socket that a service manager passes is taken when it is the one asked for'
 complete -c mdvp -n '_shtab_mdvp_using serve' -s h -l help -d 'show this help message and exit'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l root -xka "(__fish_complete_directories)" -d 'directory of all volumes (/tmp)'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'Unix socket to listen on; only root can connect (/run/docker/plugins/mdvp.sock)'
@@ -66,3 +66,15 @@ complete -c mdvp -n '_shtab_mdvp_using serve' -l tcp -x -d 'listen on this TCP a
 complete -c mdvp -n '_shtab_mdvp_using serve' -l spec-dir -xka "(__fish_complete_directories)" -d 'with --tcp: where mdvp.json tells the engine of it while it runs (/etc/docker/plugins)'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l allow-remote-control -d 'with --tcp: take an address that other machines can reach, too; whoever reaches it can make and remove volumes as root, without a password'
 complete -c mdvp -n '_shtab_mdvp_using serve' -l metrics-dir -xka "(__fish_complete_directories)" -d 'write metrics to DIR/mdvp.prom while mdvp runs, for the textfile collector of node_exporter; /dev/null is nowhere (METRICS_DIR, or else nowhere). They are on the socket in any case: GET /metrics'
+complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a ls -d 'list all volumes: who has each and since when, its size, limit and options'
+complete -c mdvp -n '_shtab_mdvp_using ls' -s h -l help -d 'show this help message and exit'
+complete -c mdvp -n '_shtab_mdvp_using ls' -l json -d 'write a list of objects of JSON, for programs'
+complete -c mdvp -n '_shtab_mdvp_using ls' -l trash -d 'list the removed volumes whose content is kept instead, and until when'
+complete -c mdvp -n '_shtab_mdvp_using ls' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the socket of mdvp (the one that is there in /run/docker/plugins, of a plugin or of an mdvp on the host)'
+complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a change -d 'change options of a volume; access, owner and permissions while nobody has it'
+complete -c mdvp -n '_shtab_mdvp_using change' -s h -l help -d 'show this help message and exit'
+complete -c mdvp -n '_shtab_mdvp_using change' -s o -l option -x -d 'access, uid, gid, mode, on-remove, protect, wait or size; OPTION= takes it off. Can be given several times'
+complete -c mdvp -n '_shtab_mdvp_using change' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the socket of mdvp (the one that is there in /run/docker/plugins, of a plugin or of an mdvp on the host)'
+complete -c mdvp -n '_shtab_mdvp_using; and test $_shtab_mdvp_npos -eq 0' -a rename -d 'give a volume that nobody has another name; its content is not touched'
+complete -c mdvp -n '_shtab_mdvp_using rename' -s h -l help -d 'show this help message and exit'
+complete -c mdvp -n '_shtab_mdvp_using rename' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the socket of mdvp (the one that is there in /run/docker/plugins, of a plugin or of an mdvp on the host)'

@@ -1,0 +1,156 @@
+"""How a volume that is there becomes another: with other options, or by another name.
+
+Failure model. The database decides and the disk follows. A change of the directory's owner or
+permissions is recorded with what the directory is yet to be given, and given then; what a crash
+has left due is given at the next start, or before anybody gets the volume. A volume that is renamed
+goes aside, is recorded by its new name, and goes to the place of that: by the one rule for what is
+aside, a crash leaves it by the old name or by the new one.
+"""
+
+import logging
+
+from mdvp.core.errors import ConflictError
+from mdvp.core.lease import in_use
+from mdvp.core.options import Changes, Options, changed
+from mdvp.core.volume import NO_DIRECTORY, Volume
+from mdvp.custody import Custody
+from mdvp.disk.root import Aside, Root
+from mdvp.disk.store import Store
+from mdvp.places import Places
+
+log = logging.getLogger(__name__)
+
+# What is a matter of the directory itself.
+_GIVEN = ("uid", "gid", "mode")
+
+
+class Changer:
+    """Changes volumes. To be used by whoever holds the driver's lock."""
+
+    def __init__(self, root: Root, store: Store, places: Places, custody: Custody) -> None:
+        """Change those in `store`, whose directories are in `root`."""
+        self._root = root
+        self._store = store
+        self._places = places
+        self._custody = custody
+
+    # Options.
+
+    def change(self, volume: Volume, changes: Changes) -> Volume:
+        """Change a volume; return it as it is then.
+
+        Raises ConflictError when what is to be changed needs that nobody has it, and somebody has.
+        """
+        wanted = changed(volume, changes)
+        if wanted.access is not volume.access or changes.of(*_GIVEN):
+            self._check_free(volume)
+        if changes.of(*_GIVEN):
+            volume = self._at_its_place(volume)
+            wanted = changed(volume, changes)
+        self._store.change(wanted, self._due(changes))
+        self._store.sync()
+        self.settle(wanted.name)
+        self._root.relabel(wanted)
+        return wanted
+
+    def settle(self, name: str) -> None:
+        """Give the directory of volume `name` what a change on record has left due.
+
+        Raises ConflictError when that is not at its place.
+        """
+        due = self._store.due(name)
+        if due is not None:
+            self._root.give(self._volume(name), due)
+            self._store.settle(name)
+
+    def settle_all(self) -> None:
+        """Do that for all volumes; what cannot be done now is done when one is wanted."""
+        for name in self._store.all_due():
+            try:
+                self.settle(name)
+            except (ConflictError, OSError) as error:
+                log.error(
+                    "volume %(volume)s was changed, and its directory is not as it is to be yet: "
+                    "%(error)s",
+                    {"event": "change_due", "volume": name, "error": error},
+                )
+
+    def _due(self, changes: Changes) -> Options:
+        return Options(
+            **{
+                name: getattr(self._root.usual if name in changes.off else changes.given, name)
+                for name in _GIVEN
+            }
+        )
+
+    def _at_its_place(self, volume: Volume) -> Volume:
+        """Have the directory of a volume at its place, with all that is due; return the volume."""
+        if volume.is_being_filled:
+            raise ConflictError(
+                f"volume {volume.name!r} is being filled: `docker volume inspect` shows how far "
+                "that is; its name, its owner and its permissions can be changed then"
+            )
+        self._places.ensure(volume)
+        volume = self._store.volume(volume.name) or volume  # it may have been made again
+        self.settle(volume.name)
+        return volume
+
+    def _check_free(self, volume: Volume) -> None:
+        claims = self._custody.claims(volume)
+        if not claims.free:
+            raise ConflictError(
+                f"{in_use(volume, claims)}; its name, access, owner and permissions can be changed "
+                "while nobody has it"
+            )
+
+    # The name.
+
+    def rename(self, volume: Volume, new: str) -> Volume:
+        """Have a volume called `new`, which is free; return it as it is then."""
+        self._check_free(volume)
+        if volume.identity == NO_DIRECTORY:
+            self._record(volume.name, new)
+        else:
+            self._root.check_free(new)
+            volume = self._at_its_place(volume)
+            self._move(volume, new)
+            self._root.rename_kept(volume.name, new)
+        self._custody.forget(volume.name)
+        self._places.forget(volume.name)
+        return self._volume(new)
+
+    def _move(self, volume: Volume, new: str) -> None:
+        aside = self._root.set_aside(volume.name, volume.identity)
+        if aside is None:
+            raise ConflictError(
+                f"volume {volume.name!r}: its directory has just been moved away from "
+                f"{self._root.mountpoint(volume.name)}: move it back"
+            )
+        try:
+            # Or a machine that ends now could have the new name on record, and not this.
+            self._root.sync()
+            self._record(volume.name, new)
+            self._place(aside, new)
+        except BaseException:
+            self._move_back(aside, volume.name, new)
+            raise
+
+    def _move_back(self, aside: Aside, name: str, new: str) -> None:
+        """Undo what is done of a renaming; what cannot go back to its place waits for it."""
+        if self._store.volume(new) is not None:
+            self._record(new, name)
+        self._place(aside, name)
+
+    def _record(self, name: str, new: str) -> None:
+        self._store.rename(name, new)
+        self._store.sync()
+
+    def _place(self, aside: Aside, name: str) -> None:
+        self._root.label(aside, self._volume(name))
+        self._root.place(aside, name)
+
+    def _volume(self, name: str) -> Volume:
+        volume = self._store.volume(name)
+        if volume is None:  # not while the driver's lock is held
+            raise AssertionError(name)
+        return volume
