@@ -9,6 +9,7 @@ operation was answered. Whoever asks for it again gets it.
 The pictures are made of the disk and of what mdvp says; names that are of one round only are cut.
 """
 
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -47,12 +48,20 @@ class Round:
         return self.root / self.name(name)
 
     def create(self, name: str, **options: str) -> Answer:
-        """Make a volume; `_` in an option's name is `-` in the engine's."""
-        given = {key.rstrip("_").replace("_", "-"): text for key, text in options.items()}
-        return self.plugin.call("Create", Name=self.name(name), Opts=given)
+        """Make a volume; `_` in an option's name is `-` in the engine's, and none at its end."""
+        return self.plugin.call("Create", Name=self.name(name), Opts=_options(options))
 
     def remove(self, name: str) -> Answer:
         return self.plugin.call("Remove", Name=self.name(name))
+
+    def change(self, name: str, **options: str) -> Answer:
+        return self._own("Change", Name=self.name(name), Opts=_options(options))
+
+    def rename(self, name: str, new: str) -> Answer:
+        return self._own("Rename", Name=self.name(name), NewName=self.name(new))
+
+    def _own(self, command: str, **message: object) -> Answer:
+        return self.plugin.post(f"/Mdvp.{command}", json.dumps(message).encode())
 
     def made(self, name: str, **options: str) -> None:
         """Make a volume with something in it."""
@@ -63,6 +72,10 @@ class Round:
     def removed(self, name: str) -> None:
         answer = self.remove(name)
         assert answer.status == 200, answer
+
+
+def _options(given: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.rstrip("_").replace("_", "-"): text for name, text in given.items()}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from filesystems import file_system
-from integration.crash_points import Round, Scene, Stage, fill
+from integration.crash_points import Round, Scene, Stage, fill, removed
+from integration.plugin import Answer
+from support import eventually
 
 KINDS = ("ext4", "btrfs", "xfs")
 ALL = os.environ.get("MDVP_CRASH_POINTS") == "all"
@@ -28,10 +30,19 @@ def vanished(now: Round) -> None:
     now.path("vol").rename(now.root.parent / f"{now.root.name}-{now.name('gone')}")
 
 
-def has_its_old_owner(now: Round) -> bool:
-    """Say whether it is recorded, and its directory is still to get its owner."""
-    status = now.path("vol").stat()
-    return now.name("vol") in now.plugin.volumes() and status.st_uid == os.geteuid()
+def in_the_trash(now: Round, **options: str) -> None:
+    now.made("vol", uid="1000", mode="0700", **{"on_remove": "trash", **options})
+    now.removed("vol")
+
+
+def kept(now: Round) -> None:
+    in_the_trash(now, on_remove="keep", access="shared")
+
+
+def gone_from_the_trash(now: Round) -> Answer:
+    """Wait until what is in the trash has been deleted, or mdvp is dead."""
+    eventually(lambda: now.plugin.process.poll() is not None or not list(removed(now)), True)
+    return now.plugin.call("List")
 
 
 SCENES = {
@@ -47,12 +58,48 @@ SCENES = {
     "adopt": Scene(
         prepare=adopted,
         act=lambda now: now.create("vol", adopt="true", uid="1000", gid="1001", mode="0700"),
-        half_done=has_its_old_owner,
     ),
     "mount what has vanished": Scene(
         prepare=vanished,
         act=lambda now: now.plugin.call("Mount", Name=now.name("vol"), ID="id"),
         half_done=lambda now: now.path("vol").is_dir(),  # and nobody has it yet
+    ),
+    "remove to the trash": Scene(
+        prepare=lambda now: now.made("vol", on_remove="trash", uid="1000"),
+        act=lambda now: now.remove("vol"),
+        again=(404,),
+    ),
+    "restore": Scene(
+        prepare=in_the_trash,
+        act=lambda now: now.create("new", restore=now.name("vol")),
+    ),
+    "restore with another owner": Scene(
+        prepare=in_the_trash,
+        act=lambda now: now.create(
+            "vol", restore=now.name("vol"), uid="2000", gid="2001", mode="0750", protect="true"
+        ),
+    ),
+    "expire": Scene(
+        prepare=lambda now: in_the_trash(now, on_remove="trash:1s"),
+        act=gone_from_the_trash,
+    ),
+    "remove and keep": Scene(
+        prepare=lambda now: now.made("vol", on_remove="keep", uid="1000"),
+        act=lambda now: now.remove("vol"),
+        again=(404,),
+    ),
+    "adopt what was kept": Scene(
+        prepare=kept,
+        act=lambda now: now.create("vol", adopt="true", gid="1001"),
+    ),
+    "change": Scene(
+        prepare=lambda now: now.made("vol", uid="1000", mode="0700"),
+        act=lambda now: now.change("vol", uid="2000", gid="", mode="0750", on_remove="trash:2h"),
+    ),
+    "rename": Scene(
+        prepare=lambda now: now.made("vol", uid="1000", protect="true"),
+        act=lambda now: now.rename("vol", "new"),
+        again=(404,),
     ),
 }
 
