@@ -2,9 +2,10 @@
 
 Failure model. The database decides and the disk follows. A change of the directory's owner or
 permissions is recorded with what the directory is yet to be given, and given then; what a crash
-has left due is given at the next start, or before anybody gets the volume. A volume that is renamed
-goes aside, is recorded by its new name, and goes to the place of that: by the one rule for what is
-aside, a crash leaves it by the old name or by the new one.
+has left due is given at the next start, or before anybody gets the volume. A limit is on record
+before it is set, and until it is taken off; at a start the one on record is set. A volume that is
+renamed goes aside, is recorded by its new name, and goes to the place of that: by the one rule for
+what is aside, a crash leaves it by the old name or by the new one.
 """
 
 import logging
@@ -47,11 +48,26 @@ class Changer:
         if changes.of(*_GIVEN):
             volume = self._at_its_place(volume)
             wanted = changed(volume, changes)
+        if wanted.size is None and volume.size is not None:
+            self._root.limit(volume, None)
         self._store.change(wanted, self._due(changes))
         self._store.sync()
+        if wanted.size is not None and wanted.size != volume.size:
+            self._limit(wanted, volume, changes)
         self.settle(wanted.name)
         self._root.relabel(wanted)
         return wanted
+
+    def _limit(self, wanted: Volume, volume: Volume, changes: Changes) -> None:
+        """Set another limit, which is on record; if it cannot be set, nothing is changed."""
+        try:
+            self._root.limit(wanted, wanted.size)
+        except BaseException:
+            self._store.replace(volume)
+            if changes.of(*_GIVEN):  # what was due before is given already
+                self._store.settle(volume.name)
+            self._store.sync()
+            raise
 
     def settle(self, name: str) -> None:
         """Give the directory of volume `name` what a change on record has left due.

@@ -35,9 +35,17 @@ class Look(Protocol):
     """What one look at the host shows; `mdvp.host.look.Look` is the real one."""
 
     def holders(
-        self, paths: Collection[bytes], engines: Collection[Engine], known: Collection[str]
+        self,
+        paths: Collection[bytes],
+        engines: Collection[Engine],
+        known: Collection[str],
+        *,
+        readers: bool = False,
     ) -> list[Holder]:
-        """Return who has a directory, and of those `known` who lives; the engines do not count."""
+        """Return who has a directory, and of those `known` who lives; the engines do not count.
+
+        With `readers`, it is who reads it.
+        """
 
     def shown_in(self, folder: bytes) -> set[bytes]:
         """Return the names in a directory of what is mounted somewhere, or has that below it."""
@@ -51,8 +59,11 @@ class Look(Protocol):
     def lives(self, engine: Engine) -> bool:
         """Say whether an engine is there, and is the process that it was."""
 
-    def at_work(self, engine: Engine, paths: Collection[bytes]) -> bool:
-        """Say whether an engine, or what it has started, has a directory open or mounted."""
+    def at_work(self, engine: Engine, paths: Collection[bytes], *, readers: bool = False) -> bool:
+        """Say whether an engine, or what it has started, has a directory open or mounted.
+
+        With `readers`, by a mount that a reader has.
+        """
 
 
 class Kernel(Protocol):
@@ -73,6 +84,12 @@ class Kernel(Protocol):
 
     def paths_of(self, fd: int) -> list[bytes]:
         """Return which paths in its file system an open directory may have; none if unknown."""
+
+    def has_view(self, root: str, below: str) -> bool:
+        """Say whether the engine has a view for readers at `below` in its `root` of volumes."""
+
+    def has_mark(self) -> bool:
+        """Say whether mounts of the root have the mark of readers that are no reader's."""
 
 
 @dataclass(slots=True)
@@ -183,15 +200,16 @@ class Custody:
         caller: Engine | None = None,
     ) -> tuple[Sight, set[str], set[str]]:
         """Return what a look shows of a volume; and who was seen with it before, and is by now."""
-        paths = self._paths(volume)
+        paths, readers = self._paths(volume), volume.reader_of is not None
         current = [lease for lease in leases if lease.since.boot == self._started.boot]
         engines = {lease.engine for lease in current} | {caller}
         seen = self._store.seen(volume.name, self._started.boot)
         known = seen | {lease.holder for lease in current if lease.holder}
-        holders = look.holders(paths, {engine for engine in engines if engine}, known)
+        asking = {engine for engine in engines if engine}
+        holders = look.holders(paths, asking, known, readers=readers)
         # Whoever was set up with it once has it until they end, whatever they show by then.
         living = {each.who for each in holders if each.ready or each.who in known}
-        sight = Sight(holders, *self._work(volume.name, current, paths, look))
+        sight = Sight(holders, *self._work(volume.name, current, paths, look, readers=readers))
         return sight, seen, living
 
     def _remember(self, name: str, sight: Sight) -> None:
@@ -201,6 +219,14 @@ class Custody:
 
     def _paths(self, volume: Volume) -> list[bytes]:
         """Return where the directory of a volume is, or may be, whatever it is called by now."""
+        shown = self._shown(volume)
+        return [] if shown is None else self._paths_of(shown)
+
+    def _shown(self, volume: Volume) -> Volume | None:
+        """Return the volume whose directory it is that a volume shows."""
+        return volume if volume.reader_of is None else self._store.volume(volume.reader_of)
+
+    def _paths_of(self, volume: Volume) -> list[bytes]:
         if self._root.find(volume.name, volume.identity) is Found.OURS:
             return [self._kernel.path(volume.name)]
         removed = self._kernel.path(volume.name, removed=True)
@@ -229,14 +255,20 @@ class Custody:
             )
 
     def _work(
-        self, name: str, leases: Sequence[Lease], paths: Collection[bytes], look: Look
+        self,
+        name: str,
+        leases: Sequence[Lease],
+        paths: Collection[bytes],
+        look: Look,
+        *,
+        readers: bool,
     ) -> tuple[dict[Engine, Moment], dict[str, Moment], bool]:
         """Return since when engines are gone, when others worked last, and if one is at it now."""
         memory, now = self._memory[name], self._now()
         waiting = {lease.mount_id: lease.engine for lease in leases if lease.waits}
         asked = {engine for engine in waiting.values() if engine}
         living = {engine for engine in asked if look.lives(engine)}
-        working = {engine for engine in living if look.at_work(engine, paths)}
+        working = {engine for engine in living if look.at_work(engine, paths, readers=readers)}
         gone = {engine: memory.gone.get(engine, now) for engine in asked - living}
         before = dict.fromkeys((it for it in waiting if waiting[it] in living), self._started)
         before.update((it, at) for it, at in memory.worked.items() if it in waiting)
@@ -269,8 +301,13 @@ class Custody:
             warnings.append(f"who has the volume is not certain: {why}")
         if doubled(volume, claims.holders):
             warnings.append("several containers have this exclusive volume: stop all but one")
-        if (warning := self._root.warning(volume)) is not None:
+        shown = self._shown(volume)
+        if shown is None:
+            warnings.append(f"there is no volume {volume.reader_of!r}, which it shows")
+        elif (warning := self._root.warning(shown)) is not None:
             warnings.append(warning)
+        if (reason := self._root.why_unlimited(volume.name)) is not None:
+            warnings.append(f"it has no limit: {reason}")
         return warnings
 
     def note_reclaimed(self, name: str, dead: Sequence[Lease]) -> None:
@@ -344,10 +381,11 @@ class Custody:
         Whoever owns the directory can put a link in its place between our answer and the start.
         """
         memory = self._memory[volume.name]
-        if lease.holder is not None or lease.mount_id in memory.mishanded:
+        shown = self._shown(volume)
+        if lease.holder is not None or lease.mount_id in memory.mishanded or shown is None:
             return
-        place = self._root.mountpoint(volume.name)
-        if self._root.find(volume.name, volume.identity) is not Found.OURS:
+        place = self._root.mountpoint(shown.name)
+        if self._root.find(shown.name, shown.identity) is not Found.OURS:
             memory.mishanded.add(lease.mount_id)
             begun = look.begun(lease.since.uptime)
             log.error(
@@ -365,7 +403,7 @@ class Custody:
                 },
             )
         elif (
-            self._root.warning(volume) is not None  # else nobody can have put anything there
+            self._root.warning(shown) is not None  # else nobody can have put anything there
             and self._is_late(volume, lease)
             and (strangers := self._strangers(lease, look))
         ):

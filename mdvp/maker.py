@@ -2,7 +2,8 @@
 
 Failure model. The database decides and the disk follows: a directory is made aside, recorded, and
 put at its place. One that is adopted is at its place: it is recorded, and then gets its owner. One
-that is restored is aside already, in the trash: as soon as it is on record, it goes to its place.
+that is restored is aside already, in the trash: as soon as it is on record, it goes to its place. A
+reader has no directory: it is a record.
 """
 
 import logging
@@ -12,11 +13,12 @@ from mdvp.core import options as core_options
 from mdvp.core.clock import Clock
 from mdvp.core.errors import ConflictError
 from mdvp.core.options import Changes, Options
-from mdvp.core.volume import Access, Identity, Volume, timestamp
+from mdvp.core.volume import NO_DIRECTORY, Access, Identity, Volume, timestamp
 from mdvp.custody import Kernel
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Entry, Trash
+from mdvp.readers import Readers
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +28,27 @@ _NO_OPTIONS = Options()
 class Maker:
     """Makes volumes. To be used by whoever holds the driver's lock."""
 
-    def __init__(self, root: Root, store: Store, kernel: Kernel, trash: Trash, now: Clock) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  # its collaborators
+        self,
+        root: Root,
+        store: Store,
+        kernel: Kernel,
+        trash: Trash,
+        readers: Readers,
+        now: Clock,
+    ) -> None:
         """Make them in `root`, or take them from `trash`, and record them in `store`."""
         self._root = root
         self._store = store
         self._kernel = kernel
         self._trash = trash
+        self._readers = readers
         self._now = now
 
     def make(self, name: str, options: Options) -> Volume:
         """Make volume `name`, which is not there yet, with the content that `options` ask for."""
+        if options.reader_of is not None:
+            return self._make_reader(name, options, options.reader_of)
         if options.restore is not None:
             volume = self._restore(name, self._trash.find(options.restore), options)
         elif options.adopt:
@@ -59,6 +72,13 @@ class Maker:
             raise
         return volume
 
+    def _make_reader(self, name: str, options: Options, of: str) -> Volume:
+        self._readers.check_source(of)
+        volume = self._new_volume(name, options, NO_DIRECTORY)
+        self._store.add(volume)
+        self._store.sync()
+        return volume
+
     def _restore(self, name: str, entry: Entry, options: Options) -> Volume:
         self._root.check_free(name)
         volume = self._renewed(name, entry.volume, options)
@@ -69,6 +89,8 @@ class Maker:
             self._store.add(volume, due=options)
             self._store.sync()
             self._root.give_aside(aside, options)
+            if options.size is not None:
+                self._root.limit_aside(aside, options.size)
             self._root.place(aside, name)
         except BaseException:
             self._store.delete(name)

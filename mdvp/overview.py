@@ -60,13 +60,14 @@ class Overview:
         shown = look.shown_in(self._kernel.path("")) if look else frozenset()
         figures = Figures(host_visible=look is not None, removed=self._root.removed())
         for volume, used in self._pages():
-            if used or look is None or os.fsencode(volume.name) in shown:
+            if used or look is None or os.fsencode(volume.reader_of or volume.name) in shown:
                 self._count(volume.name, look, figures)
             else:
                 figures.count(volume, None, doubled=False, warned=self._has_warning(volume))
         figures.reclaimed = self._custody.reclaimed
         with self._lock:
             figures.restorable = self._trash.restorable()
+            figures.mounts_waiting = self._turns.total
         return figures
 
     def volumes(self) -> Iterator[Listed]:
@@ -74,11 +75,11 @@ class Overview:
         look = self._kernel.look()
         shown = look.shown_in(self._kernel.path("")) if look else frozenset()
         for volume, used in self._pages():
-            if used or look is None or os.fsencode(volume.name) in shown:
+            if used or look is None or os.fsencode(volume.reader_of or volume.name) in shown:
                 if (listed := self._listed(volume.name, look)) is not None:
                     yield listed
             else:
-                yield Listed(volume, self._root.mountpoint(volume.name), None)
+                yield Listed(volume, self._root.shown_at(volume), None)
 
     def removed(self) -> list[Entry]:
         """Return the removed volumes whose content is kept, by name, the last removed first."""
@@ -92,7 +93,7 @@ class Overview:
                 return None
             claims = self._custody.glance(volume, look)
             waiting = self._turns.waiting(name)
-        return Listed(volume, self._root.mountpoint(name), claims, waiting)
+        return Listed(volume, self._root.shown_at(volume), claims, waiting)
 
     def _pages(self) -> Iterator[tuple[Volume, bool]]:
         """Yield all volumes, and whether each has leases or holders on record."""
@@ -106,7 +107,10 @@ class Overview:
             after = page[-1][0].name
 
     def _has_warning(self, volume: Volume) -> bool:
-        if self._root.warning(volume) is None:
+        if volume.reader_of is not None:  # of its directory, its own volume tells
+            with self._lock:
+                return self._store.volume(volume.reader_of) is None
+        if self._root.warning(volume) is None and self._root.why_unlimited(volume.name) is None:
             return False
         with self._lock:  # or the warning may be that it has just been removed
             return self._store.volume(volume.name) == volume

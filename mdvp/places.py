@@ -15,6 +15,7 @@ from mdvp.core.volume import Volume
 from mdvp.disk.entry import Found
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
+from mdvp.readers import Readers
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +23,18 @@ log = logging.getLogger(__name__)
 class Places:
     """Where the directories of volumes are. To be used by whoever holds the driver's lock."""
 
-    def __init__(self, root: Root, store: Store, now: Clock) -> None:
+    def __init__(self, root: Root, store: Store, readers: Readers, now: Clock) -> None:
         """Have the directories of the volumes in `store` at their places in `root`."""
         self._root = root
         self._store = store
+        self._readers = readers
         self._now = now
         self._warned: dict[str, str] = {}
 
     def recover(self, volume: Volume) -> None:
-        """Put the directory of a volume back at its place, if it is aside."""
+        """Put the directory of a volume back at its place, if it is aside and is to be there."""
+        if volume.reader_of is not None or volume.is_being_filled:
+            return
         if self._root.find(volume.name, volume.identity) is Found.OURS:
             return
         aside = self._root.left(volume.identity)
@@ -56,7 +60,13 @@ class Places:
         return found
 
     def ensure(self, volume: Volume) -> None:
-        """Have the directory of a volume at its place; raise ConflictError when that cannot be."""
+        """Have the directory of a volume at its place; raise ConflictError when that cannot be.
+
+        Of a reader, the directory that it shows; that can raise UnavailableError, too.
+        """
+        if volume.reader_of is not None:
+            self._readers.ensure(volume)
+            return
         place = self._root.mountpoint(volume.name)
         found = self.found(volume)
         if found is Found.FOREIGN:
@@ -75,8 +85,22 @@ class Places:
                 "again, empty",
                 {"event": "directory_vanished", "volume": volume.name, "mountpoint": place},
             )
+        self.limit(volume)
         self._root.keep(volume)
         self.warn(volume)
+
+    def limit(self, volume: Volume) -> None:
+        """Set the limit of a volume, if it is to have one: it may have been taken off meanwhile."""
+        if volume.size is None:
+            return
+        before = self._root.why_unlimited(volume.name)
+        self._root.limit_again(volume)
+        reason = self._root.why_unlimited(volume.name)
+        if reason is not None and reason != before:
+            log.error(
+                "volume %(volume)s has no limit: %(reason)s",
+                {"event": "not_limited", "volume": volume.name, "reason": reason},
+            )
 
     def _make_again(self, volume: Volume) -> None:
         options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)
@@ -97,6 +121,8 @@ class Places:
 
     def warn(self, volume: Volume) -> None:
         """Log what is to be known of the directory of a volume; the same once."""
+        if volume.reader_of is not None:  # of the directory, its own volume tells
+            return
         warning = self._root.warning(volume)
         if warning is not None and self._warned.get(volume.name) != warning:
             self._warned[volume.name] = warning

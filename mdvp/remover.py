@@ -10,7 +10,7 @@ import logging
 from datetime import timedelta
 
 from mdvp.core.clock import Clock
-from mdvp.core.volume import DELETE, NO_DIRECTORY, Fate, OnRemove, Volume
+from mdvp.core.volume import NO_DIRECTORY, Fate, OnRemove, Volume
 from mdvp.disk.entry import Found
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
@@ -48,7 +48,11 @@ class Remover:
 
         Returns what is kept of it; None: its directory is left to be deleted.
         """
-        fate = self._fate(volume)
+        if volume.identity == NO_DIRECTORY or volume.is_being_filled:
+            # It has no directory; or that is aside, and is deleted when it is on no record.
+            self._store.delete(volume.name)
+            return None
+        fate = volume.on_remove or self._usual
         entry = None
         if fate.fate is Fate.DELETE or self._places.found(volume) is not Found.OURS:
             self._forget(volume, self._set_aside(volume))
@@ -57,11 +61,6 @@ class Remover:
         self._root.let_go(volume.name)
         self._places.forget(volume.name)
         return entry
-
-    def _fate(self, volume: Volume) -> OnRemove:
-        if volume.identity == NO_DIRECTORY or volume.is_being_filled:
-            return DELETE  # there is no content but another's
-        return volume.on_remove or self._usual
 
     def _remove_but_keep(self, volume: Volume, fate: OnRemove) -> Entry | None:
         entry = self._trash.prepare(volume, fate)

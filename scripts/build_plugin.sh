@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Builds the managed plugin and gives it to the engine:
 #
-#   scripts/build_plugin.sh [--enable]
+#   scripts/build_plugin.sh [--sys-admin] [--enable]
+#
+# With --sys-admin the plugin may do what takes CAP_SYS_ADMIN: readers and limits of volumes. What that
+# costs is in docs/security.md; that of an older plugin is not kept.
 #
 # Fills plugin/rootfs/ and runs `docker plugin create mdvp plugin`. The image mdvp/mdvp stays, for
 # `docker run --rm -v /run/docker/plugins:/run/docker/plugins mdvp/mdvp ls`. An older plugin of that name is
@@ -21,10 +24,14 @@ case $NAME in
   *) DRIVER=$NAME:latest ;;
 esac
 
-case ${1:-} in
-  '' | --enable) ;;
-  *) die "unknown argument $1: the only one is --enable" ;;
-esac
+DIRECTORY=plugin enable='' rights=()
+for argument; do
+  case $argument in
+    --enable) enable=yes ;;
+    --sys-admin) DIRECTORY=build/plugin-sys-admin rights=(--sys-admin) ;;
+    *) die "unknown argument $argument: there are --sys-admin and --enable" ;;
+  esac
+done
 
 users() { # the running containers that have a volume of the plugin, by name
   local volume
@@ -63,8 +70,16 @@ give_settings() {
   rm "$KEPT"
 }
 
+note_rights() { # that the old plugin had, and the new one has not
+  [ ${#rights[@]} -eq 0 ] || return 0
+  case $(docker plugin inspect "$NAME" --format '{{.Config.Linux.Capabilities}}') in
+    *CAP_SYS_ADMIN*) say "note: the plugin before had CAP_SYS_ADMIN, for readers and limits; this one has not" ;;
+  esac
+}
+
 remove_old() {
   refuse_if_in_use # by now, as the build takes its time
+  note_rights
   keep_settings
   docker plugin disable --force "$NAME" >/dev/null 2>&1 || true # it may be disabled already
   docker plugin rm --force "$NAME" >/dev/null
@@ -77,15 +92,15 @@ build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE"
 mkdir -p build
 exec 9>build/plugin.lock
 flock 9 # one at a time fills plugin/rootfs/
-fill_plugin plugin "$NAME"
+fill_plugin "$DIRECTORY" "$NAME" "${rights[@]}"
 # An engine's id and the plugin's name tell whose they are.
 KEPT=plugin/settings/$(docker info --format '{{.ID}}').${NAME//\//_}
 ! docker plugin inspect "$NAME" >/dev/null 2>&1 || remove_old
-docker plugin create "$NAME" plugin >/dev/null ||
+docker plugin create "$NAME" "$DIRECTORY" >/dev/null ||
   die "the engine takes no plugin $NAME; run this again: the settings of the one before are kept"
 give_settings
 say "created the plugin $NAME"
-if [ "${1:-}" = --enable ]; then
+if [ "$enable" ]; then
   docker plugin enable "$NAME" >/dev/null ||
     die "$NAME does not start; the engine's log says why: journalctl -u docker | grep plugin="
   say "enabled the plugin $NAME"

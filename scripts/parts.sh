@@ -6,12 +6,27 @@ build_image() { # build_image TARGET IMAGE [OPTION...]: redis-sync or sync, unde
   build sync/image/Dockerfile "$2" --target "$1" "${@:3}"
 }
 
+plugin_config() { # plugin_config [--sys-admin]: what the engine is told of the plugin
+  local config
+  config=$(cat plugin/config.json)
+  if [ "${1:-}" = --sys-admin ]; then
+    config=${config/+sys_ptrace/+sys_ptrace,+sys_admin}
+    config=${config/'["CAP_SYS_PTRACE"]'/'["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]'}
+    # Without the first it may not do what it was asked for, without the second it does not start.
+    case $config in
+      *+sys_admin*CAP_SYS_ADMIN*) ;;
+      *) die "plugin/config.json does not name its capabilities as it did: see plugin_config" ;;
+    esac
+  fi
+  printf '%s\n' "$config"
+}
+
 # What the engine makes a plugin of. All files get one time, so that the same content is the same
 # plugin whenever it is made.
-fill_plugin() ( # fill_plugin DIRECTORY STAMP: the file system with STAMP in it, and config.json
+fill_plugin() ( # fill_plugin DIRECTORY STAMP [--sys-admin]: the file system with STAMP, and config.json
   rm -rf "$1/rootfs"
   mkdir -p "$1/rootfs"
-  [ "$1" -ef plugin ] || cp plugin/config.json "$1/"
+  [ "$1" -ef plugin ] || plugin_config "${@:3}" >"$1/config.json"
   # It is never started, so it needs no command; but docker wants one.
   container=$(docker create "$ROOTFS_IMAGE" true)
   trap 'docker rm "$container" >/dev/null' EXIT

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Releases this tree: builds the plugin and both images for the engine's architecture, and pushes them:
 #
-#   scripts/release.sh [--fresh] REGISTRY TAG
+#   scripts/release.sh [--fresh] [--sys-admin] REGISTRY TAG
 #   scripts/release.sh registry.example:5000/team 0.1.0
+#
+# With --sys-admin it is the plugin that may have readers and limits of volumes, alone:
+# REGISTRY/mdvp:TAG-sys-admin-ARCH.
 #
 # REGISTRY/mdvp:TAG-ARCH is the plugin, REGISTRY/redis-sync:TAG and REGISTRY/sync:TAG are the images.
 # The engine takes no plugin from a list of architectures, so a plugin's tag names its own; an image's
@@ -23,17 +26,18 @@ cd "$(dirname "$0")/.."
 . scripts/parts.sh
 
 usage() {
-  printf 'usage: scripts/release.sh [--fresh] REGISTRY TAG\n' >&2
+  printf 'usage: scripts/release.sh [--fresh] [--sys-admin] REGISTRY TAG\n' >&2
   die "$*"
 }
 
-fresh=()
+fresh=() rights=()
 [ "${1:-}" != --fresh ] || { fresh=(--no-cache); shift; }
+[ "${1:-}" != --sys-admin ] || { rights=(--sys-admin); shift; }
 [ $# -eq 2 ] || usage "it takes a registry and a tag, not $# arguments"
 REGISTRY=$1 TAG=$2
 [[ $REGISTRY =~ ^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$ ]] ||
   usage "'$REGISTRY' is no place in a registry: HOST[:PORT][/PATH], or a name on Docker Hub"
-[[ $TAG =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,109}$ ]] || # with the architecture at most 128
+[[ $TAG =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,107}$ ]] || # with the rights and the architecture at most 128
   usage "'$TAG' cannot be a tag: letters, digits, dots, dashes and underscores"
 
 # Says of which sources this is, and what is not as one expects of a release.
@@ -145,8 +149,9 @@ docker manifest --help >/dev/null 2>&1 ||
   die "this docker client has no manifests: use one of Docker 20.10 or later"
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' mdvp/__init__.py)
 ARCHITECTURE=$(docker version --format '{{.Server.Arch}}')
-PLUGIN=$REGISTRY/mdvp:$TAG-$ARCHITECTURE
+PLUGIN=$REGISTRY/mdvp:$TAG${rights[0]:+-sys-admin}-$ARCHITECTURE
 IMAGES=(redis-sync sync)
+[ ${#rights[@]} -eq 0 ] || IMAGES=()
 TRUST=()
 export BUILDX_NO_DEFAULT_ATTESTATIONS=1 # with them an image is a list already, and goes into no other
 OURS=$PWD/build/release/$(docker info --format '{{.ID}}').${PLUGIN//[\/:]/_}
@@ -166,7 +171,7 @@ manifest "$PLUGIN" >/dev/null # an answer, before the building begins
 scripts/base_image.sh ${fresh:+--fresh} 9>&-
 build plugin/rootfs-Dockerfile "$ROOTFS_IMAGE" "${fresh[@]}" --iidfile "$WORK/rootfs" 9>&-
 ROOTFS_IMAGE=$(cat "$WORK/rootfs") # whatever is built under that name meanwhile
-fill_plugin "$WORK/plugin" "$PLUGIN $VERSION $REVISION $(sha256sum <plugin/config.json)"
+fill_plugin "$WORK/plugin" "$PLUGIN $VERSION $REVISION $(sha256sum <plugin/config.json)" "${rights[@]}"
 create_plugin
 for image in "${IMAGES[@]}"; do
   build_image "$image" "$REGISTRY/$image:$TAG-$ARCHITECTURE" "${fresh[@]}" \
@@ -189,6 +194,4 @@ push plugin "$PLUGIN"
 for image in "${IMAGES[@]}"; do push image "$REGISTRY/$image:$TAG-$ARCHITECTURE"; done
 for image in "${IMAGES[@]}"; do push_list "$REGISTRY/$image:$TAG"; done
 say "released; users install it with (see docs/install.md)
-  docker plugin install --alias mdvp $PLUGIN
-  docker pull $REGISTRY/redis-sync:$TAG
-  docker pull $REGISTRY/sync:$TAG"
+  docker plugin install --alias mdvp $PLUGIN$(for image in "${IMAGES[@]}"; do printf '\n  docker pull %s' "$REGISTRY/$image:$TAG"; done)"

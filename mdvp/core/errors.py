@@ -30,6 +30,10 @@ class ConflictError(MdvpError):
     """The volume, or its place on disk, is somebody else's at the moment."""
 
 
+class UnavailableError(MdvpError):
+    """What is asked for takes what this machine does not have, or mdvp may not do."""
+
+
 class BusyError(MdvpError):
     """There is no time for this now; it can be asked for again."""
 

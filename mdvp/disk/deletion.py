@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 
 from mdvp import threads
 from mdvp.core.volume import Identity
+from mdvp.disk import btrfs
 from mdvp.disk.entry import identity, open_directory, opened
 from mdvp.disk.linux import rename_new
 
@@ -50,6 +51,8 @@ def delete(
     """
     try:
         if not _unlinked(entry, folder):
+            if _destroyed(entry, folder):
+                return True
             with opened(entry, folder) as fd:
                 tree = _Tree(fd, folder, go_on, spared)
                 tree.empty()
@@ -69,6 +72,16 @@ def _unlinked(name: str, folder: int) -> bool:
     try:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
+        return False
+    return True
+
+
+def _destroyed(name: str, folder: int) -> bool:
+    """Delete a subvolume of btrfs at once, where we may; return False for what is to be emptied."""
+    # Only subvolumes can be moved into one: what is on record in it makes this ENOTEMPTY.
+    try:
+        btrfs.destroy(name, folder)
+    except OSError:
         return False
     return True
 

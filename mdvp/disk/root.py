@@ -24,10 +24,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from mdvp.core.errors import ConflictError, StorageError
+from mdvp.core.errors import ConflictError, StorageError, UnavailableError
 from mdvp.core.options import Options
 from mdvp.core.volume import Identity, Volume, shown
-from mdvp.disk import btrfs, deletion
+from mdvp.disk import btrfs, deletion, limits
 from mdvp.disk.entry import (
     LOOK,
     Found,
@@ -79,6 +79,7 @@ class Root:
         self.path = path
         self._text = str(path).rstrip("/")
         self._locks = Locks(wanted=lock_directories)
+        self._unlimited: dict[str, str] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._check()
@@ -148,6 +149,29 @@ class Root:
         """Return the path of the directory of volume `name`, as the engine is told it."""
         return f"{self._text}/{name}"  # for all volumes at once, a Path is slow
 
+    def shown_at(self, volume: Volume) -> str:
+        """Return the path of the directory that a volume shows, as the engine is told it."""
+        return self.shows(volume.name, volume.reader_of)
+
+    def shows(self, name: str, reader_of: str | None) -> str:
+        """Return the path of what a volume `name` shows that is, or is not, a reader of another."""
+        if reader_of is None:
+            return self.mountpoint(name)
+        return f"{self._text}/{self.view}/{reader_of}"
+
+    @property
+    def view(self) -> str:
+        """Where in the root its read-only view belongs."""
+        return self._state.view
+
+    def mount_view(self) -> None:
+        """Mount the read-only view of the root; raises OSError."""
+        self._state.mount_view(self._fd)
+
+    def unmount_view(self) -> None:
+        """Take it away; raises OSError."""
+        self._state.unmount_view()
+
     def has_directory(self, name: str) -> bool:
         """Say whether there is a directory at the place that a volume `name` would have."""
         try:
@@ -175,6 +199,8 @@ class Root:
 
         Who owns a directory in a place where others can make some can rename it.
         """
+        if volume.is_being_filled:  # it is aside, where nobody else comes
+            return None
         root = os.fstat(self._fd)
         if _is_ours(root) and not root.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
             return None
@@ -199,8 +225,8 @@ class Root:
     def make(self, name: str, options: Options) -> tuple[Aside, Identity]:
         """Make an empty directory for volume `name`, aside: no one else can reach it there.
 
-        It has the owner and permissions that `options` ask for. Raises ConflictError when something
-        is at the volume's place.
+        It has the owner, the permissions and the limit that `options` ask for. Raises ConflictError
+        when something is at the volume's place, and UnavailableError when it can have no limit.
         """
         self.check_free(name)
         entry = secrets.token_hex(8)  # not the name: what a crash left may still be there
@@ -208,6 +234,8 @@ class Root:
         try:
             with opened(entry, self._state.new) as fd:
                 os.fchmod(fd, _VOLUME_MODE)  # whatever the umask is
+                if options.size is not None:
+                    limits.limit(fd, options.size, self._text)
                 _give(fd, options)
                 return Aside(self._state.new, entry), identity(fd)
         except BaseException:
@@ -220,6 +248,57 @@ class Root:
             btrfs.make_subvolume(entry, self._state.new)
         except OSError:  # it is another file system, or has no room for one more of these
             os.mkdir(entry, dir_fd=self._state.new)
+
+    def limit(self, volume: Volume, size: int | None) -> None:
+        """Let there be at most `size` bytes in the directory of a volume; None: any number.
+
+        Raises UnavailableError, with what is missing, and ConflictError when the directory is not
+        at its place.
+        """
+        try:
+            with opened(volume.name, self._fd) as fd:
+                if identity(fd) == volume.identity:
+                    limits.limit(fd, size, self._text)
+                    self._unlimited.pop(volume.name, None)
+                    return
+        except OSError as error:
+            if obstacle(error) is Found.COVERED:
+                raise self.covered(volume.name) from error
+        raise ConflictError(f"what is at {self.mountpoint(volume.name)} is not its directory")
+
+    def limit_again(self, volume: Volume) -> None:
+        """Set the limit that a volume is to have; `why_unlimited` tells if that cannot be."""
+        try:
+            self.limit(volume, volume.size)
+        except (UnavailableError, ConflictError) as error:
+            self._unlimited[volume.name] = str(error)
+
+    def why_unlimited(self, name: str) -> str | None:
+        """Return why volume `name` has no limit, though it is to have one; None if it has."""
+        return self._unlimited.get(name)
+
+    def limit_aside(self, aside: Aside, size: int) -> None:
+        """Let there be at most `size` bytes in a directory that is aside; raises as `limit`."""
+        with opened(aside.entry, aside.folder) as fd:
+            limits.limit(fd, size, self._text)
+
+    def open_volume(self, volume: Volume) -> int:
+        """Open the directory of a volume at its place, for the caller to close.
+
+        Raises OSError, and ConflictError if what is there is not its directory.
+        """
+        fd = open_directory(volume.name, self._fd)
+        if identity(fd) == volume.identity:
+            return fd
+        os.close(fd)
+        raise ConflictError(
+            f"what is at {self.mountpoint(volume.name)} is not the directory of volume "
+            f"{volume.name!r}"
+        )
+
+    def new_aside(self) -> Aside:
+        """Return where something new can be made, aside; there is nothing yet."""
+        return Aside(self._state.new, secrets.token_hex(8))
 
     def check_free(self, name: str) -> None:
         """Raise ConflictError when something is at the place that a volume `name` would have."""
@@ -249,9 +328,10 @@ class Root:
     ) -> T:
         """Take over the directory that is at the place of volume `name`; return its record.
 
-        It gets the owner and permissions that `options` ask for, once `record` has not raised.
-        Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as) in the
-        file system of the root, nor one that is `known` to have been a volume.
+        It gets the owner, permissions and limit that `options` ask for, once `record` has not
+        raised. Raises ConflictError when it is not a directory of root's (or of whom mdvp runs as)
+        in the file system of the root, nor one that is `known` to have been a volume, and
+        UnavailableError when it can have no limit.
         """
         fd = self._open_to_adopt(name)
         try:
@@ -259,6 +339,8 @@ class Root:
             if not known(which):
                 self._check_ours(fd, name)
             recorded = record(which)
+            if options.size is not None:
+                limits.limit(fd, options.size, self._text)
             _give(fd, options)
             return recorded
         finally:
@@ -475,7 +557,7 @@ class Root:
 
         Does nothing if it is not at its place.
         """
-        if volume.name in self._locks:
+        if volume.name in self._locks or volume.reader_of is not None:
             return
         try:
             with opened(volume.name, self._fd) as fd:
@@ -511,8 +593,9 @@ class Root:
         self._locks.try_again()
 
     def let_go(self, name: str) -> None:
-        """Unlock the directory of volume `name`."""
+        """Unlock the directory of volume `name`, which is there no more."""
         self._locks.give_up(name)
+        self._unlimited.pop(name, None)
 
     def label(self, aside: Aside, volume: Volume) -> None:
         """Write the record of `volume` on its directory, which is aside."""

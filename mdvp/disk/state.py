@@ -16,13 +16,14 @@ from pathlib import Path
 
 from mdvp.core.errors import StorageError
 from mdvp.disk.entry import LOOK, obstacle, open_directory, opened
-from mdvp.disk.linux import birth_time, open_beneath
+from mdvp.disk.linux import birth_time, mount_read_only, open_beneath, unmount
 
 log = logging.getLogger(__name__)
 
 _NAME = ".mdvp"
 _FOLDER_MODE = 0o700
 _KEY = "key"
+_VIEW = "readonly"
 _KEY_BYTES = 32
 
 
@@ -35,6 +36,7 @@ class State:
         new: the descriptor of the folder for what is to come to its place.
         trash: the descriptor of the folder for what is to be deleted.
         removed: the descriptor of the folder for what can be restored (`mdvp.disk.trash`).
+        view: where the read-only view of the root belongs, `mdvp.readers`.
         key: what records are signed with.
         used_before: whether an mdvp has been here, by the key that it left.
 
@@ -53,6 +55,8 @@ class State:
         self.new = self._own("new")
         self.trash = self._own("trash")
         self.removed = self._own("removed")
+        self.view = f"{self.name}/{_VIEW}"
+        self._make(_VIEW)
 
     def _own_folder(self, root: int) -> tuple[str, int]:
         with os.scandir(root) as entries:
@@ -116,9 +120,24 @@ class State:
                 )
 
     def _own(self, name: str) -> int:
+        self._make(name)
+        return open_directory(name, self._fd)
+
+    def _make(self, name: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(name, _FOLDER_MODE, dir_fd=self._fd)
-        return open_directory(name, self._fd)
+
+    def mount_view(self, root: int) -> None:
+        """Mount the open `root` where its read-only view belongs; raises OSError."""
+        point = open_directory(_VIEW, self._fd, LOOK)
+        try:
+            mount_read_only(root, point)
+        finally:
+            os.close(point)
+
+    def unmount_view(self) -> None:
+        """Take the read-only view away; raises OSError."""
+        unmount(_VIEW, self._fd)
 
     def _lock(self) -> None:
         try:

@@ -96,6 +96,7 @@ _MIGRATIONS = (
     ALTER TABLE volumes ADD COLUMN origin TEXT;
     ALTER TABLE volumes ADD COLUMN live INTEGER;
     ALTER TABLE volumes ADD COLUMN means TEXT;
+    CREATE INDEX readers ON volumes (reader_of) WHERE reader_of IS NOT NULL;
     """,
     # What a directory is yet to be given, of a change that is on record.
     """
@@ -193,6 +194,10 @@ class Store:
     def volumes(self) -> list[Volume]:
         """Return all volumes, by name."""
         return list(self._volumes("ORDER BY name"))
+
+    def readers_of(self, name: str) -> list[Volume]:
+        """Return the volumes that show the directory of volume `name`."""
+        return list(self._volumes("WHERE reader_of = ?", name))
 
     def page(self, after: str, size: int) -> list[tuple[Volume, bool]]:
         """Return the first volumes whose names come after `after`, by name, `size` at most.

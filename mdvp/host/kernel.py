@@ -18,7 +18,7 @@ import os
 import re
 import select
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -112,19 +112,69 @@ class Kernel:
     def published(self) -> bool | None:
         """Say whether the engine has what a managed plugin shows it: the directory of volumes.
 
+        Returns None outside a managed plugin, or when we cannot see the host's mounts.
+        """
+        places = self._published_at()
+        return None if places is None else bool(places)
+
+    def _published_at(self) -> Sequence[bytes] | None:
+        """Return where on the host the engine has the directory of volumes; None as above.
+
         It keeps a copy of that mount among the host's, at a place named by the plugin's id, and
-        gives containers what is there. Returns None outside a managed plugin, or when we cannot
-        see the host's mounts.
+        gives containers what is there.
         """
         self._find_root()
         ours = proc.containers("self")  # a managed plugin is a container
         if not ours or not self._host or proc.namespace("self") == proc.namespace(self._host):
             return None
-        return any(
-            (mount.device, mount.root) == (self._device, self._folder)
+        return [
+            mount.point
+            for mount in self._all_mounts().values()
+            if (mount.device, mount.root) == (self._device, self._folder)
             and ours[-1].encode() in mount.point
-            for mount in parse(proc.read(str(self.mounts()))).values()
+            and not mount.is_readers  # which is in that directory
+        ]
+
+    # What readers of volumes have.
+
+    def has_view(self, root: str, below: str) -> bool:
+        """Say whether the engine has the read-only view of the directory of volumes.
+
+        It has been told of that directory as `root`; the view is mounted at `below` in that. It is
+        looked for by its path: what was mounted there last is what a container gets.
+        """
+        places = self._published_at()
+        if places is None:
+            places = [os.fsencode(os.path.realpath(root))]
+        return any(self._is_view(place + b"/" + os.fsencode(below)) for place in places)
+
+    def _is_view(self, path: bytes) -> bool:
+        of_host = b"/proc/" + (self._host or "self").encode() + b"/root"
+        with suppress(OSError):
+            fd = os.open(of_host + path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                mounts = self._all_mounts()
+                mount = mounts.get(proc.mount_of(fd))
+                same = os.path.samestat(os.fstat(fd), os.fstat(self._root))
+                return mount is not None and mount.is_readers and same
+            finally:
+                os.close(fd)
+        return False
+
+    def has_mark(self) -> bool:
+        """Say whether what else shows the directory of volumes has the mark of readers."""
+        return self._has_mark(self._all_mounts())
+
+    def _has_mark(self, mounts: Mounts) -> bool:
+        return any(
+            mount.is_marked and not mount.is_readers and is_in(self._folder, mount.root)
+            for mount in mounts.values()
+            if mount.device == self._device
         )
+
+    def _all_mounts(self) -> Mounts:
+        """Return the host's mounts, or ours where we cannot see those."""
+        return parse(proc.read(f"/proc/{self._host or 'self'}/mountinfo"))
 
     def mounts(self) -> Path:
         """Return where the host's mounts are read; only when we can see them."""
@@ -168,7 +218,8 @@ class Kernel:
         if mounts is not self._seen.mounts:
             originals = {(mount.root, place) for mount, place in located(mounts, self._device)}
             # A copy can outlast its original.
-            self._seen = Host(mounts, top(mounts), originals | self._seen.originals)
+            marks = not self._has_mark(mounts or self._all_mounts())
+            self._seen = Host(mounts, top(mounts), originals | self._seen.originals, marks)
             self._current = originals
         if outlasted := self._seen.originals - self._current:
             shown = {(m.root, place) for scene in scenes.values() for m, place in scene.mounts}

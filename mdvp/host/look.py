@@ -8,6 +8,9 @@ containers that have `/` mounted, and for a moment into each container that star
 known by its location, which is the original's, and it counts only while a process uses it. What
 processes do that are where the host is does not count, there or in the volumes' own place: who may
 use a volume from the host is for the host to say, and any user could keep it in use.
+
+Who reads a volume through the read-only view (`mdvp.readers`) has a mount of its directory, too. It
+is told from others by its mark, as long as nothing else can have that: else it counts as any other.
 """
 
 import os
@@ -48,12 +51,14 @@ class Host:
         mounts: all of it.
         top: what is at its `/`.
         originals: of the volumes' file system, and of what it had before if there are copies yet.
+        marks: whether nothing but a reader's mount has the mark of one.
 
     """
 
     mounts: Mounts
     top: Location | None
     originals: Set[Original]
+    marks: bool = True
 
 
 class Look:
@@ -75,13 +80,16 @@ class Look:
         paths: Collection[bytes],
         engines: Collection[Engine] = (),
         known: Collection[str] = (),
+        *,
+        readers: bool = False,
     ) -> list[Holder]:
         """Return who has a directory, or what is below it; and of those `known`, who lives.
 
-        The `engines` do not count, nor what they start to do their work.
+        With `readers` it is who reads it. The `engines` do not count, nor what they start to do
+        their work.
         """
         found: dict[str, Holder] = {}
-        showing = self._showing(paths)
+        showing = self._showing(paths, readers)
         for member, ready in chain(self._mounting(showing), self._using(showing)):
             if not self._works_for(member, engines):
                 self._add(found, member, ready=ready)
@@ -101,14 +109,23 @@ class Look:
             if mount.root.startswith(prefix)
         }
 
-    def _showing(self, paths: Collection[bytes]) -> list[Showing]:
+    def _showing(self, paths: Collection[bytes], readers: bool) -> list[Showing]:
         """Return the views that show a directory, each with the mounts that do."""
         prefixes = _prefixes(paths)
         return [
             (view, scene, shown)
             for view, scene in self._scenes.items()
-            if (shown := [each for each in scene.mounts if _shows(each, paths, prefixes)])
+            if (
+                shown := [
+                    each
+                    for each in scene.mounts
+                    if _shows(each, paths, prefixes) and self._is_readers(each[0]) is readers
+                ]
+            )
         ]
+
+    def _is_readers(self, mount: Mount) -> bool:
+        return self._host.marks and mount.is_readers
 
     def _mounting(self, showing: Iterable[Showing]) -> Iterator[tuple[Member, bool]]:
         """Yield who has a directory mounted on their own, and whether they are set up."""
@@ -221,24 +238,24 @@ class Look:
 
     # Who is at work.
 
-    def at_work(self, engine: Engine, paths: Collection[bytes]) -> bool:
+    def at_work(self, engine: Engine, paths: Collection[bytes], *, readers: bool = False) -> bool:
         """Say whether an engine, or what it has started, has a directory open or mounted.
 
         It may work in a thread of its own namespace, or by a process that it has started. One that
         we may not look at could be at any work.
         """
         try:
-            return self._has_open(str(engine.pid), paths) or any(
+            return self._has_open(str(engine.pid), paths, readers) or any(
                 self._works_for(member, [engine])
-                for member, _ in self._mounting(self._showing(paths))
+                for member, _ in self._mounting(self._showing(paths, readers))
             )
         except PermissionError:
             return True
         except _GONE:
             return False
 
-    def _has_open(self, pid: str, paths: Collection[bytes]) -> bool:
-        mounts = located(parse(proc.read(f"/proc/{pid}/mountinfo")), self._device)
+    def _has_open(self, pid: str, paths: Collection[bytes], readers: bool) -> bool:
+        mounts = self._mounts(pid, readers)
         prefixes = _prefixes(paths)
         points = [each[0].point for each in mounts if _shows(each, paths, prefixes)]
         if _uses(pid, [*points, *_reaching(mounts, paths)]):
@@ -248,10 +265,15 @@ class Look:
             with suppress(*_GONE):
                 if proc.namespace(thread) == ours:
                     continue
-                shown = located(parse(proc.read(f"/proc/{thread}/mountinfo")), self._device)
+                shown = self._mounts(thread, readers)
                 if any(_shows(each, paths, prefixes) for each in shown):
                     return True
         return False
+
+    def _mounts(self, thread: str, readers: bool) -> list[Located]:
+        """Return the mounts of the volumes' file system where a thread is: readers', or others."""
+        shown = located(parse(proc.read(f"/proc/{thread}/mountinfo")), self._device)
+        return [each for each in shown if self._is_readers(each[0]) is readers]
 
     # The processes.
 

@@ -22,6 +22,7 @@ class Mount(NamedTuple):
         device: the file system, as MAJOR:MINOR.
         root: which directory of the file system it shows, as a path in that.
         point: where it is, as a path from the root directory of the process that was asked.
+        options: those of this mount alone, and not of its file system.
 
     """
 
@@ -30,6 +31,21 @@ class Mount(NamedTuple):
     device: bytes
     root: bytes
     point: bytes
+    options: bytes
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it has the mark of readers, which all that is mounted from it has, too.
+
+        That is an option without any effect where nothing is written to, and no remount of a mount
+        takes it off by the way. Source: mount(2), MS_NODIRATIME and MS_REMOUNT.
+        """
+        return b",nodiratime" in self.options
+
+    @property
+    def is_readers(self) -> bool:
+        """Whether it is one that a reader of a volume has: read-only, and marked."""
+        return self.options.startswith(b"ro,") and self.is_marked
 
 
 Mounts: TypeAlias = Mapping[bytes, Mount]
@@ -40,8 +56,10 @@ def parse(text: bytes) -> Mounts:
     mounts = {}
     for line in text.split(b"\n"):
         if line:
-            number, parent, device, root, point, _ = line.split(b" ", 5)
-            mounts[number] = Mount(number, parent, device, _unescape(root), _unescape(point))
+            number, parent, device, root, point, options, _ = line.split(b" ", 6)
+            mounts[number] = Mount(
+                number, parent, device, _unescape(root), _unescape(point), options
+            )
     return mounts
 
 

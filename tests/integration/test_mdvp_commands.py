@@ -30,7 +30,7 @@ RIGHTS = (
 )
 FIELDS = [
     *("name", "mountpoint", "created_at", "access", "mounted", "used_by", "since", "waiting"),
-    *("size", "files", "limit", "filling", "options"),
+    *("size", "files", "measured_at", "limit", "filling", "options"),
 ]
 
 
@@ -333,6 +333,8 @@ def test_all_volumes_are_listed_with_who_has_them(
     plugin.call("Mount", Name="waits", ID="f" * 64)
     container = new_container_id()
     with holding(plugin.root / "used", point, container=container):
+        # It counts what is in them when somebody asks, and nobody waits for that.
+        eventually(lambda: [each["files"] for each in json.loads(mdvp("ls", "--json"))], [0, 0, 0])
         free, used, waits = json.loads(mdvp("ls", "--json"))
         rows = mdvp("ls").splitlines()
     assert [list(each) for each in (free, used, waits)] == [FIELDS] * 3
@@ -345,18 +347,22 @@ def test_all_volumes_are_listed_with_who_has_them(
         "used_by": [],
         "since": None,
         "waiting": 0,
-        "size": None,
-        "files": None,
+        "size": (plugin.root / "free").stat().st_blocks * 512,
+        "files": 0,
+        "measured_at": free["measured_at"],
         "limit": None,
         "filling": False,
         "options": {"access": "exclusive", "uid": "7", "wait": "30s"},
     }
     assert (used["access"], used["mounted"], used["used_by"]) == ("shared", True, [container])
     assert (waits["mounted"], waits["used_by"]) == (True, [f"mount {'f' * 64}"])
+    assert free["measured_at"] >= free["created_at"]
+    size = rows[1].split()[4]
+    assert size in {"0", "4K", "8K"}  # of a directory, by file system
     assert [row.split() for row in rows[1:]] == [
-        ["free", "exclusive", "-", "-", "-", "-", "-", "uid=7,wait=30s"],
-        ["used", "shared", container[:12], used["since"], "-", "-", "-", "-"],
-        ["waits", "exclusive", "mount", "f" * 12, waits["since"], "-", "-", "-", "-"],
+        ["free", "exclusive", "-", "-", size, "0", "-", "uid=7,wait=30s"],
+        ["used", "shared", container[:12], used["since"], size, "0", "-", "-"],
+        ["waits", "exclusive", "mount", "f" * 12, waits["since"], size, "0", "-", "-"],
     ]
     assert len({row.index("  -", 40) for row in rows[1:]}) == 1  # they are in columns
 

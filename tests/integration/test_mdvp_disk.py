@@ -840,7 +840,7 @@ class Glance:
     def __init__(self, holders: list[Holder]) -> None:
         self._holders = holders
 
-    def holders(self, *_: object) -> list[Holder]:
+    def holders(self, *_: object, readers: bool = False) -> list[Holder]:  # noqa: ARG002
         return self._holders
 
     def shown_in(self, _folder: bytes) -> set[bytes]:
@@ -855,7 +855,13 @@ class Glance:
     def lives(self, _engine: Engine) -> bool:
         return True
 
-    def at_work(self, _engine: Engine, _paths: Collection[bytes]) -> bool:
+    def at_work(
+        self,
+        _engine: Engine,
+        _paths: Collection[bytes],
+        *,
+        readers: bool = False,  # noqa: ARG002
+    ) -> bool:
         return False
 
 

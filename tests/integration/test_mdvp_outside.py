@@ -681,7 +681,10 @@ def test_systemds_own_activation_starts_it(
         assert "ERROR" not in plugin.stop()
 
 
-@pytest.fixture(params=["socket", "tcp"])
+STARTING = ("mdvp.service", "tcp.conf")
+
+
+@pytest.fixture(params=["socket", "tcp", "more"])
 def units(request: pytest.FixtureRequest, short_path: Path) -> Path:
     """Return a directory with the units, and for TCP their drop-ins."""
     # Where the unit has mdvp is a matter of the installation; systemd wants it to be there.
@@ -691,9 +694,12 @@ def units(request: pytest.FixtureRequest, short_path: Path) -> Path:
     if request.param == "tcp":
         names["tcp.conf"] = "mdvp.service.d/tcp.conf"
         names["tcp-socket.conf"] = "mdvp.socket.d/tcp-socket.conf"
+    if request.param == "more":
+        for name in ("readers.conf", "limits.conf"):
+            names[name] = f"mdvp.service.d/{name}"
     for name, place in names.items():
         text = (REPOSITORY / "systemd" / name).read_text()
-        assert ("=/opt/mdvp/bin/mdvp serve " in text) == ("socket" not in name)
+        assert ("=/opt/mdvp/bin/mdvp serve " in text) == (name in STARTING)
         to = short_path / place
         to.parent.mkdir(exist_ok=True)
         to.write_text(text.replace("/opt/mdvp/bin/mdvp", mdvp))

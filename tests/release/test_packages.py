@@ -25,6 +25,7 @@ DATA = {
     **{f"share/man/man1/{name}.1": f"share/man/man1/{name}.1" for name in ("mdvp", "mdvp-sync")},
     **{f"share/mdvp/{path}": path for path in ("systemd/mdvp.service", "systemd/mdvp.socket")},
     **{f"share/mdvp/{path}": path for path in ("systemd/tcp.conf", "systemd/tcp-socket.conf")},
+    **{f"share/mdvp/{path}": path for path in ("systemd/readers.conf", "systemd/limits.conf")},
     **{
         path: path
         for name in ("mdvp", "mdvp-sync")

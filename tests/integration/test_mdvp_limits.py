@@ -1,0 +1,221 @@
+"""Limits of volumes: those of btrfs, by a plugin that may set them."""
+
+import errno
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from filesystems import file_system
+from integration.mounts import only_root
+from integration.plugin import Plugin, serving
+from integration.test_mdvp_btrfs import RIGHTS
+from support import eventually
+
+from mdvp.core.errors import UnavailableError
+from mdvp.core.options import Options
+from mdvp.disk.root import Root
+
+pytestmark = only_root
+
+SYS_ADMIN = (*RIGHTS[:-1], f"{RIGHTS[-1]},+sys_admin")
+MIB = 1 << 20
+SIZE = 8 * MIB
+
+
+@pytest.fixture
+def root(short_path: Path) -> Iterator[Path]:
+    with file_system("btrfs", short_path) as root:
+        btrfs("quota", "enable", root)
+        yield root
+
+
+@pytest.fixture
+def plugin(short_path: Path, root: Path) -> Iterator[Plugin]:
+    with serving(root, short_path / "mdvp.sock", prefix=SYS_ADMIN) as plugin:
+        yield plugin
+
+
+def btrfs(*arguments: str | Path) -> None:
+    subprocess.run(("btrfs", *arguments), check=True, capture_output=True)
+
+
+def fill(directory: Path, size: int) -> int | None:
+    """Write so many bytes into a directory; return the number of the error that ended that."""
+    try:
+        with (directory / "content").open("wb") as file:
+            for _ in range(size // MIB):
+                file.write(os.urandom(MIB))
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def refusal(plugin: Plugin, **opts: str) -> str:
+    """Have a volume refused; return the reason, when nothing of it is left."""
+    answer = plugin.call("Create", Name="refused", Opts=opts)
+    assert answer.status == 501
+    assert "refused" not in plugin.volumes()
+    assert not list((plugin.root / ".mdvp" / "new").iterdir())
+    return answer.error
+
+
+def change(plugin: Plugin, **opts: str) -> str:
+    """Change volume `vol`; return why that is refused, "" if it is not."""
+    body = json.dumps({"Name": "vol", "Opts": opts}).encode()
+    answer = plugin.post("/Mdvp.Change", body)
+    return "" if answer.status == 200 else answer.error
+
+
+def warnings(plugin: Plugin, name: str) -> str:
+    status = plugin.call("Get", Name=name).message["Volume"]["Status"]
+    return "\n".join(status.get("warnings", ()))
+
+
+def test_what_is_in_a_volume_is_limited_by_the_file_system(plugin: Plugin) -> None:
+    assert plugin.call("Create", Name="vol", Opts={"size": "8M"}).status == 200
+    assert plugin.call("Create", Name="free").status == 200
+    assert fill(plugin.root / "vol", 2 * SIZE) == errno.EDQUOT
+    assert fill(plugin.root / "free", 2 * SIZE) is None
+    assert plugin.call("Get", Name="vol").message["Volume"]["Status"]["size"] == "8M"
+
+
+def test_a_limit_is_raised_and_taken_off_while_the_volume_is_in_use(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    plugin.call("Mount", Name="vol", ID="id")
+    directory = plugin.root / "vol"
+    assert fill(directory, 2 * SIZE) == errno.EDQUOT
+    assert change(plugin, size="32M") == ""
+    assert fill(directory, 2 * SIZE) is None
+    assert fill(directory, 5 * SIZE) == errno.EDQUOT
+    assert change(plugin, size="") == ""
+    assert fill(directory, 5 * SIZE) is None
+    assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
+    assert change(plugin, size="64M") == ""
+    assert fill(directory, 9 * SIZE) == errno.EDQUOT
+
+
+def test_a_change_with_a_limit_that_cannot_be_set_changes_nothing(
+    plugin: Plugin, short_path: Path
+) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    plugin.stop()
+    with serving(plugin.root, short_path / "mdvp.sock", prefix=RIGHTS) as second:
+        before = second.call("Get", Name="vol").message["Volume"]["Status"]
+        assert "CAP_SYS_ADMIN" in change(second, size="16M", mode="0700", wait="5s")
+        assert "CAP_SYS_ADMIN" in change(second, size="")
+        assert second.call("Get", Name="vol").message["Volume"]["Status"] == before
+        assert second.call("Mount", Name="vol", ID="id").status == 200
+        assert (second.root / "vol").stat().st_mode & 0o777 == 0o755
+        assert fill(second.root / "vol", 2 * SIZE) == errno.EDQUOT
+
+
+def test_a_restored_volume_has_its_limit_still_or_the_one_asked_for(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M", "on-remove": "trash"})
+    for name, opts, size in (("one", {}, SIZE), ("two", {"size": "16M"}, 2 * SIZE)):
+        plugin.call("Remove", Name="vol" if name == "one" else "one")
+        removed = "vol" if name == "one" else "one"
+        assert plugin.call("Create", Name=name, Opts={"restore": removed, **opts}).status == 200
+        assert fill(plugin.root / name, size // 2) is None
+        assert fill(plugin.root / name, 2 * size) == errno.EDQUOT
+
+
+def test_a_volume_is_restored_though_its_limit_cannot_be_set_any_more(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M", "on-remove": "trash"})
+    plugin.call("Remove", Name="vol")
+    btrfs("quota", "disable", plugin.root)
+    answer = plugin.call("Create", Name="vol", Opts={"restore": "vol", "size": "9M"})
+    assert "`btrfs quota enable" in answer.error
+    assert plugin.call("Create", Name="vol", Opts={"restore": "vol"}).status == 200
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit" in warnings(plugin, "vol")
+
+
+def test_a_limit_that_was_taken_off_is_set_again_at_a_start_and_at_a_mount(
+    plugin: Plugin, short_path: Path
+) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    btrfs("qgroup", "limit", "none", plugin.root / "vol")
+    plugin.stop()
+    with serving(plugin.root, short_path / "mdvp.sock", prefix=SYS_ADMIN) as second:
+        assert fill(second.root / "vol", 2 * SIZE) == errno.EDQUOT
+        btrfs("qgroup", "limit", "none", second.root / "vol")
+        assert second.call("Mount", Name="vol", ID="id").status == 200
+        assert fill(second.root / "vol", 2 * SIZE) == errno.EDQUOT
+
+
+def test_a_limit_that_cannot_be_kept_is_told_until_it_is(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    assert warnings(plugin, "vol") == ""
+    btrfs("quota", "disable", plugin.root)
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit: btrfs keeps no account" in warnings(plugin, "vol")
+    assert plugin.metrics()["mdvp_volumes_with_warning",] == 1
+    btrfs("quota", "enable", plugin.root)
+    plugin.call("Unmount", Name="vol", ID="id")
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert warnings(plugin, "vol") == ""
+    log = plugin.stop()
+    assert log.count("volume vol has no limit: btrfs keeps no account") == 1
+
+
+def test_without_the_capability_a_limit_is_refused_with_the_way_to_get_it(
+    short_path: Path, root: Path
+) -> None:
+    with serving(root, short_path / "mdvp.sock", prefix=RIGHTS) as plugin:
+        assert "CAP_SYS_ADMIN" in refusal(plugin, size="8M")
+
+
+def test_without_quotas_a_limit_is_refused_with_the_way_to_have_them(plugin: Plugin) -> None:
+    btrfs("quota", "disable", plugin.root)
+    assert f"`btrfs quota enable {plugin.root}`" in refusal(plugin, size="8M")
+
+
+def test_elsewhere_than_on_btrfs_a_limit_is_refused(short_path: Path) -> None:
+    with serving(short_path, short_path / "mdvp.sock", prefix=SYS_ADMIN) as plugin:
+        assert f"{short_path} is not on btrfs" in refusal(plugin, size="8M")
+
+
+def test_a_directory_that_is_no_subvolume_is_not_adopted_with_a_limit(plugin: Plugin) -> None:
+    (plugin.root / "refused").mkdir()
+    btrfs("subvolume", "create", plugin.root / "adopted")
+    assert "is no subvolume of btrfs" in refusal(plugin, adopt="true", size="8M")
+    assert plugin.call("Create", Name="adopted", Opts={"adopt": "true", "size": "8M"}).status == 200
+    assert fill(plugin.root / "adopted", 2 * SIZE) == errno.EDQUOT
+
+
+def test_a_removed_volume_is_deleted_as_a_whole(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol")
+    (plugin.root / "vol" / "file").write_text("not to be deleted by itself")
+    subprocess.run(("chattr", "+i", plugin.root / "vol" / "file"), check=True)
+    plugin.call("Remove", Name="vol")
+    eventually(lambda: list((plugin.root / ".mdvp" / "trash").iterdir()), [])
+
+
+def test_what_is_on_record_in_a_removed_volume_is_not_deleted_with_it(plugin: Plugin) -> None:
+    for name in ("vol", "other"):
+        plugin.call("Create", Name=name)
+        (plugin.root / name / "file").write_text("content")
+    (plugin.root / "other").rename(plugin.root / "vol" / "moved")
+    plugin.call("Remove", Name="vol")
+    trash = plugin.root / ".mdvp" / "trash"
+    eventually(
+        lambda: [sorted(it.name for it in each.iterdir()) for each in trash.iterdir()], [["file"]]
+    )
+    assert plugin.call("Mount", Name="other", ID="id").status == 200
+    assert (plugin.root / "other" / "file").read_text() == "content"
+
+
+def test_a_limit_is_of_the_volume_alone_and_never_of_what_is_around_it(root: Path) -> None:
+    (root / "plain").mkdir()
+    with closing(Root(root)) as opened:
+        aside, _ = opened.make("vol", Options())
+        opened.limit_aside(aside, SIZE)
+        with pytest.raises(UnavailableError, match="no subvolume"):
+            opened.adopt("plain", Options(size=SIZE), lambda it: it, lambda _: False)
+    assert fill(root, 2 * SIZE) is None
