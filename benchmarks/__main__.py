@@ -116,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         choices=list(_PARTS),
-        help="volumes: mdvp, local and rclone, and volumes with a million files; mirror: mdvp-sync, watchdog, inotifywait and, both "
-        "ways, keyspace notifications, and with a cluster and Sentinels; trees: mdvp-sync, "
-        "watchdog, inotifywait, watchman, lsyncd",
+        help="volumes: mdvp, local and rclone, and a volume of a million files; mirror: mdvp-sync, "
+        "watchdog, inotifywait and, both ways, keyspace notifications, and with a cluster and "
+        "Sentinels; trees: mdvp-sync, watchdog, inotifywait, watchman, lsyncd",
     )
     parser.add_argument(
         "--quick",

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -77,13 +77,24 @@ def run(plan: Plan, say: Say) -> Results:
         # Not below /tmp, of which the engine's machine has its own.
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=REPOSITORY / "build")))
         disks = {kind: stack.enter_context(file_system(kind, place, plan.disk)) for kind in KINDS}
+        # After the disks, as it may not get to see what is mounted later.
         engine = stack.enter_context(PrivateEngine())
+        _make_image(engine)
         results.machine = describe(*_programs(engine))
         for kind, disk in disks.items():
             say(f"making {plan.files:,} files on {kind}")
             with _serving(disk) as mdvp:
                 _Run(plan, kind, disk, mdvp, results, say).all(engine)
     return results
+
+
+def _make_image(engine: PrivateEngine) -> None:
+    subprocess.run(
+        [REPOSITORY / "scripts" / "base_image.sh", IMAGE],
+        env={"MDVP_CACHE": str(REPOSITORY / ".cache"), **engine.environ},
+        check=True,
+        capture_output=True,
+    )
 
 
 def _programs(engine: PrivateEngine) -> list[str]:
@@ -101,11 +112,18 @@ def _serving(root: Path) -> Iterator[Path]:
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
         try:
-            _until(lambda: socket.exists() or process.poll() is not None, _DEADLINE)
+            _until(lambda: _listens(socket) or process.poll() is not None, _DEADLINE)
             yield socket
         finally:
             process.kill()  # it would go on to delete what was removed
             process.wait()
+
+
+def _listens(socket: Path) -> bool:
+    with suppress(OSError):
+        Connection(socket).close()
+        return True
+    return False
 
 
 def _until(probe: Callable[[], bool], seconds: float, pause: float = 0.01) -> None:

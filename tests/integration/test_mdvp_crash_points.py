@@ -101,6 +101,23 @@ SCENES = {
         act=lambda now: now.rename("vol", "new"),
         again=(404,),
     ),
+    # By a snapshot on btrfs, by reflinks on XFS, and by a copy on ext4.
+    "clone": Scene(
+        prepare=lambda now: now.made("vol", uid="1000", mode="0700"),
+        act=lambda now: now.create("new", from_=now.name("vol")),
+        settled=lambda now: not is_being_filled(now, "new"),
+    ),
+    "remove a clone under way": Scene(
+        prepare=lambda now: now.made("vol", uid="1000", mode="0700"),
+        act=cloned_and_removed,
+        settled=lambda now: not is_being_filled(now, "new"),
+        half_done=lambda now: now.name("new") in now.plugin.volumes(),
+    ),
+    "make a reader": Scene(
+        prepare=lambda now: now.made("vol"),
+        act=lambda now: now.rename("vol", "new"),
+        again=(404,),
+    ),
 }
 
 
