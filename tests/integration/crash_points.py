@@ -87,6 +87,7 @@ class Scene:
         act: asks for it; returns the answer.
         settled: says whether it has come to its end, in the background, too.
         again: what a second time may be answered when the first was done.
+        check: says whether it is true of the disk what the picture says when it is done.
         half_done: says whether it is done but for something that the second time does.
 
     """
@@ -95,6 +96,7 @@ class Scene:
     act: Callable[[Round], Answer]
     settled: Callable[[Round], bool] = lambda _: True
     again: tuple[int, ...] = (200,)
+    check: Callable[[Round], bool] = lambda _: True
     half_done: Callable[[Round], bool] = lambda _: False
 
 
@@ -215,6 +217,7 @@ class Stage:
         assert answer is not None
         assert answer.status == 200, answer
         after = picture(now)
+        assert scene.check(now)
         for at in chosen(tracer.calls):
             self._play_killed(scene, at, after)
         return tracer.calls
@@ -236,8 +239,10 @@ class Stage:
             raise AssertionError((moment, unlike(found, before), unlike(found, after)))
         assert answer is None or answer.status == 200, (moment, answer)
         assert answer is None or found == after, (moment, "answered, and not done")
+        assert found != after or scene.check(now), moment
         self._ask_again(scene, now, done=found == after)
         assert picture(now) == after, (moment, unlike(picture(now), after))
+        assert scene.check(now), moment
 
     def _trace(self, now: Round, at: int) -> Tracer:
         return Tracer(now.plugin.process.pid, at, self._root)

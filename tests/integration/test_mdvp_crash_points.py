@@ -4,7 +4,9 @@ MDVP_CRASH_POINTS=all has each call on each file system; else each file system h
 them, and what SQLite writes in a row is one.
 """
 
+import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +45,24 @@ def gone_from_the_trash(now: Round) -> Answer:
     """Wait until what is in the trash has been deleted, or mdvp is dead."""
     eventually(lambda: now.plugin.process.poll() is not None or not list(removed(now)), True)
     return now.plugin.call("List")
+
+
+def with_a_reader(now: Round) -> None:
+    now.made("vol")
+    assert now.create("reader", reader_of=now.name("vol")).status == 200
+
+
+def is_limited(directory: Path) -> bool:
+    """Say whether the kernel lets nobody write 2 MB there."""
+    file = directory / "much"
+    try:
+        file.write_bytes(os.urandom(2 << 20))
+    except OSError as error:
+        return error.errno == errno.EDQUOT
+    else:
+        return False
+    finally:
+        file.unlink()
 
 
 SCENES = {
@@ -105,18 +125,38 @@ SCENES = {
     "clone": Scene(
         prepare=lambda now: now.made("vol", uid="1000", mode="0700"),
         act=lambda now: now.create("new", from_=now.name("vol")),
-        settled=lambda now: not is_being_filled(now, "new"),
-    ),
-    "remove a clone under way": Scene(
-        prepare=lambda now: now.made("vol", uid="1000", mode="0700"),
-        act=cloned_and_removed,
-        settled=lambda now: not is_being_filled(now, "new"),
-        half_done=lambda now: now.name("new") in now.plugin.volumes(),
     ),
     "make a reader": Scene(
         prepare=lambda now: now.made("vol"),
+        act=lambda now: now.create("reader", reader_of=now.name("vol")),
+    ),
+    "rename what has a reader": Scene(
+        prepare=with_a_reader,
         act=lambda now: now.rename("vol", "new"),
         again=(404,),
+    ),
+}
+# What only btrfs can.
+LIMITED = {
+    "create with a limit": Scene(
+        prepare=lambda _: None,
+        act=lambda now: now.create("vol", size="1M"),
+        check=lambda now: is_limited(now.path("vol")),
+    ),
+    "lower a limit": Scene(
+        prepare=lambda now: now.made("vol", size="1G"),
+        act=lambda now: now.change("vol", size="1M"),
+        check=lambda now: is_limited(now.path("vol")),
+    ),
+    "restore with a limit": Scene(
+        prepare=lambda now: in_the_trash(now, size="1G"),
+        act=lambda now: now.create("vol", restore=now.name("vol"), size="1M"),
+        check=lambda now: is_limited(now.path("vol")),
+    ),
+    "clone with a limit": Scene(
+        prepare=lambda now: now.made("vol", size="1G"),
+        act=lambda now: now.create("new", from_=now.name("vol"), size="1M"),
+        check=lambda now: is_limited(now.path("new")),
     ),
 }
 
@@ -127,6 +167,13 @@ def disk(request: pytest.FixtureRequest) -> Iterator[Path]:
         yield at
 
 
+@pytest.fixture(scope="module")
+def limiting() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="mdvp-") as place, file_system("btrfs", Path(place)) as at:
+        subprocess.run(["btrfs", "quota", "enable", at], check=True)
+        yield at
+
+
 def chosen(calls: list[str], kind: str) -> list[int]:
     if ALL:
         return list(range(len(calls)))
@@ -134,9 +181,18 @@ def chosen(calls: list[str], kind: str) -> list[int]:
     return begins[KINDS.index(kind) :: len(KINDS)]
 
 
-@pytest.mark.parametrize("scene", SCENES)
-def test_an_operation_is_done_or_not_begun_wherever_mdvp_is_killed(disk: Path, scene: str) -> None:
-    with closing(Stage(disk / scene.replace(" ", "-"), disk.parent / "mdvp.sock")) as stage:
-        calls = stage.play(SCENES[scene], lambda calls: chosen(calls, disk.name))
+def play(disk: Path, name: str, scene: Scene) -> None:
+    with closing(Stage(disk / name.replace(" ", "-"), disk.parent / "mdvp.sock")) as stage:
+        calls = stage.play(scene, lambda calls: chosen(calls, disk.name))
         print(f"{stage.points} of {len(calls)} calls, {stage.starts} starts: {', '.join(calls)}")
         assert stage.points
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_an_operation_is_done_or_not_begun_wherever_mdvp_is_killed(disk: Path, scene: str) -> None:
+    play(disk, scene, SCENES[scene])
+
+
+@pytest.mark.parametrize("scene", LIMITED)
+def test_so_is_a_limit(limiting: Path, scene: str) -> None:
+    play(limiting, scene, LIMITED[scene])
