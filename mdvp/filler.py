@@ -22,7 +22,14 @@ from threading import Event, Semaphore, Thread
 from mdvp import threads
 from mdvp.core import options as core_options
 from mdvp.core.clock import Clock
-from mdvp.core.errors import ConflictError, LaterError, MdvpError, NoSuchVolumeError, StorageError
+from mdvp.core.errors import (
+    ConflictError,
+    LaterError,
+    MdvpError,
+    NoSuchVolumeError,
+    StorageError,
+    UnavailableError,
+)
 from mdvp.core.lease import in_use
 from mdvp.core.options import Options
 from mdvp.core.volume import NO_DIRECTORY, Means, Volume
@@ -60,6 +67,7 @@ class Job:
         waiting: how many wait for it to be made.
         stopped: whether it is to end.
         error: why it has failed.
+        kind: what kind of failure that is.
         finished: whether its volume is full, or its thread is through.
         settled: set when there is nothing to be waited for any more.
 
@@ -75,6 +83,7 @@ class Job:
     waiting: int = 0
     stopped: bool = False
     error: str | None = None
+    kind: type[StorageError | UnavailableError] = StorageError
     finished: bool = False
     settled: Event = field(default_factory=Event)
     thread: Thread | None = None
@@ -244,7 +253,7 @@ class Filler:
             self._ending.add(job)
 
     def wait(self, job: Job) -> None:
-        """Wait for a job, not for ever; raise StorageError if it fails. Not with the lock.
+        """Wait for a job, not for ever; raise an MdvpError if it fails. Not with the lock.
 
         A snapshot that is not made by then raises LaterError; what is copied file by file goes on.
         """
@@ -254,7 +263,7 @@ class Filler:
         with self._lock:
             job.waiting -= 1
             if job.error is not None:
-                raise StorageError(
+                raise job.kind(
                     f"volume {job.name!r} cannot get the content of {job.source!r}: {job.error}"
                 )
             if job.stopped:
@@ -363,6 +372,8 @@ class Filler:
 
     def _fail(self, job: Job, error: Exception) -> None:
         job.error = _in_words(error)
+        if isinstance(error, UnavailableError):
+            job.kind = UnavailableError
         undone = job.waiting > 0 or not job.recorded
         log.error(
             "volume %(volume)s cannot get the content of %(source)s: %(error)s%(_undone)s",
@@ -397,6 +408,8 @@ class Filler:
                 job.recorded = True
             return False
         self._root.give_aside(job.aside, job.options)
+        if job.options.size is not None:
+            self._root.limit_aside(job.aside, job.options.size)
         with self._lock:
             job.check()
             self._record_snapshot(job)

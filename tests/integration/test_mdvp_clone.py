@@ -1,6 +1,8 @@
 """Volumes that begin with the content of another: by snapshot, by reflink, by copy."""
 
+import errno
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from filesystems import file_system
 from integration.plugin import Plugin, serving
 from integration.test_mdvp_copy import full, shape
 from integration.test_mdvp_disk import assert_nothing_is_left_aside, crash, driver_on, dying
+from integration.test_mdvp_limits import fill
 from support import eventually
 
 from mdvp import filler
@@ -178,6 +181,23 @@ def test_a_volume_with_subvolumes_in_it_is_copied_with_all_that_they_have(
         assert (btrfs_disk / "copy" / "below" / "file").read_text() == "content"
 
 
+def test_a_copy_has_the_limit_that_it_is_asked_to_have(short_path: Path, btrfs_disk: Path) -> None:
+    subprocess.run(["btrfs", "quota", "enable", btrfs_disk], check=True)
+    root, opts = btrfs_disk / "limited", {"from": "vol", "size": "8M"}
+    root.mkdir()
+    for rights in (RIGHTS, (*RIGHTS[:-1], f"{RIGHTS[-1]},+sys_admin")):
+        with serving(root, short_path / "mdvp.sock", prefix=rights) as plugin:
+            plugin.call("Create", Name="vol")
+            answer = plugin.call("Create", Name="copy", Opts=opts)
+            assert answer.status == (501 if rights is RIGHTS else 200), answer.message
+            if rights is RIGHTS:
+                assert "that takes CAP_SYS_ADMIN" in answer.error
+                eventually(lambda: list((root / ".mdvp" / "new").iterdir()), [])
+                assert plugin.volumes() == ["vol"]
+    assert fill(root / "copy", 16 << 20) == errno.EDQUOT
+    assert fill(root / "vol", 16 << 20) is None
+
+
 def test_what_cannot_be_copied_is_refused(tmp_path: Path) -> None:
     with driver_on(tmp_path) as driver:
         with pytest.raises(NoSuchVolumeError, match="no volume 'vol'"):
@@ -268,6 +288,17 @@ def test_a_volume_being_filled_can_be_removed_and_nothing_is_left(
         eventually(lambda: list((tmp_path / ".mdvp" / "new").iterdir()), [])
         driver.mount("copy", "id")
         assert list((tmp_path / "copy").iterdir()) == []
+
+
+def test_all_is_on_disk_before_it_is_on_record_that_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driver_on(tmp_path) as driver:
+        seen = []
+        monkeypatch.setattr(filler, "sync_file_system", lambda _: seen.append(is_full(driver)))
+        driver.create("vol")
+        driver.create("copy", FROM)
+        assert seen == [False]
 
 
 def test_how_far_it_is_is_said_now_and_then(
