@@ -13,6 +13,7 @@ has the rules for what it does not show.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from mdvp.changes import Changer
 from mdvp.core.clock import Clock
@@ -24,7 +25,7 @@ from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Entry, Trash
+from mdvp.disk.trash import Entry, Removal, Trash
 from mdvp.expiry import Expiry
 from mdvp.filler import Filler, Job
 from mdvp.host import clock
@@ -92,6 +93,7 @@ class Driver:
         self._now = now
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
+        self._removing = Lock()  # taken before that, for what is kept of one volume at a time
         self._readers = Readers(root, store, kernel, self.custody)
         self._places = Places(root, store, self._readers, now)
         self._changer = Changer(root, store, self._places, self.custody)
@@ -218,6 +220,29 @@ class Driver:
         """Remove volume `name`, with its content or not; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
+        if self._remover.keeps(volume):
+            with self._removing:
+                kept = self._remove_and_keep(name)
+        else:
+            kept = self._remove(name, None)
+        self._log_removed(name, kept)
+        self._deleter.wake()
+        self._expiry.wake()
+
+    def _remove_and_keep(self, name: str) -> Entry | None:
+        with self._lock:
+            volume = self._volume(name)
+        prepared, kept = self._remover.prepare(volume), None  # others need not wait for the disk
+        try:
+            kept = self._remove(name, prepared)
+        finally:
+            if prepared is not None and kept is None:
+                self._remover.discard(prepared)
+        return kept
+
+    def _remove(self, name: str, prepared: Removal | None) -> Entry | None:
+        with self._lock:
+            volume = self._volume(name)
             claims = self.custody.claims(volume)
             refusal = (
                 _refusal(volume, claims)
@@ -231,13 +256,11 @@ class Driver:
                 )
                 raise ConflictError(refusal)
             self._filler.stop(name)
-            kept = self._remover.remove(volume)
+            kept = self._remover.remove(volume, prepared)
             self.custody.forget(name)
             self.turns.wake(name)  # to be told
             self.custody.note_reclaimed(name, claims.dead)
-        self._log_removed(name, kept)
-        self._deleter.wake()
-        self._expiry.wake()
+        return kept
 
     def _log_removed(self, name: str, kept: Entry | None) -> None:
         until = kept.until if kept else None
