@@ -278,6 +278,8 @@ class Copy:
         if self._continues and not self._levels[-1].fresh and self._is_whole(visit.name, status):
             self.progress.size += _on_disk(status)
             self._remember(visit.name, status)
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                self._cloned = True  # or the mark says that bytes were copied
         elif self._is_linked(visit.name, status):
             self.progress.size += _on_disk(status)
         else:
