@@ -192,12 +192,11 @@ class Driver:
 
     def _make(self, name: str, options: Options) -> tuple[bool, Job | None]:
         """Make a volume; return whether it is new, and what is to be waited for."""
-        job = self.filler.running(name)
         volume = self._store.volume(name)
         if volume is not None:
             _check_same(volume, options)
-            return False, job
-        if job is not None:
+            return False, self.filler.join(name)
+        if (job := self.filler.running(name)) is not None:
             raise LaterError(f"volume {name!r} is being made: {job}")
         if options.origin is not None:
             return True, self.filler.begin(name, options)

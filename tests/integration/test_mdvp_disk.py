@@ -915,6 +915,18 @@ class Forgetful(Kernel):
         return Glance([container] if fresh else [])
 
 
+def test_nobody_gets_their_turn_on_what_was_seen_before(tmp_path: Path) -> None:
+    with (
+        closing(Root(tmp_path)) as root,
+        closing(Store(root.database)) as store,
+        closing(Driver(root, store, Forgetful(root.descriptor), grace=0, end=no_end)) as driver,
+    ):
+        driver.create("vol", Options(wait=1))
+        driver.mount("vol", "one")
+        with pytest.raises(ConflictError, match=r"container cccccccccccc has had it .* has waited"):
+            driver.mount("vol", "two")
+
+
 def test_no_volume_is_taken_from_anybody_on_what_was_seen_before(tmp_path: Path) -> None:
     with (
         closing(Root(tmp_path)) as root,
