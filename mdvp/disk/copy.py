@@ -39,6 +39,9 @@ MARK = (
 _COPIED = b" copied"
 _CLONE = 0x40049409  # FICLONE: ioctl_ficlone(2)
 _PIECE = 16 << 20  # bytes that are copied at a time
+# Bytes after which those copied are written to the disk. Else whoever syncs anything on it, such as
+# the state database for a Create, waits for all of them (ext4, data=ordered).
+_FLUSH = 64 << 20
 _TRIES = 3  # for a file that changes
 _TICK = 10_000_000  # ns: what the kernel's time of a change may be behind
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE: what the times of files are taken from
@@ -130,6 +133,7 @@ class Copy:
         self._copied = mark == self._mark + _COPIED
         self._cloned = False
         self._clones = True  # as far as is known
+        self._unflushed = 0
         self._links: dict[tuple[int, int], _Link] = {}
         self._levels = [_Level("", os.fstat(source), _attributes(source), fresh=False)]
 
@@ -406,6 +410,10 @@ class Copy:
                     break
                 at += sent
                 self.progress.size += sent
+                self._unflushed += sent
+                if self._unflushed >= _FLUSH:
+                    self._unflushed = 0
+                    os.fdatasync(out)
         os.ftruncate(out, size)
 
     # What is said of a file besides its content.

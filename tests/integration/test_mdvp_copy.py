@@ -272,6 +272,19 @@ def test_a_change_at_the_very_moment_may_not_show_in_the_times(source: Path) -> 
     assert not module._has_changed(status, status, status.st_ctime_ns - 50_000_000)  # a set clock
 
 
+def test_not_all_is_left_to_be_written_to_the_disk_by_who_syncs_something_else(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Copy, "_is_cloned", lambda *_: False)
+    monkeypatch.setattr(module, "_FLUSH", 3 << 20)
+    monkeypatch.setattr(module, "_PIECE", 1 << 20)
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: sizes.append(os.fstat(fd).st_size))
+    (source / "large").write_bytes(bytes(7 << 20))
+    copy(source, target)
+    assert sizes == [3 << 20, 6 << 20]
+
+
 class Interrupted:
     """Says no after so many questions."""
 
