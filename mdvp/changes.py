@@ -9,10 +9,11 @@ what is aside, a crash leaves it by the old name or by the new one.
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 from mdvp.core.errors import ConflictError, UnavailableError
-from mdvp.core.lease import in_use
+from mdvp.core.lease import Lease, in_use
 from mdvp.core.options import Changes, Options, changed
 from mdvp.core.volume import NO_DIRECTORY, Volume
 from mdvp.custody import Custody
@@ -127,19 +128,21 @@ class Changer:
         self.settle(volume.name)
         return volume
 
-    def _check_free(self, volume: Volume) -> None:
+    def _check_free(self, volume: Volume) -> Sequence[Lease]:
+        """Raise ConflictError when somebody has a volume; return the leases that are dead."""
         claims = self._custody.claims(volume)
         if not claims.free:
             raise ConflictError(
                 f"{in_use(volume, claims)}; its name, access, owner and permissions can be changed "
                 "while nobody has it"
             )
+        return claims.dead
 
     # The name.
 
     def rename(self, volume: Volume, new: str) -> Volume:
         """Have a volume called `new`, which is free; return it as it is then."""
-        self._check_free(volume)
+        dead = self._check_free(volume)
         self._check_not_starting(volume)
         if volume.identity == NO_DIRECTORY:
             self._record(volume.name, new)
@@ -149,6 +152,7 @@ class Changer:
             self._move(volume, new)
             self._root.rename_kept(volume.name, new)
         self._custody.forget(volume.name)
+        self._custody.note_reclaimed(volume.name, dead)
         self._places.forget(volume.name)
         return self._volume(new)
 

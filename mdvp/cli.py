@@ -215,7 +215,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         registry = CollectorRegistry()
-        overview = Overview(root, store, kernel, driver.custody, driver.trash, driver.turns)
+        overview = Overview(root, store, kernel, driver)
         Gauges(registry, overview.figures)
         app = create_app(driver, _end, registry, own_commands(driver, overview, sizes))
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):

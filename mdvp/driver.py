@@ -66,6 +66,7 @@ class Driver:
     Attributes:
         custody: who has each volume.
         turns: who waits for one.
+        filler: which get the content of others; to be used with the lock of `custody`.
         trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
@@ -120,18 +121,18 @@ class Driver:
                 {"event": "state_lost", "root": root.path},
             )
         self.turns = Turns(self._lock, kernel.look, end)
-        self._filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
+        self.filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
         self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
         with self._lock:
             for volume in volumes:
                 if volume.is_being_filled:
-                    self._filler.resume(volume)
+                    self.filler.resume(volume)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if self._filler.is_at_work(aside) or not self._root.is_doomed(aside, self._is_to_stay):
+            if self.filler.is_at_work(aside) or not self._root.is_doomed(aside, self._is_to_stay):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
@@ -164,12 +165,12 @@ class Driver:
     def end_waits(self) -> None:
         """Answer all who wait for something that mdvp ends; nobody can wait from now on."""
         self.turns.close()
-        self._filler.stop_all()
+        self.filler.stop_all()
 
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
         self.end_waits()
-        self._filler.close()
+        self.filler.close()
         self._witness.close()
         self._expiry.close()
         self._deleter.close(patience)
@@ -185,21 +186,20 @@ class Driver:
             made, job = self._make(name, options)
         if job is not None:
             with client.waits():
-                self._filler.wait(job)
+                self.filler.wait(job)
         if made:
             self._log_created(name, options)
 
     def _make(self, name: str, options: Options) -> tuple[bool, Job | None]:
         """Make a volume; return whether it is new, and what is to be waited for."""
-        job = self._filler.running(name)
         volume = self._store.volume(name)
         if volume is not None:
             _check_same(volume, options)
-            return False, job
-        if job is not None:
+            return False, self.filler.join(name)
+        if (job := self.filler.running(name)) is not None:
             raise LaterError(f"volume {name!r} is being made: {job}")
         if options.origin is not None:
-            return True, self._filler.begin(name, options)
+            return True, self.filler.begin(name, options)
         volume = self._maker.make(name, options)
         self._places.warn(volume)
         return True, None
@@ -247,7 +247,7 @@ class Driver:
             refusal = (
                 _refusal(volume, claims)
                 or self._readers.refusal(volume)
-                or self._filler.why_copied(name)
+                or self.filler.why_copied(name)
             )
             if refusal is not None:
                 log.warning(
@@ -255,7 +255,7 @@ class Driver:
                     {"event": "remove_refused", "volume": name, "reason": refusal},
                 )
                 raise ConflictError(refusal)
-            self._filler.stop(name)
+            self.filler.stop(name)
             kept = self._remover.remove(volume, prepared)
             self.custody.forget(name)
             self.turns.wake(name)  # to be told
@@ -305,9 +305,9 @@ class Driver:
         check_name(new)
         with self._lock:
             volume = self._volume(name)
-            if (copied := self._filler.why_copied(name)) is not None:
+            if (copied := self.filler.why_copied(name)) is not None:
                 raise ConflictError(copied)
-            if self._store.volume(new) is not None or self._filler.running(new) is not None:
+            if self._store.volume(new) is not None or self.filler.running(new) is not None:
                 raise ConflictError(f"there is a volume {new!r} already: choose another name")
             renamed = self._changer.rename(volume, new)
             self.turns.wake(name)  # to be told
@@ -358,7 +358,7 @@ class Driver:
         Returns what it has from then on, and where.
         """
         volume = self._volume(name)
-        self._filler.check_mount(volume, again=turn.waited is None)
+        self.filler.check_mount(volume, again=turn.waited is None)
         if turn.look is not None:  # what that lets through is looked at once more
             claims = self.custody.glance(volume, turn.look, engine)
             granted(volume, claims, mount_id, engine, self._now(), turn.before)
@@ -424,7 +424,7 @@ class Driver:
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
             waiting = self.turns.waiting(name)
-            filling = self._filler.state(volume)
+            filling = self.filler.state(volume)
             place = self._root.shown_at(volume)
             return Report(volume, place, claims, warnings, waiting, filling)
 

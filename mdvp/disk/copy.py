@@ -67,7 +67,7 @@ class Progress:
         size_of: how many bytes these have.
         left_out: how many of each kind were left out.
         changed: the files that changed again and again while they were copied.
-        named: some of what was left out, or changed, by its path.
+        named: some of what was left out, or changed: its path, quoted, as users name it.
 
     """
 
@@ -88,7 +88,7 @@ class Progress:
     def name(self, path: str) -> None:
         """Name a path in messages, if not too many are."""
         if len(self.named) < _NAMED_MAX:
-            self.named.append(path)
+            self.named.append(ascii(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def listed(each: Listed, measured: Measured | None) -> Message:
         "files": measured and measured.files,
         "measured_at": measured and timestamp(measured.taken.utc),
         "limit": volume.size,
-        "filling": volume.is_being_filled,
+        "filling": each.filling,
         "options": options.written(volume),
     }
 

@@ -1,4 +1,7 @@
-"""Volumes that begin with the content of another, on an engine, on each kind of file system."""
+"""Volumes that begin with the content of another, or of one that was removed.
+
+On an engine, on each kind of file system.
+"""
 
 import json
 import subprocess
@@ -81,3 +84,17 @@ def test_a_copy_has_what_the_other_has_and_goes_its_own_way(docker: Docker, kind
     docker("plugin", "disable", "--force", PLUGIN)
     docker("plugin", "enable", PLUGIN)
     assert run(docker, "second", SHOWS) == had
+
+
+def test_what_was_removed_comes_back_with_all_that_it_had(docker: Docker, kind: str) -> None:
+    docker("volume", "create", "-d", PLUGIN, "-o", "on-remove=trash", f"{kind}-vol")
+    fills = WRITES.replace("exec sleep infinity", "")
+    run(docker, f"{kind}-vol", fills)
+    had = run(docker, f"{kind}-vol", SHOWS)
+    docker("volume", "rm", f"{kind}-vol")
+    assert f"{kind}-vol" not in docker("volume", "ls", "--quiet").split()
+    docker("plugin", "disable", "--force", PLUGIN)
+    docker("plugin", "enable", PLUGIN)
+    docker("volume", "create", "-d", PLUGIN, "-o", f"restore={kind}-vol", "vol")
+    assert run(docker, "vol", SHOWS) == had
+    assert status(docker, "vol")["on-remove"] == "trash:7d"

@@ -172,7 +172,7 @@ def test_what_cannot_be_copied_is_left_out_and_counted(source: Path, target: Pat
     (source / "dir").mkdir()
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(source / "dir" / "socket"))
-    os.mknod(source / "device", stat.S_IFCHR, os.makedev(250, 250))
+    os.mknod(source / "d\ne", stat.S_IFCHR, os.makedev(250, 250))
     (source / "mounted").mkdir()
     (source / "file").write_text("content")
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source / "mounted"], check=True)
@@ -182,7 +182,7 @@ def test_what_cannot_be_copied_is_left_out_and_counted(source: Path, target: Pat
     finally:
         subprocess.run(["umount", source / "mounted"], check=True)
     assert progress.left_out == {"sockets": 1, "devices": 1, "mount points": 1}
-    assert sorted(progress.named) == ["device", "dir/socket", "mounted"]
+    assert sorted(progress.named) == [r"'d\ne'", "'dir/socket'", "'mounted'"]
     assert sorted(each.name for each in target.rglob("*")) == ["dir", "file"]
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_changes_while_it_is_copied_is_copied_again(
     changes = [f"{number}" for number in range(20)]
     (target / "file").unlink()
     progress, _ = copy(source, target)
-    assert (progress.changed, progress.named) == (1, ["file"])
+    assert (progress.changed, progress.named) == (1, ["'file'"])
 
 
 def test_a_change_at_the_very_moment_may_not_show_in_the_times(source: Path) -> None:

@@ -210,28 +210,35 @@ def test_it_is_at_work_for_a_twentieth_of_the_time(world: World) -> None:
     assert measured.seconds <= took
 
 
-def test_nobody_waits_for_it_to_end(world: World) -> None:
-    world.create("data", files=2000)
-    sizes = world.count(ONCE)
-    eventually(lambda: sizes._begun is not None, True)
-    began = time.monotonic()
-    world.driver.mount("data", "one")  # no lock is held
-    sizes.close()
-    assert time.monotonic() - began < 1.0
-    assert sizes.of(world.volume("data")) is None
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def test_it_leaves_nothing_open(world: World) -> None:
+def test_no_lock_is_held_meanwhile(world: World) -> None:
     world.create("data", files=2000)
     before = open_files()
     sizes = world.count(ONCE)
     eventually(lambda: open_files() > before, True)
+    volume, lock = world.volume("data"), world.driver.custody.lock
+
+    def counted() -> bool:
+        assert lock.acquire(blocking=False)
+        lock.release()
+        return sizes.of(volume) is not None
+
+    eventually(counted, True)
+
+
+def test_nobody_waits_for_it_to_end_when_mdvp_does(world: World) -> None:
+    world.create("data", files=2000)
+    before = open_files()
+    sizes = world.count(ONCE)
+    eventually(lambda: open_files() > before, True)
+    began = time.monotonic()
     sizes.close()
+    assert time.monotonic() - began < 1.0
+    assert sizes.of(world.volume("data")) is None
     assert open_files() == before
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_it_counts_once_and_then_when_somebody_asks_but_not_at_once_again(world: World) -> None:

@@ -1,5 +1,6 @@
 """What becomes of a removed volume: deleted, kept where it is, or in the trash for a time."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -422,6 +423,41 @@ def test_it_is_looked_at_when_it_is_due_without_anybody_asking(tmp_path: Path) -
         eventually(lambda: os.listdir(tmp_path / ".mdvp" / "trash"), [])
 
 
+def test_what_is_in_the_way_of_what_is_due_is_kept(tmp_path: Path) -> None:
+    time = Time()
+    with patch("mdvp.driver.Expiry"), driver_on(tmp_path, time) as driver:  # without its thread
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(3600)
+        trash = tmp_path / ".mdvp" / "trash"
+        (entry,) = driver.trash.due()
+        (trash / str(entry.volume.identity.inode)).mkdir()
+        driver.trash.expire(entry)
+        assert driver.trash.entries() == []
+    assert "kept" in {it.name.partition("-")[0] for it in trash.iterdir()}
+
+
+def test_what_cannot_be_deleted_yet_stays_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+
+    class Failing(Root):
+        def doom(self, aside: Aside, sought: Identity) -> None:
+            tried.append(sought)
+            raise OSError(errno.EIO, f"cannot read {aside.entry}")
+
+    time = Time()
+    with driver_on(tmp_path, time, root_class=Failing) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(3600)
+        for count in (1, 2):
+            look_for_what_is_due(driver)
+            eventually(lambda: len(tried) >= count, True)  # noqa: B023
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+    assert caplog.text.count("is due to be deleted and cannot be") == 1
+
+
 def look_for_what_is_due(driver: Driver) -> None:
     driver.create("another")
     driver.remove("another")
@@ -524,6 +560,7 @@ class Slow(Trash):
 
     def prepare(self, volume: Volume, fate: OnRemove) -> Removal:
         removal = super().prepare(volume, fate)
+        assert not self.prepared.is_set()  # one at a time
         self.prepared.set()
         assert self.go_on.wait(DEADLINE)
         return removal
@@ -858,7 +895,7 @@ def test_a_crash_while_the_trash_expires_leaves_all_of_it_or_nothing(
     with driver_on(tmp_path, time) as driver:
         removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
     time.passes(3600)
-    crash(tmp_path, step, moment, lambda _: None, time)
+    crash(tmp_path, step, moment, lambda driver: eventually(lambda: names(driver), []), time)
     expired = not list((tmp_path / ".mdvp" / "removed").glob("*/volume/file"))
     assert expired == ((step, moment) != ("doom", "before"))
     with driver_on(tmp_path, time) as driver:
