@@ -6,6 +6,8 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,14 @@ from integration.holder import holding
 from integration.mounts import only_root
 from integration.plugin import Answer, Plugin, serving
 from integration.test_mdvp_btrfs import RIGHTS
+from integration.test_mdvp_disk import crash, driver_on
 from support import eventually
 
+from mdvp.core import options
 from mdvp.core.errors import UnavailableError
-from mdvp.core.options import Options
+from mdvp.core.options import Options, written
 from mdvp.disk.root import Root
+from mdvp.driver import Driver
 
 pytestmark = only_root
 
@@ -235,15 +240,38 @@ def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Pa
     assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
 
 
-def test_a_limit_that_cannot_be_is_not_put_on_record(short_path: Path, root: Path) -> None:
-    btrfs("quota", "disable", root)
-    with serving(root, short_path / "mdvp.sock", prefix=SYS_ADMIN) as plugin:
-        plugin.call("Create", Name="vol")
-        refused = post_change(plugin, size="1G", protect="true")
-        assert refused.status == 501
-        assert f"`btrfs quota enable {root}`" in refused.error
-        status = plugin.call("Get", Name="vol").message["Volume"]["Status"]
-        assert status == {"access": "exclusive", "mounted": False}
+def limit_of(directory: Path) -> str:
+    """Return the limit of a subvolume, as btrfs has it: bytes, or none."""
+    shown = subprocess.run(
+        ("btrfs", "qgroup", "show", "-r", "-f", "--raw", directory),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    (row,) = (row.split() for row in shown.splitlines() if row.startswith("0/"))
+    return row[3]
+
+
+def change_size(driver: Driver, name: str, size: str) -> None:
+    driver.change(name, options.changes({"size": size}))
+
+
+@pytest.mark.parametrize(("had", "gets"), [("", "8M"), ("8M", ""), ("8M", "64M")])
+def test_after_a_crash_in_a_change_the_limit_is_the_one_on_record(
+    root: Path, had: str, gets: str
+) -> None:
+    limits = {"": "none", "8M": f"{8 * MIB}", "64M": f"{64 * MIB}"}
+    found = set()
+    for step, moment in product(("change", "limit"), ("before", "after")):
+        name = f"{step}-{moment}"
+        with driver_on(root) as driver:
+            driver.create(name, options.read({"size": had} if had else {}))
+        crash(root, step, moment, partial(change_size, name=name, size=gets))
+        with driver_on(root) as driver:
+            size = written(driver.get(name).volume).get("size", "")
+        assert limit_of(root / name) == limits[size]
+        found.add(size)
+    assert found == {had, gets}
 
 
 def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_changed(
