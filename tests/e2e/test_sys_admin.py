@@ -1,13 +1,21 @@
-"""Readers and limits of volumes on a real engine, by a plugin that has CAP_SYS_ADMIN for them."""
+"""Readers and limits of volumes on a real engine, by a plugin that has CAP_SYS_ADMIN for them.
+
+It is built as docs/install.md says, and does what docs/life.md shows.
+"""
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from e2e.conftest import Docker
+from e2e.conftest import REPOSITORY, Docker
+from e2e.pages import blocks, script
+from e2e.prompt import Prompt, check
 from support import eventually
 
+INSTALL = REPOSITORY / "docs" / "install.md"
+LIFE = REPOSITORY / "docs" / "life.md"
 PLUGIN = "mdvp-admin"
 BASE = "debian:trixie-slim"
 # Writes a line every tenth of a second; one that fails ends it.
@@ -50,6 +58,16 @@ def reader(docker: Docker, volume: str) -> str:
     """Return the name of a volume that shows the other."""
     docker("volume", "create", "-d", PLUGIN, "-o", f"reader-of={volume}", "reader")
     return "reader"
+
+
+@pytest.fixture
+def prompt(docker: Docker) -> Iterator[Prompt]:
+    """Yield root's shell on the machine."""
+    bash = ("bash", "--norc", "--noprofile", "--noediting")
+    environ = {k: v for k, v in docker.engine.environ.items() if not k.startswith("DOCKER_")}
+    shell = Prompt(docker.engine.inside(*bash), environ)
+    yield shell
+    shell.close()
 
 
 def start(docker: Docker, name: str, volume: str, command: str = "sleep infinity") -> None:
@@ -151,6 +169,17 @@ def test_a_volume_has_a_limit_that_can_be_raised(docker: Docker, volume: str) ->
     docker.inside("filling", write)
 
 
+@pytest.mark.parametrize("words", ["reader-of=diary", "size=8M"])
+def test_the_page_shows_what_happens(
+    docker: Docker, volume: str, prompt: Prompt, words: str
+) -> None:
+    assert status(docker, volume)
+    (block,) = [it for it in blocks(LIFE) if any(words in step.command for step in it.steps)]
+    for step in block.steps:
+        command = step.command.replace("-d mdvp ", f"-d {PLUGIN} ")
+        check(LIFE.name, replace(step, command=command), prompt)
+
+
 def test_the_usual_plugin_refuses_both_with_the_way_to_have_them(
     docker: Docker, data: Path, volume: str
 ) -> None:
@@ -165,7 +194,8 @@ def test_the_usual_plugin_refuses_both_with_the_way_to_have_them(
             assert "build_plugin.sh --sys-admin" in error
         assert "refused" not in docker("volume", "ls", "--quiet")
     finally:
-        docker.script("build_plugin.sh", "--sys-admin", "--enable", PLUGIN_NAME=PLUGIN)
+        name, *arguments = script(INSTALL, "--sys-admin").removeprefix("scripts/").split()
+        docker.script(name, *arguments, PLUGIN_NAME=PLUGIN)
     docker("volume", "create", "-d", PLUGIN, "-o", f"reader-of={volume}", "reader")
     shown = docker("run", "--rm", "--volume=reader:/data", BASE, "cat", "/data/file")
     assert shown == "stays"
