@@ -26,6 +26,7 @@ from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Entry, Trash
 from mdvp.expiry import Expiry
+from mdvp.filler import Filler, Job
 from mdvp.host import clock
 from mdvp.maker import Maker
 from mdvp.places import Places
@@ -44,7 +45,8 @@ class Report:
     """A volume as it is shown: the record, the path of its directory, and who has it.
 
     `warnings` is what whoever runs it should know, each as a text. `waiting` is how many Mounts
-    wait for their turn.
+    wait for their turn, `filling` how far it is with getting the content of another, if it is at
+    that.
     """
 
     volume: Volume
@@ -52,6 +54,7 @@ class Report:
     claims: Claims
     warnings: Sequence[str]
     waiting: int = 0
+    filling: str | None = None
 
 
 class Driver:
@@ -115,13 +118,18 @@ class Driver:
                 {"event": "state_lost", "root": root.path},
             )
         self.turns = Turns(self._lock, kernel.look, end)
+        self._filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
         self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
+        with self._lock:
+            for volume in volumes:
+                if volume.is_being_filled:
+                    self._filler.resume(volume)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if not self._root.is_doomed(aside, self._is_to_stay):
+            if self._filler.is_at_work(aside) or not self._root.is_doomed(aside, self._is_to_stay):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
@@ -141,39 +149,66 @@ class Driver:
     def _has(self, directory: Identity) -> bool:
         return self._store.volume_of(directory) is not None
 
+    def _note_filled(self, name: str) -> None:
+        """Take note that a copy has ended, by which a volume, or another, may be free now."""
+        self.turns.wake(name)
+        self._deleter.wake()
+
     def _watch(self) -> bool:
         with self._lock:
             self._root.lock_again()
         return self.custody.watch()
 
     def end_waits(self) -> None:
-        """Answer all who wait that mdvp ends; from now on nobody can wait."""
+        """Answer all who wait for something that mdvp ends; nobody can wait from now on."""
         self.turns.close()
+        self._filler.stop_all()
 
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
         self.end_waits()
+        self._filler.close()
         self._witness.close()
         self._expiry.close()
         self._deleter.close(patience)
         self._readers.close()
 
-    def create(self, name: str, options: Options = _NO_OPTIONS) -> None:
-        """Make volume `name`. One that is there already is left as it is, if it is as asked for."""
+    def create(self, name: str, options: Options = _NO_OPTIONS, client: Client = SOMEBODY) -> None:
+        """Make volume `name`. One that is there already is left as it is, if it is as asked for.
+
+        What is copied into it is waited for, but not for ever.
+        """
         check_name(name)
         with self._lock:
-            volume = self._store.volume(name)
-            if volume is not None:
-                _check_same(volume, options)
-                return
-            volume = self._maker.make(name, options)
-            self._places.warn(volume)
+            made, job = self._make(name, options)
+        if job is not None:
+            with client.waits():
+                self._filler.wait(job)
+        if made:
+            self._log_created(name, options)
+
+    def _make(self, name: str, options: Options) -> tuple[bool, Job | None]:
+        """Make a volume; return whether it is new, and what is to be waited for."""
+        job = self._filler.running(name)
+        volume = self._store.volume(name)
+        if volume is not None:
+            _check_same(volume, options)
+            return False, job
+        if job is not None:
+            raise LaterError(f"volume {name!r} is being made: {job}")
+        if options.origin is not None:
+            return True, self._filler.begin(name, options)
+        volume = self._maker.make(name, options)
+        self._places.warn(volume)
+        return True, None
+
+    def _log_created(self, name: str, options: Options) -> None:
         log.info(
             "volume %(volume)s created at %(mountpoint)s (%(_options)s)",
             {
                 "event": "created",
                 "volume": name,
-                "mountpoint": self._root.shown_at(volume),
+                "mountpoint": self._root.shows(name, options.reader_of),
                 "_options": in_words(written(options)) or "no options",
                 "options": written(options),
             },
@@ -184,13 +219,18 @@ class Driver:
         with self._lock:
             volume = self._volume(name)
             claims = self.custody.claims(volume)
-            refusal = _refusal(volume, claims) or self._readers.refusal(volume)
+            refusal = (
+                _refusal(volume, claims)
+                or self._readers.refusal(volume)
+                or self._filler.why_copied(name)
+            )
             if refusal is not None:
                 log.warning(
                     "volume %(volume)s not removed: %(reason)s",
                     {"event": "remove_refused", "volume": name, "reason": refusal},
                 )
                 raise ConflictError(refusal)
+            self._filler.stop(name)
             kept = self._remover.remove(volume)
             self.custody.forget(name)
             self.turns.wake(name)  # to be told
@@ -242,7 +282,9 @@ class Driver:
         check_name(new)
         with self._lock:
             volume = self._volume(name)
-            if self._store.volume(new) is not None:
+            if (copied := self._filler.why_copied(name)) is not None:
+                raise ConflictError(copied)
+            if self._store.volume(new) is not None or self._filler.running(new) is not None:
                 raise ConflictError(f"there is a volume {new!r} already: choose another name")
             renamed = self._changer.rename(volume, new)
             self.turns.wake(name)  # to be told
@@ -293,6 +335,7 @@ class Driver:
         Returns what it has from then on, and where.
         """
         volume = self._volume(name)
+        self._filler.check_mount(volume, again=turn.waited is None)
         if turn.look is not None:  # what that lets through is looked at once more
             claims = self.custody.glance(volume, turn.look, engine)
             granted(volume, claims, mount_id, engine, self._now(), turn.before)
@@ -313,13 +356,8 @@ class Driver:
         with self._lock:
             self._volume(name)
             held = {lease.mount_id: lease for lease in self._store.leases(name)}.get(mount_id)
-            if held is None and self.custody.was_handed_on(name, mount_id):
-                return
             if held is None:
-                log.warning(
-                    "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
-                    {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
-                )
+                self._note_unheld(name, mount_id)
                 return
             left = released(held)
             if left is None:
@@ -337,6 +375,20 @@ class Driver:
             },
         )
 
+    def _note_unheld(self, name: str, mount_id: str) -> None:
+        """Take note of an Unmount of what is not on record, or not any more."""
+        if self.custody.was_handed_on(name, mount_id):
+            log.info(
+                "volume %(volume)s unmounted by %(mount_id)s, after it was handed on (open mounts: "
+                "%(mounts)d)",
+                {"event": "unmounted", "volume": name, "mount_id": mount_id, "mounts": 0},
+            )
+            return
+        log.warning(
+            "volume %(volume)s: unmount by %(mount_id)s, which has not mounted it",
+            {"event": "unmount_unknown", "volume": name, "mount_id": mount_id},
+        )
+
     def path(self, name: str) -> str:
         """Return the path of the directory of volume `name`."""
         with self._lock:
@@ -349,7 +401,9 @@ class Driver:
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
             waiting = self.turns.waiting(name)
-            return Report(volume, self._root.shown_at(volume), claims, warnings, waiting)
+            filling = self._filler.state(volume)
+            place = self._root.shown_at(volume)
+            return Report(volume, place, claims, warnings, waiting, filling)
 
     def list(self) -> list[tuple[Volume, str]]:
         """Return all volumes, by name, each with the path of its directory."""

@@ -48,7 +48,15 @@ class Expiry:
 
     def _run(self) -> None:
         while not self._closing:
-            self._woken.wait(self._sweep())
+            try:
+                wait = self._sweep()
+            except OSError as error:
+                log.warning(
+                    "cannot look for what is due in the trash: %(error)s; trying again in a minute",
+                    {"event": "trash_not_looked_at", "error": error},
+                )
+                wait = _PERIOD
+            self._woken.wait(wait)
             self._woken.clear()
         with self._lock:
             is_used = self._trash.restorable() > 0

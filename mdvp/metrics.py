@@ -96,6 +96,11 @@ class Gauges:
         leases.add_metric(["held"], figures.held)
         yield leases
         yield _gauge(
+            "mdvp_mounts_waiting",
+            "Mounts that wait for their turn to have a volume.",
+            figures.mounts_waiting,
+        )
+        yield _gauge(
             "mdvp_volumes_with_warning",
             "Volumes of which `docker volume inspect` shows warnings.",
             figures.warned,

@@ -67,6 +67,7 @@ class Overview:
         figures.reclaimed = self._custody.reclaimed
         with self._lock:
             figures.restorable = self._trash.restorable()
+            figures.mounts_waiting = self._turns.total
         return figures
 
     def volumes(self) -> Iterator[Listed]:

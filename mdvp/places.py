@@ -32,11 +32,10 @@ class Places:
         self._warned: dict[str, str] = {}
 
     def recover(self, volume: Volume) -> None:
-        """Put the directory of a volume back at its place, if it is aside."""
-        if (
-            volume.reader_of is not None
-            or self._root.find(volume.name, volume.identity) is Found.OURS
-        ):
+        """Put the directory of a volume back at its place, if it is aside and is to be there."""
+        if volume.reader_of is not None or volume.is_being_filled:
+            return
+        if self._root.find(volume.name, volume.identity) is Found.OURS:
             return
         aside = self._root.left(volume.identity)
         if aside is not None:

@@ -7,9 +7,10 @@ before its directory is touched (`mdvp.disk.trash`).
 """
 
 import logging
+from datetime import timedelta
 
 from mdvp.core.clock import Clock
-from mdvp.core.volume import DELETE, NO_DIRECTORY, Fate, OnRemove, Volume
+from mdvp.core.volume import NO_DIRECTORY, Fate, OnRemove, Volume
 from mdvp.disk.entry import Found
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
@@ -47,10 +48,11 @@ class Remover:
 
         Returns what is kept of it; None: its directory is left to be deleted.
         """
-        if volume.identity == NO_DIRECTORY:  # it is nothing but a record
+        if volume.identity == NO_DIRECTORY or volume.is_being_filled:
+            # It has no directory; or that is aside, and is deleted when it is on no record.
             self._store.delete(volume.name)
             return None
-        fate = self._fate(volume)
+        fate = volume.on_remove or self._usual
         entry = None
         if fate.fate is Fate.DELETE or self._places.found(volume) is not Found.OURS:
             self._forget(volume, self._set_aside(volume))
@@ -59,11 +61,6 @@ class Remover:
         self._root.let_go(volume.name)
         self._places.forget(volume.name)
         return entry
-
-    def _fate(self, volume: Volume) -> OnRemove:
-        if volume.is_being_filled:
-            return DELETE  # there is no content but another's
-        return volume.on_remove or self._usual
 
     def _remove_but_keep(self, volume: Volume, fate: OnRemove) -> Entry | None:
         entry = self._trash.prepare(volume, fate)
@@ -111,7 +108,9 @@ class Remover:
     def _forget(self, volume: Volume, aside: Aside | None) -> None:
         try:
             if aside is None:  # it stays, or may come back, with its record
-                self._root.void_records(volume.identity, self._now().utc)
+                # Somebody may have set the calendar back since it was made.
+                until = max(self._now().utc, volume.created_at + timedelta(microseconds=1))
+                self._root.void_records(volume.identity, until)
             self._store.delete(volume.name)
         except BaseException:
             if aside is not None:

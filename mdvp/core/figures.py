@@ -22,6 +22,7 @@ class Figures:
         warned: volumes of which `docker volume inspect` shows warnings.
         doubled: exclusive volumes that several containers have.
         reclaimed: leases that were ended since mdvp started because nobody lived any more.
+        mounts_waiting: Mounts that wait for their turn.
         removed: directories of volumes that were removed, and are not deleted yet.
         restorable: removed volumes that can be restored.
         host_visible: whether the kernel shows who has a volume.
@@ -35,6 +36,7 @@ class Figures:
     warned: int = 0
     doubled: int = 0
     reclaimed: int = 0
+    mounts_waiting: int = 0
     removed: int = 0
     restorable: int = 0
     host_visible: bool = False

@@ -24,6 +24,7 @@ def _request(direction: int, number: int, size: int) -> int:
 _ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args
 _ARGS_V2 = struct.Struct("=qQQ32s4040s")  # struct btrfs_ioctl_vol_args_v2
 _LOOKUP_ARGS = struct.Struct("=QQ4080s")  # struct btrfs_ioctl_ino_lookup_args
+_CHILDREN_ARGS = struct.Struct("=Q4080sB7x")  # struct btrfs_ioctl_get_subvol_rootref_args
 _LIMIT_ARGS = struct.Struct("=QQQQQQ")  # struct btrfs_ioctl_qgroup_limit_args
 _MAX_REFERENCED = 1  # BTRFS_QGROUP_LIMIT_MAX_RFER
 _NO_LIMIT = (1 << 64) - 1
@@ -33,6 +34,7 @@ _SNAPSHOT = _request(_WRITE, 23, _ARGS_V2.size)  # BTRFS_IOC_SNAP_CREATE_V2
 _DESTROY = _request(_WRITE, 15, _ARGS.size)  # BTRFS_IOC_SNAP_DESTROY
 _LOOKUP = _request(_READ | _WRITE, 18, _LOOKUP_ARGS.size)  # BTRFS_IOC_INO_LOOKUP
 _LIMIT = _request(_READ, 43, _LIMIT_ARGS.size)  # BTRFS_IOC_QGROUP_LIMIT
+_CHILDREN = _request(_READ | _WRITE, 61, _CHILDREN_ARGS.size)  # BTRFS_IOC_GET_SUBVOL_ROOTREF
 
 
 def is_here(fd: int) -> bool:
@@ -76,6 +78,19 @@ def make_subvolume(name: str, folder: int) -> None:
 def snapshot(source: int, name: str, folder: int) -> None:
     """Make a subvolume called `name` in the open `folder`, with all that the open `source` has."""
     fcntl.ioctl(folder, _SNAPSHOT, bytearray(_ARGS_V2.pack(source, 0, 0, b"", os.fsencode(name))))
+
+
+def has_subvolumes(fd: int) -> bool:
+    """Say whether there are others in an open subvolume; a snapshot of it has not their content."""
+    args = bytearray(_CHILDREN_ARGS.pack(0, b"", 0))
+    try:
+        fcntl.ioctl(fd, _CHILDREN, args)
+    except OSError as error:
+        if error.errno == errno.EOVERFLOW:  # there are more than the answer takes
+            return True
+        raise
+    count: int = _CHILDREN_ARGS.unpack(args)[2]
+    return count > 0
 
 
 def destroy(name: str, folder: int) -> None:

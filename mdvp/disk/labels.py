@@ -62,6 +62,8 @@ class Labels:
 
     def void(self, directory: Identity, until: datetime) -> None:
         """Have no record of a directory count, from now on, that was made before `until`."""
+        # Somebody may have set the calendar back since the last time.
+        until = max(until, self._void.get(directory, until))
         # On a line of its own, should a crash have cut the one before.
         line = f"\n{directory.inode} {directory.born} {until.isoformat()}\n"
         at = len(self._written())

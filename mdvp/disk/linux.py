@@ -85,6 +85,12 @@ def rename_new(name: str, folder: int, new_name: str, new_folder: int) -> None:
     os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=new_folder)
 
 
+def sync_file_system(fd: int) -> None:
+    """Return when all of the file system that an open file is in is on disk: syncfs(2)."""
+    if _libc.syncfs(fd) != 0:
+        raise _error("syncfs")
+
+
 def birth_time(fd: int) -> int:
     """Return when an open directory was made, in ns; 0 on a file system that does not record it."""
     answer = ctypes.create_string_buffer(_STATX_SIZE)

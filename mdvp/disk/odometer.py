@@ -34,14 +34,17 @@ class Odometer:
 
     def reading(self) -> float:
         """Return how many seconds have passed since it was first there."""
-        return self._total + max(0.0, self._now().uptime - self._uptime)
+        return self._at(self._now().uptime)
+
+    def _at(self, uptime: float) -> float:
+        return self._total + max(0.0, uptime - self._uptime)
 
     def keep(self) -> None:
         """Write it to disk, for the next boot; what cannot be written does not count there."""
-        reading, uptime = self.reading(), self._now().uptime
         new = self._path.with_name(f"{self._path.name}.new")
-        text = json.dumps({"boot": self._boot, "uptime": uptime, "reading": reading})
         try:
+            uptime = self._now().uptime
+            text = json.dumps({"boot": self._boot, "uptime": uptime, "reading": self._at(uptime)})
             with new.open("w") as file:
                 file.write(text)
                 file.flush()

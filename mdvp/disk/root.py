@@ -151,9 +151,13 @@ class Root:
 
     def shown_at(self, volume: Volume) -> str:
         """Return the path of the directory that a volume shows, as the engine is told it."""
-        if volume.reader_of is None:
-            return self.mountpoint(volume.name)
-        return f"{self._text}/{self.view}/{volume.reader_of}"
+        return self.shows(volume.name, volume.reader_of)
+
+    def shows(self, name: str, reader_of: str | None) -> str:
+        """Return the path of what a volume `name` shows that is, or is not, a reader of another."""
+        if reader_of is None:
+            return self.mountpoint(name)
+        return f"{self._text}/{self.view}/{reader_of}"
 
     @property
     def view(self) -> str:
@@ -195,6 +199,8 @@ class Root:
 
         Who owns a directory in a place where others can make some can rename it.
         """
+        if volume.is_being_filled:  # it is aside, where nobody else comes
+            return None
         root = os.fstat(self._fd)
         if _is_ours(root) and not root.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
             return None
@@ -275,6 +281,24 @@ class Root:
         """Let there be at most `size` bytes in a directory that is aside; raises as `limit`."""
         with opened(aside.entry, aside.folder) as fd:
             limits.limit(fd, size, self._text)
+
+    def open_volume(self, volume: Volume) -> int:
+        """Open the directory of a volume at its place, for the caller to close.
+
+        Raises OSError, and ConflictError if what is there is not its directory.
+        """
+        fd = open_directory(volume.name, self._fd)
+        if identity(fd) == volume.identity:
+            return fd
+        os.close(fd)
+        raise ConflictError(
+            f"what is at {self.mountpoint(volume.name)} is not the directory of volume "
+            f"{volume.name!r}"
+        )
+
+    def new_aside(self) -> Aside:
+        """Return where something new can be made, aside; there is nothing yet."""
+        return Aside(self._state.new, secrets.token_hex(8))
 
     def check_free(self, name: str) -> None:
         """Raise ConflictError when something is at the place that a volume `name` would have."""

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from mdvp.core.options import Removed
 from mdvp.core.volume import Fate, Identity, OnRemove, Volume, timestamp
 from mdvp.disk import record
 from mdvp.disk.entry import Found, listed, opened
+from mdvp.disk.linux import rename_new
 from mdvp.disk.odometer import Odometer
 from mdvp.disk.root import Aside, Root
 
@@ -91,6 +92,12 @@ class _Removal:
     def folder(self) -> str:
         return _folder(self.volume.identity)
 
+    def left(self, reading: float) -> float | None:
+        """Return for how many seconds it is kept still, by the odometer; None: for good."""
+        if self.seconds is None:
+            return None
+        return max(0.0, self.reading + self.seconds - reading)
+
 
 class Trash:
     """The removed volumes. Not thread-safe: to be used by whoever holds the driver's lock."""
@@ -106,7 +113,13 @@ class Trash:
         with listed(root.removed_folder) as found:
             names = [each.name for each in found if not each.name.startswith(_STRANGE)]
         for name in names:
-            self._take_in(name, is_on_record)
+            try:
+                self._take_in(name, is_on_record)
+            except OSError as error:
+                log.error(
+                    "cannot tell what %(path)s is, so it stays: %(error)s",
+                    {"event": "removed_unreadable", "path": self._shown(name), "error": error},
+                )
         floor = max((it.reading for it in self._removals.values()), default=0.0)
         self._odometer = Odometer(root.odometer, now, floor)
 
@@ -134,23 +147,28 @@ class Trash:
         volume = removal.volume
         if removal.seconds is not None:
             return False
+        if self._root.find(volume.name, volume.identity) in (Found.OURS, Found.COVERED):
+            return True
         left = self._root.left(volume.identity)
-        if left is not None:  # its owner had moved it into a volume that was deleted
-            try:
-                self._root.place(left, volume.name)
-            except ConflictError:
-                return True
-        return self._root.find(volume.name, volume.identity) in (Found.OURS, Found.COVERED)
+        if left is None:
+            return False
+        # Its owner had moved it into a volume that was deleted.
+        with suppress(ConflictError):  # the next start may find its place free
+            self._root.place(left, volume.name)
+        return True
 
     def _set_apart(self, name: str) -> None:
         """Leave to whoever looks after the machine what nobody can tell what it is."""
         apart = f"{_STRANGE}{secrets.token_hex(8)}"
-        os.rename(name, apart, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        rename_new(name, self._folder, apart, self._folder)
         log.error(
             "nobody can tell which removed volume this was; it is kept as %(path)s, for you to "
             "look at and remove",
-            {"event": "removed_unknown", "path": f"{self._root.removed_path}/{apart}"},
+            {"event": "removed_unknown", "path": self._shown(apart)},
         )
+
+    def _shown(self, name: str) -> str:
+        return f"{self._root.removed_path}/{name}"
 
     @property
     def _folder(self) -> int:
@@ -169,19 +187,23 @@ class Trash:
 
     def entries(self) -> list[Entry]:
         """Return all removed volumes whose content is kept, the last removed of a name first."""
-        removals = sorted(self._removals.values(), key=_order)
-        return [self._entry(it) for it in removals]
+        self._drop_missing()
+        return self._shown_as(sorted(self._removals.values(), key=_order))
 
-    def _entry(self, removal: _Removal) -> Entry:
-        left = self._left(removal)
-        until = None if left is None else self._now().utc + timedelta(seconds=left)
-        return Entry(removal.volume, removal.removed_at, until)
+    def _drop_missing(self) -> None:
+        """Take note of what root has taken away by hand."""
+        with listed(self._folder) as found:
+            names = {each.name for each in found}
+        for removal in [it for it in self._removals.values() if it.folder not in names]:
+            self.forget(removal.volume)
 
-    def _left(self, removal: _Removal) -> float | None:
-        """Return for how many seconds a removed volume is kept still; None: for good."""
-        if removal.seconds is None:
-            return None
-        return max(0.0, removal.reading + removal.seconds - self._odometer.reading())
+    def _shown_as(self, removals: Iterable[_Removal]) -> list[Entry]:
+        reading, now = self._odometer.reading(), self._now().utc  # once, however many there are
+        return [
+            Entry(it.volume, it.removed_at, _after(now, left))
+            for it in removals
+            for left in [it.left(reading)]
+        ]
 
     def restorable(self) -> int:
         """Return how many removed volumes can be restored."""
@@ -243,7 +265,7 @@ class Trash:
                 ) from error
             raise
         self._remember(removal)
-        return self._entry(removal)
+        return self._shown_as([removal])[0]
 
     def take(self, aside: Aside, volume: Volume) -> Aside:
         """Move the directory of a volume in, which is aside; return where it is then."""
@@ -255,17 +277,19 @@ class Trash:
 
     def due(self) -> list[Entry]:
         """Return those that have been in the trash for their time."""
-        return [self._entry(it) for it in self._removals.values() if self._left(it) == 0.0]
+        reading = self._odometer.reading()
+        return self._shown_as([it for it in self._removals.values() if it.left(reading) == 0.0])
 
     def due_in(self) -> float | None:
         """Return in how many seconds the next is due; None when none will be."""
-        lefts = [left for it in self._removals.values() if (left := self._left(it)) is not None]
-        return min(lefts, default=None)
+        reading = self._odometer.reading()
+        lefts = [it.left(reading) for it in self._removals.values()]
+        return min((left for left in lefts if left is not None), default=None)
 
     def expire(self, entry: Entry) -> None:
         """Have a removed volume deleted if it is there still, and due."""
         removal = self._removals.get(entry.volume.identity)
-        if removal is None or self._left(removal) != 0.0:
+        if removal is None or removal.left(self._odometer.reading()) != 0.0:
             return
         with suppress(FileNotFoundError):  # as root has taken it away
             self._root.doom(self.aside(removal.volume), removal.volume.identity)
@@ -312,7 +336,7 @@ class Trash:
                 fd = os.open(_RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 with os.fdopen(fd, "rb") as file:
                     removal = _removal(json.loads(file.read()))
-        except (OSError, ValueError, LookupError, TypeError, record.BadRecordError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError, record.BadRecordError):
             return None
         return removal if removal.folder == name else None
 
@@ -331,6 +355,10 @@ class Trash:
 
 def _folder(identity: Identity) -> str:
     return str(identity.inode)
+
+
+def _after(now: datetime, seconds: float | None) -> datetime | None:
+    return None if seconds is None else now + timedelta(seconds=seconds)
 
 
 def _order(removal: _Removal) -> tuple[str, float]:

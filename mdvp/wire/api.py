@@ -100,8 +100,8 @@ def create_app(
 def operations(driver: Driver) -> Mapping[str, Operation]:
     """Return the whole protocol: what each path does with a request's message."""
 
-    def create(message: Message, _client: Client) -> Message:
-        driver.create(text(message, "Name"), _options(message))
+    def create(message: Message, client: Client) -> Message:
+        driver.create(text(message, "Name"), _options(message), client)
         return {}
 
     def remove(message: Message, _client: Client) -> Message:
@@ -236,6 +236,11 @@ def _decode(request: falcon.Request) -> Message:
 
 def text(message: Message, field: str) -> str:
     """Return a field that is a text; raise BadRequestError when it is none, or empty."""
+    if message is _NOTHING:
+        raise BadRequestError(
+            f"the request needs {field!r}, and is empty: so the engine repeats one that was cut "
+            "off as mdvp ended; try again"
+        )
     value = message.get(field)
     if not isinstance(value, str) or not value or not _is_unicode(value):
         raise BadRequestError(f"the request needs {field!r}, a text that is not empty")
@@ -282,6 +287,10 @@ def _status(report: Report) -> Message:
     """Return what `docker volume inspect` shows under Status."""
     claims = report.claims
     status: dict[str, object] = {**options.written(report.volume), "mounted": not claims.free}
+    if report.volume.means is not None:
+        status["means"] = report.volume.means.value
+    if report.filling is not None:
+        status["filling"] = report.filling
     if claims.holders:
         status["mounted_by"] = [holder.container or str(holder) for holder in claims.holders]
         status["since"] = timestamp(min(holder.since for holder in claims.holders))
