@@ -48,6 +48,8 @@ class Changer:
         if changes.of(*_GIVEN):
             volume = self._at_its_place(volume)
             wanted = changed(volume, changes)
+        if wanted.size != volume.size:
+            self._check_filled(volume)
         if wanted.size is None and volume.size is not None:
             self._root.limit(volume, None)
         self._store.change(wanted, self._due(changes))
@@ -101,15 +103,18 @@ class Changer:
 
     def _at_its_place(self, volume: Volume) -> Volume:
         """Have the directory of a volume at its place, with all that is due; return the volume."""
-        if volume.is_being_filled:
-            raise ConflictError(
-                f"volume {volume.name!r} is being filled: `docker volume inspect` shows how far "
-                "that is; its name, its owner and its permissions can be changed then"
-            )
+        self._check_filled(volume)
         self._places.ensure(volume)
         volume = self._store.volume(volume.name) or volume  # it may have been made again
         self.settle(volume.name)
         return volume
+
+    def _check_filled(self, volume: Volume) -> None:
+        if volume.is_being_filled:
+            raise ConflictError(
+                f"volume {volume.name!r} is being filled: `docker volume inspect` shows how far "
+                "that is; its name, its owner, its permissions and its limit can be changed then"
+            )
 
     def _check_free(self, volume: Volume) -> None:
         claims = self._custody.claims(volume)

@@ -125,6 +125,39 @@ def test_a_restored_volume_has_its_limit_still_or_the_one_asked_for(plugin: Plug
         assert fill(plugin.root / name, 2 * size) == errno.EDQUOT
 
 
+@pytest.mark.parametrize("file_by_file", [False, True], ids=["snapshot", "file by file"])
+def test_a_copy_has_the_limit_that_is_asked_for_and_not_that_of_its_source(
+    plugin: Plugin, file_by_file: bool
+) -> None:
+    source = {"adopt": "true"} if file_by_file else {"size": "8M"}
+    if file_by_file:
+        (plugin.root / "vol").mkdir()
+    assert plugin.call("Create", Name="vol", Opts=source).status == 200
+    assert fill(plugin.root / "vol", SIZE // 2) is None
+    for name, opts in (("free", {}), ("more", {"size": "16M"})):
+        assert plugin.call("Create", Name=name, Opts={"from": "vol", **opts}).status == 200
+        (plugin.root / name / "content").rename(plugin.root / name / "copied")
+    assert fill(plugin.root / "free", 3 * SIZE) is None
+    assert fill(plugin.root / "more", 3 * SIZE) == errno.EDQUOT
+    for name, size in (("free", None), ("more", "16M")):
+        status = plugin.call("Get", Name=name).message["Volume"]["Status"]
+        assert status.get("size") == size
+
+
+def test_a_copy_of_which_the_limit_cannot_be_taken_off_says_that_it_has_it(
+    plugin: Plugin, short_path: Path
+) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    plugin.stop()
+    with serving(plugin.root, short_path / "mdvp.sock", prefix=RIGHTS) as second:
+        assert second.call("Create", Name="copy", Opts={"from": "vol"}).status == 200
+        assert second.call("Get", Name="copy").message["Volume"]["Status"]["size"] == "8M"
+        assert fill(second.root / "copy", 2 * SIZE) == errno.EDQUOT
+        answer = second.call("Create", Name="other", Opts={"from": "vol", "size": "9M"})
+        assert "CAP_SYS_ADMIN" in answer.error
+        eventually(second.volumes, ["copy", "vol"])
+
+
 def test_a_volume_is_restored_though_its_limit_cannot_be_set_any_more(plugin: Plugin) -> None:
     plugin.call("Create", Name="vol", Opts={"size": "8M", "on-remove": "trash"})
     plugin.call("Remove", Name="vol")
