@@ -4,8 +4,9 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from filesystems import file_system
 from integration.mounts import only_root
 from integration.plugin import Plugin, serving
 from integration.test_mdvp_btrfs import RIGHTS
+from integration.test_mdvp_disk import crash, driver_on
 from support import eventually
 
+from mdvp.core import options
 from mdvp.core.errors import UnavailableError
 from mdvp.core.options import Options
 from mdvp.disk.root import Root
@@ -39,8 +42,9 @@ def plugin(short_path: Path, root: Path) -> Iterator[Plugin]:
         yield plugin
 
 
-def btrfs(*arguments: str | Path) -> None:
-    subprocess.run(("btrfs", *arguments), check=True, capture_output=True)
+def btrfs(*arguments: str | Path) -> str:
+    done = subprocess.run(("btrfs", *arguments), check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def fill(directory: Path, size: int) -> int | None:
@@ -49,8 +53,8 @@ def fill(directory: Path, size: int) -> int | None:
         with (directory / "content").open("wb") as file:
             for _ in range(size // MIB):
                 file.write(os.urandom(MIB))
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         return error.errno
     return None
@@ -252,3 +256,47 @@ def test_a_limit_is_of_the_volume_alone_and_never_of_what_is_around_it(root: Pat
         with pytest.raises(UnavailableError, match="no subvolume"):
             opened.adopt("plain", Options(size=SIZE), lambda it: it, lambda _: False)
     assert fill(root, 2 * SIZE) is None
+
+
+def limit_on_disk(directory: Path) -> int | None:
+    """Return the limit that btrfs keeps for a subvolume."""
+    shown = btrfs("qgroup", "show", "-r", "--raw", "-f", directory).splitlines()[-1].split()
+    return None if shown[3] == "none" else int(shown[3])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steps"),
+    [
+        (None, "16M", ("change", "limit", "relabel")),
+        ("8M", "16M", ("change", "limit", "relabel")),
+        ("8M", None, ("limit", "change", "relabel")),
+    ],
+)
+def test_a_crash_in_a_change_of_the_limit_leaves_the_one_or_the_other(
+    root: Path, before: str | None, after: str | None, steps: Sequence[str]
+) -> None:
+    given = options.read({} if before is None else {"size": before})
+    changes = options.changes({"size": after or ""})
+    for number, step in enumerate(steps):
+        for moment in ("before", "after"):
+            name = f"vol-{number}-{moment}"
+            with driver_on(root) as driver:
+                driver.create(name, given)
+            crash(root, step, moment, methodcaller("change", name, changes))
+            with driver_on(root) as driver:
+                size = driver.get(name).volume.size
+                assert size in (given.size, changes.given.size)
+                assert limit_on_disk(root / name) == size
+                driver.change(name, changes)
+                assert limit_on_disk(root / name) == changes.given.size
+
+
+def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) -> None:
+    wanted = options.read({"size": "8M"})
+    for step in ("make", "label", "add", "place"):
+        for moment in ("before", "after"):
+            name = f"vol-{step}-{moment}"
+            crash(root, step, moment, methodcaller("create", name, wanted))
+            with driver_on(root) as driver:
+                driver.create(name, wanted)
+                assert limit_on_disk(root / name) == SIZE

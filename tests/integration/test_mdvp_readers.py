@@ -14,7 +14,10 @@ from integration.holder import HIDE, ROOT, containing, hide_now, kill, new_conta
 from integration.mounts import TMPFS, mounted, only_root
 from integration.plugin import Plugin, serving
 from integration.test_mdvp_btrfs import RIGHTS
+from integration.test_mdvp_disk import crash, driver_on
 from support import eventually
+
+from mdvp.core import options
 
 pytestmark = only_root
 
@@ -434,3 +437,29 @@ def test_a_directory_called_as_a_reader_is_left_alone(plugin: Plugin) -> None:
     assert os.listdir(plugin.root / "reader") == ["file"]
     with suppress(FileNotFoundError):
         assert os.listdir(plugin.root / ".mdvp" / "trash") == []
+
+
+@pytest.mark.parametrize("step", ["add", "sync"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_crash_in_create_leaves_a_reader_or_none(root: Path, step: str, moment: str) -> None:
+    with driver_on(root) as driver:
+        driver.create("vol")
+    wanted = options.read({"reader-of": "vol"})
+    crash(root, step, moment, lambda driver: driver.create("reader", wanted))
+    with driver_on(root) as driver:
+        driver.create("reader", wanted)
+        assert driver.mount("reader", "id") == str(root / VIEW / "vol")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_crash_in_remove_leaves_a_reader_or_none(root: Path, moment: str) -> None:
+    wanted = options.read({"reader-of": "vol"})
+    with driver_on(root) as driver:
+        driver.create("vol")
+        driver.create("reader", wanted)
+    crash(root, "delete_record", moment, lambda driver: driver.remove("reader"))
+    with driver_on(root) as driver:
+        assert len(driver.list()) == (2 if moment == "before" else 1)
+        driver.create("reader", wanted)
+        driver.remove("reader")
+        assert [volume.name for volume, _ in driver.list()] == ["vol"]
