@@ -2,12 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from e2e.engine import EngineError, PrivateEngine
 
 from benchmarks import REPOSITORY, BenchmarkError
+from benchmarks.life import report as life_report
+from benchmarks.life import run as life
 from benchmarks.mirror import report as mirror_report
 from benchmarks.mirror import run as mirror
 from benchmarks.report import Report, into_page, save
@@ -34,17 +37,31 @@ def main() -> int:
     if options.what != "trees" and options.share != 1:
         parser.error("--share is for trees")
     options.only = options.only or parts
-    into_page(_PAGE.read_text(), options.what, "")  # if it has no place for them, say so now
+    status = 0
+    for name, benchmark in _benchmarks(options).items():
+        status = max(status, _run(name, benchmark, options))
+    return status
+
+
+def _benchmarks(options: argparse.Namespace) -> "Mapping[str, _Benchmark]":
+    """Return what is to be run, by what its place in the page is called."""
+    if options.what != "volumes":
+        return {options.what: _BENCHMARKS[options.what]}
+    return {name: _OF_VOLUMES[part] for part, name in _PLACES.items() if part in options.only}
+
+
+def _run(name: str, benchmark: "_Benchmark", options: argparse.Namespace) -> int:
+    into_page(_PAGE.read_text(), name, "")  # if it has no place for them, say so now
     try:
-        report = _BENCHMARKS[options.what](options)
+        report = benchmark(options)
     except (EngineError, BenchmarkError) as error:
         _say(f"the benchmarks cannot go on: {error}")
         return 1
-    save(report, options.json or _BUILD / f"benchmarks-{options.what}.json")
+    save(report, options.json or _BUILD / f"benchmarks-{name}.json")
     if options.quick or _is_part(options) or report.wrong:
         print(report.markdown)
     else:
-        _PAGE.write_text(into_page(_PAGE.read_text(), options.what, report.markdown))
+        _PAGE.write_text(into_page(_PAGE.read_text(), name, report.markdown))
         _say(f"wrote {_PAGE}")
     for aim in report.aims:
         _say(
@@ -61,6 +78,10 @@ def _volumes(options: argparse.Namespace) -> Report:
         return volumes_report.report(volumes.run(engine, plan, _say))
 
 
+def _life(options: argparse.Namespace) -> Report:
+    return life_report.report(life.run(life.QUICK if options.quick else life.FULL, _say))
+
+
 def _mirror(options: argparse.Namespace) -> Report:
     plan = mirror.QUICK if options.quick else mirror.FULL
     return mirror_report.report(mirror.run(plan, options.only, _say))
@@ -72,21 +93,32 @@ def _trees(options: argparse.Namespace) -> Report:
 
 
 def _is_part(options: argparse.Namespace) -> bool:
+    """Say whether it is only a part of what has one place in the page."""
+    if options.what == "volumes":
+        return False
     return set(options.only) != set(_PARTS.get(options.what, ())) or options.share != 1
 
 
-_PARTS: Mapping[str, Collection[str]] = {"mirror": mirror.PARTS, "trees": trees.PARTS}
-_BENCHMARKS = {"volumes": _volumes, "mirror": _mirror, "trees": _trees}
+_Benchmark: TypeAlias = Callable[[argparse.Namespace], Report]
+# The parts of volumes have each a place of their own.
+_PLACES = {"operations": "volumes", "life": "life"}
+_OF_VOLUMES: Mapping[str, _Benchmark] = {"operations": _volumes, "life": _life}
+_PARTS: Mapping[str, Collection[str]] = {
+    "volumes": tuple(_PLACES),
+    "mirror": mirror.PARTS,
+    "trees": trees.PARTS,
+}
+_BENCHMARKS: Mapping[str, _Benchmark] = {"mirror": _mirror, "trees": _trees}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__)
     parser.add_argument(
         "what",
-        choices=list(_BENCHMARKS),
-        help="volumes: mdvp, local and rclone; mirror: mdvp-sync, watchdog, inotifywait and, both "
-        "ways, keyspace notifications, and with a cluster and Sentinels; trees: mdvp-sync, "
-        "watchdog, inotifywait, watchman, lsyncd",
+        choices=list(_PARTS),
+        help="volumes: mdvp, local and rclone, and a volume of a million files; mirror: mdvp-sync, "
+        "watchdog, inotifywait and, both ways, keyspace notifications, and with a cluster and "
+        "Sentinels; trees: mdvp-sync, watchdog, inotifywait, watchman, lsyncd",
     )
     parser.add_argument(
         "--quick",
@@ -98,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="PART",
-        help="these parts alone, printed: of "
+        help="these parts alone, printed but for those of volumes: of "
         + ", of ".join(f"{what} {', '.join(parts)}" for what, parts in _PARTS.items()),
     )
     parser.add_argument(

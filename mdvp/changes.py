@@ -9,9 +9,11 @@ what is aside, a crash leaves it by the old name or by the new one.
 """
 
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 
-from mdvp.core.errors import ConflictError
-from mdvp.core.lease import in_use
+from mdvp.core.errors import ConflictError, UnavailableError
+from mdvp.core.lease import Lease, in_use
 from mdvp.core.options import Changes, Options, changed
 from mdvp.core.volume import NO_DIRECTORY, Volume
 from mdvp.custody import Custody
@@ -42,34 +44,49 @@ class Changer:
 
         Raises ConflictError when what is to be changed needs that nobody has it, and somebody has.
         """
-        wanted = changed(volume, changes)
+        wanted, had = changed(volume, changes), Options()
         if wanted.access is not volume.access or changes.of(*_GIVEN):
             self._check_free(volume)
         if changes.of(*_GIVEN):
             volume = self._at_its_place(volume)
-            wanted = changed(volume, changes)
-        if wanted.size != volume.size:
+            wanted, had = changed(volume, changes), self._root.given(volume)
+        limits = changes.of("size") and (wanted.size, volume.size) != (None, None)
+        if limits:
             self._check_filled(volume)
-        if wanted.size is None and volume.size is not None:
-            self._root.limit(volume, None)
+        if limits and wanted.size is None:
+            self._root.limit(volume, None)  # after a crash the one on record is set again
         self._store.change(wanted, self._due(changes))
         self._store.sync()
-        if wanted.size is not None and wanted.size != volume.size:
-            self._limit(wanted, volume, changes)
-        self.settle(wanted.name)
+        try:
+            if limits and wanted.size is not None:
+                self._root.limit(wanted, wanted.size)
+            self._settle(wanted)
+        except BaseException:
+            self._take_back(volume, had, changes)
+            raise
         self._root.relabel(wanted)
         return wanted
 
-    def _limit(self, wanted: Volume, volume: Volume, changes: Changes) -> None:
-        """Set another limit, which is on record; if it cannot be set, nothing is changed."""
+    def _settle(self, volume: Volume) -> None:
         try:
-            self._root.limit(wanted, wanted.size)
-        except BaseException:
-            self._store.replace(volume)
-            if changes.of(*_GIVEN):  # what was due before is given already
-                self._store.settle(volume.name)
-            self._store.sync()
-            raise
+            self.settle(volume.name)
+        except OSError as error:
+            raise ConflictError(
+                f"volume {volume.name!r} is as it was: its directory takes no other owner or "
+                f"permissions: {error.strerror}"
+            ) from error
+
+    def _take_back(self, volume: Volume, had: Options, changes: Changes) -> None:
+        """Have a volume as it was, with what its directory had of owner and permissions."""
+        self._store.change(volume, due=had)
+        self._store.sync()
+        if changes.of("size"):
+            with suppress(UnavailableError, ConflictError):
+                self._root.limit(volume, volume.size)
+        if had != Options():
+            with suppress(ConflictError, OSError):  # what cannot be given back was not taken
+                self._root.give(volume, had)
+        self._store.settle(volume.name)
 
     def settle(self, name: str) -> None:
         """Give the directory of volume `name` what a change on record has left due.
@@ -116,19 +133,22 @@ class Changer:
                 "that is; its name, its owner, its permissions and its limit can be changed then"
             )
 
-    def _check_free(self, volume: Volume) -> None:
+    def _check_free(self, volume: Volume) -> Sequence[Lease]:
+        """Raise ConflictError when somebody has a volume; return the leases that are dead."""
         claims = self._custody.claims(volume)
         if not claims.free:
             raise ConflictError(
                 f"{in_use(volume, claims)}; its name, access, owner and permissions can be changed "
                 "while nobody has it"
             )
+        return claims.dead
 
     # The name.
 
     def rename(self, volume: Volume, new: str) -> Volume:
         """Have a volume called `new`, which is free; return it as it is then."""
-        self._check_free(volume)
+        dead = self._check_free(volume)
+        self._check_not_starting(volume)
         if volume.identity == NO_DIRECTORY:
             self._record(volume.name, new)
         else:
@@ -137,8 +157,19 @@ class Changer:
             self._move(volume, new)
             self._root.rename_kept(volume.name, new)
         self._custody.forget(volume.name)
+        self._custody.note_reclaimed(volume.name, dead)
         self._places.forget(volume.name)
         return self._volume(new)
+
+    def _check_not_starting(self, volume: Volume) -> None:
+        """Raise ConflictError when a reader of a volume starts: it was told where that is."""
+        for reader in self._store.readers_of(volume.name):
+            claims = self._custody.claims(reader)
+            if any(lease.waits for lease in claims.living):
+                raise ConflictError(
+                    f"volume {volume.name!r} is just being given to who reads it: "
+                    f"{in_use(reader, claims)}; try again when that has started"
+                )
 
     def _move(self, volume: Volume, new: str) -> None:
         aside = self._root.set_aside(volume.name, volume.identity)

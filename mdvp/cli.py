@@ -27,6 +27,7 @@ from mdvp.metrics import Gauges
 from mdvp.overview import Overview
 from mdvp.publisher import Publisher
 from mdvp.settings import Settings
+from mdvp.sizes import Sizes
 from mdvp.wire.api import create_app
 from mdvp.wire.commands import commands as own_commands
 from mdvp.wire.listener import (
@@ -203,6 +204,7 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         closing(
             Driver(root, store, kernel, settings.grace, end=_end, on_remove=settings.on_remove)
         ) as driver,
+        closing(Sizes(root, store, driver.custody.lock, _end)) as sizes,
         _listening(options, passed) as listener,
     ):
         where = options.tcp or options.socket
@@ -213,9 +215,9 @@ def _serve(options: argparse.Namespace, settings: Settings, environ: Mapping[str
         publication.watch(kernel, start_again=_end)
         notify_ready(environ)
         registry = CollectorRegistry()
-        overview = Overview(root, store, kernel, driver.custody, driver.trash, driver.turns)
+        overview = Overview(root, store, kernel, driver)
         Gauges(registry, overview.figures)
-        app = create_app(driver, _end, registry, own_commands(driver, overview))
+        app = create_app(driver, _end, registry, own_commands(driver, overview, sizes))
         with _publishing(options.metrics_dir or settings.metrics_dir, registry):
             serve(app, listener, driver.end_waits)
     _log.info("stopped", {"event": "stopped"})

@@ -150,7 +150,7 @@ def _row(volume: Mapping[str, Any]) -> Sequence[str]:
         "-" if volume["size"] is None else _in_words(volume["size"]),
         "-" if volume["files"] is None else str(volume["files"]),
         "-" if volume["limit"] is None else in_size(volume["limit"]),
-        ",".join(options) or "-",
+        (",".join(options) or "-") + (f" ({volume['filling']})" if volume["filling"] else ""),
     )
 
 

@@ -13,6 +13,7 @@ has the rules for what it does not show.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from mdvp.changes import Changer
 from mdvp.core.clock import Clock
@@ -24,7 +25,7 @@ from mdvp.custody import Custody, Kernel
 from mdvp.disk.deletion import Deleter
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Entry, Trash
+from mdvp.disk.trash import Entry, Removal, Trash
 from mdvp.expiry import Expiry
 from mdvp.filler import Filler, Job
 from mdvp.host import clock
@@ -65,6 +66,7 @@ class Driver:
     Attributes:
         custody: who has each volume.
         turns: who waits for one.
+        filler: which get the content of others; to be used with the lock of `custody`.
         trash: the removed volumes whose content is kept; to be used with the lock of `custody`.
 
     """
@@ -92,6 +94,7 @@ class Driver:
         self._now = now
         self.custody = Custody(root, store, kernel, grace, now)
         self._lock = self.custody.lock
+        self._removing = Lock()  # taken before that, for what is kept of one volume at a time
         self._readers = Readers(root, store, kernel, self.custody)
         self._places = Places(root, store, self._readers, now)
         self._changer = Changer(root, store, self._places, self.custody)
@@ -118,18 +121,18 @@ class Driver:
                 {"event": "state_lost", "root": root.path},
             )
         self.turns = Turns(self._lock, kernel.look, end)
-        self._filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
+        self.filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
         self._witness = Witness(self._watch, end)
         self._deleter = Deleter(root.aside, self._delete, end)
         self._expiry = Expiry(self.trash, self._lock, self._deleter.wake, end)
         with self._lock:
             for volume in volumes:
                 if volume.is_being_filled:
-                    self._filler.resume(volume)
+                    self.filler.resume(volume)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
-            if self._filler.is_at_work(aside) or not self._root.is_doomed(aside, self._is_to_stay):
+            if self.filler.is_at_work(aside) or not self._root.is_doomed(aside, self._is_to_stay):
                 return True
         # A machine that ends before this has the volume still, and so must have all of it.
         self._store.sync()
@@ -162,12 +165,12 @@ class Driver:
     def end_waits(self) -> None:
         """Answer all who wait for something that mdvp ends; nobody can wait from now on."""
         self.turns.close()
-        self._filler.stop_all()
+        self.filler.stop_all()
 
     def close(self, patience: float = 5.0) -> None:
         """Wait `patience` seconds for what was removed to be deleted; the next start goes on."""
         self.end_waits()
-        self._filler.close()
+        self.filler.close()
         self._witness.close()
         self._expiry.close()
         self._deleter.close(patience)
@@ -183,21 +186,20 @@ class Driver:
             made, job = self._make(name, options)
         if job is not None:
             with client.waits():
-                self._filler.wait(job)
+                self.filler.wait(job)
         if made:
             self._log_created(name, options)
 
     def _make(self, name: str, options: Options) -> tuple[bool, Job | None]:
         """Make a volume; return whether it is new, and what is to be waited for."""
-        job = self._filler.running(name)
         volume = self._store.volume(name)
         if volume is not None:
             _check_same(volume, options)
-            return False, job
-        if job is not None:
+            return False, self.filler.join(name)
+        if (job := self.filler.running(name)) is not None:
             raise LaterError(f"volume {name!r} is being made: {job}")
         if options.origin is not None:
-            return True, self._filler.begin(name, options)
+            return True, self.filler.begin(name, options)
         volume = self._maker.make(name, options)
         self._places.warn(volume)
         return True, None
@@ -218,11 +220,34 @@ class Driver:
         """Remove volume `name`, with its content or not; refused while somebody has it."""
         with self._lock:
             volume = self._volume(name)
+        if self._remover.keeps(volume):
+            with self._removing:
+                kept = self._remove_and_keep(name)
+        else:
+            kept = self._remove(name, None)
+        self._log_removed(name, kept)
+        self._deleter.wake()
+        self._expiry.wake()
+
+    def _remove_and_keep(self, name: str) -> Entry | None:
+        with self._lock:
+            volume = self._volume(name)
+        prepared, kept = self._remover.prepare(volume), None  # others need not wait for the disk
+        try:
+            kept = self._remove(name, prepared)
+        finally:
+            if prepared is not None and kept is None:
+                self._remover.discard(prepared)
+        return kept
+
+    def _remove(self, name: str, prepared: Removal | None) -> Entry | None:
+        with self._lock:
+            volume = self._volume(name)
             claims = self.custody.claims(volume)
             refusal = (
                 _refusal(volume, claims)
                 or self._readers.refusal(volume)
-                or self._filler.why_copied(name)
+                or self.filler.why_copied(name)
             )
             if refusal is not None:
                 log.warning(
@@ -230,14 +255,12 @@ class Driver:
                     {"event": "remove_refused", "volume": name, "reason": refusal},
                 )
                 raise ConflictError(refusal)
-            self._filler.stop(name)
-            kept = self._remover.remove(volume)
+            self.filler.stop(name)
+            kept = self._remover.remove(volume, prepared)
             self.custody.forget(name)
             self.turns.wake(name)  # to be told
             self.custody.note_reclaimed(name, claims.dead)
-        self._log_removed(name, kept)
-        self._deleter.wake()
-        self._expiry.wake()
+        return kept
 
     def _log_removed(self, name: str, kept: Entry | None) -> None:
         until = kept.until if kept else None
@@ -282,9 +305,9 @@ class Driver:
         check_name(new)
         with self._lock:
             volume = self._volume(name)
-            if (copied := self._filler.why_copied(name)) is not None:
+            if (copied := self.filler.why_copied(name)) is not None:
                 raise ConflictError(copied)
-            if self._store.volume(new) is not None or self._filler.running(new) is not None:
+            if self._store.volume(new) is not None or self.filler.running(new) is not None:
                 raise ConflictError(f"there is a volume {new!r} already: choose another name")
             renamed = self._changer.rename(volume, new)
             self.turns.wake(name)  # to be told
@@ -335,7 +358,7 @@ class Driver:
         Returns what it has from then on, and where.
         """
         volume = self._volume(name)
-        self._filler.check_mount(volume, again=turn.waited is None)
+        self.filler.check_mount(volume, again=turn.waited is None)
         if turn.look is not None:  # what that lets through is looked at once more
             claims = self.custody.glance(volume, turn.look, engine)
             granted(volume, claims, mount_id, engine, self._now(), turn.before)
@@ -401,7 +424,7 @@ class Driver:
             claims = self.custody.claims(volume)
             warnings = self.custody.warnings(volume, claims)
             waiting = self.turns.waiting(name)
-            filling = self._filler.state(volume)
+            filling = self.filler.state(volume)
             place = self._root.shown_at(volume)
             return Report(volume, place, claims, warnings, waiting, filling)
 

@@ -67,6 +67,7 @@ class Job:
         waiting: how many wait for it to be made.
         stopped: whether it is to end.
         error: why it has failed.
+        kind: what kind of failure that is.
         finished: whether its volume is full, or its thread is through.
         settled: set when there is nothing to be waited for any more.
 
@@ -82,6 +83,7 @@ class Job:
     waiting: int = 0
     stopped: bool = False
     error: str | None = None
+    kind: type[StorageError | UnavailableError] = StorageError
     finished: bool = False
     settled: Event = field(default_factory=Event)
     thread: Thread | None = None
@@ -217,7 +219,10 @@ class Filler:
     # What is begun and ended.
 
     def begin(self, name: str, options: Options) -> Job:
-        """Begin to make volume `name`, with the content of the one that `options` name."""
+        """Begin to make volume `name`, with the content of the one that `options` name.
+
+        Whoever has begun it is to `wait` for it, without the lock.
+        """
         self._check_open()
         if sum(not job.finished for job in self._all()) >= _MOST:
             raise ConflictError(f"{_MOST} volumes are being filled already: wait for some of them")
@@ -230,10 +235,19 @@ class Filler:
             else:
                 aside = self._make_aside(name, options)
                 job = Job(name, source.name, options, fd, aside, recorded=True)
+            job.waiting = 1  # from now on: it may fail before this returns
             return self._start(job)
         except BaseException:
+            self._store.delete(name)
             os.close(fd)
             raise
+
+    def join(self, name: str) -> Job | None:
+        """Return what is under way for the new volume `name`, to `wait` for it without the lock."""
+        job = self.running(name)
+        if job is not None:
+            job.waiting += 1
+        return job
 
     def resume(self, volume: Volume) -> None:
         """Go on with a volume that is not full yet, as mdvp is started."""
@@ -251,17 +265,16 @@ class Filler:
             self._ending.add(job)
 
     def wait(self, job: Job) -> None:
-        """Wait for a job, not for ever; raise StorageError if it fails. Not with the lock.
+        """Wait for a job that was begun or joined, not for ever. Not to be called with the lock.
 
-        A snapshot that is not made by then raises LaterError; what is copied file by file goes on.
+        Raises an MdvpError if it fails, and LaterError if a snapshot is not made by then; what is
+        copied file by file goes on.
         """
-        with self._lock:
-            job.waiting += 1
         job.settled.wait(PATIENCE)
         with self._lock:
             job.waiting -= 1
             if job.error is not None:
-                raise StorageError(
+                raise job.kind(
                     f"volume {job.name!r} cannot get the content of {job.source!r}: {job.error}"
                 )
             if job.stopped:
@@ -314,7 +327,11 @@ class Filler:
 
     def _start(self, job: Job) -> Job:
         self._jobs[job.name] = job
-        job.thread = threads.start(f"filler of {job.name}", lambda: self._run(job), self._end)
+        try:
+            job.thread = threads.start(f"filler of {job.name}", lambda: self._run(job), self._end)
+        except BaseException:
+            del self._jobs[job.name]
+            raise
         return job
 
     def _go_on(self, volume: Volume) -> None:
@@ -370,6 +387,8 @@ class Filler:
 
     def _fail(self, job: Job, error: Exception) -> None:
         job.error = _in_words(error)
+        if isinstance(error, UnavailableError):
+            job.kind = UnavailableError
         undone = job.waiting > 0 or not job.recorded
         log.error(
             "volume %(volume)s cannot get the content of %(source)s: %(error)s%(_undone)s",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from mdvp.core.figures import Figures
 from mdvp.core.lease import Claims
 from mdvp.core.volume import Volume
-from mdvp.custody import Custody, Kernel, Look, doubled
+from mdvp.custody import Kernel, Look, doubled
 from mdvp.disk.root import Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Entry, Trash
-from mdvp.turns import Turns
+from mdvp.disk.trash import Entry
+from mdvp.driver import Driver
 
 _PAGE = 50  # volumes that are read at a time when all are counted
 
@@ -20,35 +20,33 @@ _PAGE = 50  # volumes that are read at a time when all are counted
 class Listed:
     """A volume as it is listed: the record, the path of its directory, and who has it.
 
-    `claims` is None when nobody has it; `waiting` is how many wait for their turn.
+    `claims` is None when nobody has it; `waiting` is how many wait for their turn; `filling` is how
+    far it is with getting the content of another, None if it is not at that.
     """
 
     volume: Volume
     mountpoint: str
     claims: Claims | None
     waiting: int = 0
+    filling: str | None = None
 
 
 class Overview:
     """What there is. Thread-safe: it takes the driver's lock for some volumes at a time."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # its collaborators
-        self,
-        root: Root,
-        store: Store,
-        kernel: Kernel,
-        custody: Custody,
-        trash: Trash,
-        turns: Turns,
-    ) -> None:
-        """Show the volumes in `store`, who has each or waits for it, and what is in the `trash`."""
+    def __init__(self, root: Root, store: Store, kernel: Kernel, driver: Driver) -> None:
+        """Show the volumes in `store`, and what their `driver` knows of who has or waits for each.
+
+        And what is in its trash.
+        """
         self._root = root
         self._store = store
         self._kernel = kernel
-        self._custody = custody
-        self._trash = trash
-        self._turns = turns
-        self._lock = custody.lock
+        self._custody = driver.custody
+        self._trash = driver.trash
+        self._turns = driver.turns
+        self._filler = driver.filler
+        self._lock = driver.custody.lock
 
     def figures(self) -> Figures:
         """Count all volumes, by one look at the host.
@@ -75,7 +73,8 @@ class Overview:
         look = self._kernel.look()
         shown = look.shown_in(self._kernel.path("")) if look else frozenset()
         for volume, used in self._pages():
-            if used or look is None or os.fsencode(volume.reader_of or volume.name) in shown:
+            seen = os.fsencode(volume.reader_of or volume.name) in shown
+            if used or look is None or seen or volume.is_being_filled:
                 if (listed := self._listed(volume.name, look)) is not None:
                     yield listed
             else:
@@ -92,8 +91,8 @@ class Overview:
             if volume is None:  # by now
                 return None
             claims = self._custody.glance(volume, look)
-            waiting = self._turns.waiting(name)
-        return Listed(volume, self._root.shown_at(volume), claims, waiting)
+            waiting, filling = self._turns.waiting(name), self._filler.state(volume)
+        return Listed(volume, self._root.shown_at(volume), claims, waiting, filling)
 
     def _pages(self) -> Iterator[tuple[Volume, bool]]:
         """Yield all volumes, and whether each has leases or holders on record."""

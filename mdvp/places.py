@@ -91,7 +91,7 @@ class Places:
 
     def limit(self, volume: Volume) -> None:
         """Set the limit of a volume, if it is to have one: it may have been taken off meanwhile."""
-        if volume.size is None or volume.is_being_filled:  # that was limited when it was made
+        if volume.size is None or volume.is_being_filled:  # that one got it with its directory
             return
         before = self._root.why_unlimited(volume.name)
         self._root.limit_again(volume)

@@ -10,11 +10,12 @@ import logging
 from datetime import timedelta
 
 from mdvp.core.clock import Clock
-from mdvp.core.volume import NO_DIRECTORY, Fate, OnRemove, Volume
+from mdvp.core.errors import ConflictError
+from mdvp.core.volume import DELETE, NO_DIRECTORY, Fate, OnRemove, Volume
 from mdvp.disk.entry import Found
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Entry, Trash
+from mdvp.disk.trash import Entry, Removal, Trash
 from mdvp.places import Places
 
 log = logging.getLogger(__name__)
@@ -43,42 +44,61 @@ class Remover:
         self._now = now
         self._usual = usual
 
-    def remove(self, volume: Volume) -> Entry | None:
-        """Remove a volume that nobody has.
+    def keeps(self, volume: Volume) -> bool:
+        """Say whether something is kept of a volume that is removed."""
+        return self._fate(volume).fate is not Fate.DELETE
 
-        Returns what is kept of it; None: its directory is left to be deleted.
+    def prepare(self, volume: Volume) -> Removal | None:
+        """Have on disk what is to be known of a volume when it is removed; None: nothing.
+
+        It waits for the disk, and so does without the driver's lock: one volume at a time.
         """
+        return self._trash.prepare(volume, self._fate(volume)) if self.keeps(volume) else None
+
+    def remove(self, volume: Volume, prepared: Removal | None) -> Entry | None:
+        """Remove a volume that nobody has, and for which `prepared` was made.
+
+        Returns what is kept of it; None: its directory is left to be deleted, and what was prepared
+        is to be discarded.
+        """
+        self._check(volume, prepared)
         if volume.identity == NO_DIRECTORY or volume.is_being_filled:
             # It has no directory; or that is aside, and is deleted when it is on no record.
             self._store.delete(volume.name)
             return None
-        fate = volume.on_remove or self._usual
-        entry = None
-        if fate.fate is Fate.DELETE or self._places.found(volume) is not Found.OURS:
+        kept = None
+        if prepared is None or self._places.found(volume) is not Found.OURS:
             self._forget(volume, self._set_aside(volume))
         else:
-            entry = self._remove_but_keep(volume, fate)
+            kept = self._remove_but_keep(volume, prepared)
         self._root.let_go(volume.name)
         self._places.forget(volume.name)
-        return entry
+        return kept
 
-    def _remove_but_keep(self, volume: Volume, fate: OnRemove) -> Entry | None:
-        entry = self._trash.prepare(volume, fate)
-        try:
-            if fate.fate is Fate.KEEP:
-                self._forget(volume, None)
-                return entry
-            aside = self._set_aside(volume)
-            if aside is not None:
-                aside = self._take(aside, volume)
-            self._forget(volume, aside)
-        except BaseException:
-            self._trash.forget(volume)
-            raise
-        if aside is None:  # it was moved away at the last moment
-            self._trash.forget(volume)
-            return None
-        return entry
+    def discard(self, prepared: Removal) -> None:
+        """Clear away what was prepared in vain."""
+        self._trash.discard(prepared.volume)
+
+    def _check(self, volume: Volume, prepared: Removal | None) -> None:
+        fits = not self.keeps(volume) if prepared is None else prepared.volume == volume
+        if not fits:
+            raise ConflictError(f"volume {volume.name!r} has just been changed: remove it again")
+
+    def _fate(self, volume: Volume) -> OnRemove:
+        if volume.identity == NO_DIRECTORY or volume.is_being_filled:
+            return DELETE  # there is no content but another's
+        return volume.on_remove or self._usual
+
+    def _remove_but_keep(self, volume: Volume, prepared: Removal) -> Entry | None:
+        if prepared.seconds is None:
+            self._forget(volume, None)
+            return self._trash.add(prepared)
+        aside = self._set_aside(volume)
+        if aside is not None:
+            aside = self._take(aside, volume)
+        self._forget(volume, aside)
+        # None: it was moved away at the last moment.
+        return None if aside is None else self._trash.add(prepared)
 
     def _take(self, aside: Aside, volume: Volume) -> Aside:
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Releases this tree: builds the plugin and both images for the engine's architecture, and pushes them:
+# Releases this tree: builds the plugin and the images for the engine's architecture, and pushes them:
 #
 #   scripts/release.sh [--fresh] [--sys-admin] REGISTRY TAG
 #   scripts/release.sh registry.example:5000/team 0.1.0
@@ -7,7 +7,8 @@
 # With --sys-admin it is the plugin that may have readers and limits of volumes, alone:
 # REGISTRY/mdvp:TAG-sys-admin-ARCH.
 #
-# REGISTRY/mdvp:TAG-ARCH is the plugin, REGISTRY/redis-sync:TAG and REGISTRY/sync:TAG are the images.
+# REGISTRY/mdvp:TAG-ARCH is the plugin, REGISTRY/redis-sync:TAG and REGISTRY/sync:TAG are the images,
+# and REGISTRY/mdvp-command:TAG is the command `mdvp`, for those who have it not on the host.
 # The engine takes no plugin from a list of architectures, so a plugin's tag names its own; an image's
 # TAG is such a list, of all REGISTRY/...:TAG-ARCH that are there. For another architecture run this
 # there, with the same tree. With --fresh Debian's packages are those of today, and not those of an
@@ -124,6 +125,14 @@ create_plugin() {
   }
 }
 
+build_for_release() { # build_for_release IMAGE NAME [OPTION...]
+  case $1 in
+    # What the plugin is made of has just been built, with --fresh or not.
+    mdvp-command) build plugin/rootfs-Dockerfile "$2" "${@:3}" ;;
+    *) build_image "$1" "$2" "${fresh[@]}" "${@:3}" ;;
+  esac
+}
+
 push() { # push KIND NAME: KIND is plugin or image
   # It ends with this script, however that ends: else it would hang on where the registry does.
   setpriv --pdeathsig=TERM docker "$1" push "$2" >"$WORK/output" 2>&1 || {
@@ -150,7 +159,7 @@ docker manifest --help >/dev/null 2>&1 ||
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' mdvp/__init__.py)
 ARCHITECTURE=$(docker version --format '{{.Server.Arch}}')
 PLUGIN=$REGISTRY/mdvp:$TAG${rights[0]:+-sys-admin}-$ARCHITECTURE
-IMAGES=(redis-sync sync)
+IMAGES=(redis-sync sync mdvp-command)
 [ ${#rights[@]} -eq 0 ] || IMAGES=()
 TRUST=()
 export BUILDX_NO_DEFAULT_ATTESTATIONS=1 # with them an image is a list already, and goes into no other
@@ -174,7 +183,7 @@ ROOTFS_IMAGE=$(cat "$WORK/rootfs") # whatever is built under that name meanwhile
 fill_plugin "$WORK/plugin" "$PLUGIN $VERSION $REVISION $(sha256sum <plugin/config.json)" "${rights[@]}"
 create_plugin
 for image in "${IMAGES[@]}"; do
-  build_image "$image" "$REGISTRY/$image:$TAG-$ARCHITECTURE" "${fresh[@]}" \
+  build_for_release "$image" "$REGISTRY/$image:$TAG-$ARCHITECTURE" \
     --label org.opencontainers.image.title="mdvp/$image" \
     --label org.opencontainers.image.version="$VERSION" \
     --label org.opencontainers.image.revision="$REVISION" \

@@ -100,5 +100,13 @@ def destroy(name: str, folder: int) -> None:
 
 def limit(fd: int, size: int | None) -> None:
     """Let there be at most `size` bytes in the open subvolume; None takes a limit off."""
+    number = subvolume(fd)
+    if number is None:
+        raise OSError(errno.ENOTTY, "is no subvolume of btrfs")
     most = _NO_LIMIT if size is None else size
-    fcntl.ioctl(fd, _LIMIT, _LIMIT_ARGS.pack(0, _MAX_REFERENCED, most, 0, 0, 0))
+    # By way of the one that it is in: where there is too much already, that alone can be written.
+    around = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        fcntl.ioctl(around, _LIMIT, _LIMIT_ARGS.pack(number, _MAX_REFERENCED, most, 0, 0, 0))
+    finally:
+        os.close(around)

@@ -67,7 +67,7 @@ class Progress:
         size_of: how many bytes these have.
         left_out: how many of each kind were left out.
         changed: the files that changed again and again while they were copied.
-        named: some of what was left out, or changed, by its path.
+        named: some of what was left out, or changed: its path, quoted, as users name it.
 
     """
 
@@ -88,7 +88,7 @@ class Progress:
     def name(self, path: str) -> None:
         """Name a path in messages, if not too many are."""
         if len(self.named) < _NAMED_MAX:
-            self.named.append(path)
+            self.named.append(ascii(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +278,8 @@ class Copy:
         if self._continues and not self._levels[-1].fresh and self._is_whole(visit.name, status):
             self.progress.size += _on_disk(status)
             self._remember(visit.name, status)
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                self._cloned = True  # or the mark says that bytes were copied
         elif self._is_linked(visit.name, status):
             self.progress.size += _on_disk(status)
         else:

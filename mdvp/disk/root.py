@@ -17,7 +17,7 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -356,17 +356,31 @@ class Root:
 
         Raises ConflictError when it is not at its place.
         """
+        with self._own(volume) as fd:
+            _give(fd, options)
+            self._labels.write(fd, volume)
+
+    def given(self, volume: Volume) -> Options:
+        """Return the owner and permissions that the directory of a volume has; raises as `give`."""
+        with self._own(volume) as fd:
+            return _has(fd)
+
+    @contextmanager
+    def _own(self, volume: Volume) -> Iterator[int]:
+        """Open the directory of a volume for the time of the block; ConflictError if it is away."""
+        place = self.mountpoint(volume.name)
+        gone = ConflictError(f"volume {volume.name!r}: its directory is no longer at {place}")
         try:
-            with opened(volume.name, self._fd) as fd:
-                if identity(fd) == volume.identity:
-                    _give(fd, options)
-                    self._labels.write(fd, volume)
-                    return
+            fd = open_directory(volume.name, self._fd)
         except OSError as error:
             obstacle(error)
-        raise ConflictError(
-            f"volume {volume.name!r}: its directory is no longer at {self.mountpoint(volume.name)}"
-        )
+            raise gone from error
+        try:
+            if identity(fd) != volume.identity:
+                raise gone
+            yield fd
+        finally:
+            os.close(fd)
 
     def relabel(self, volume: Volume) -> None:
         """Write the record of `volume` on its directory, if that is at its place."""
@@ -414,9 +428,9 @@ class Root:
     def give_aside(self, aside: Aside, options: Options) -> Options:
         """Give what is aside the owner and permissions that are asked for; return what it had."""
         with opened(aside.entry, aside.folder) as fd:
-            had = os.fstat(fd)
+            had = _has(fd)
             _give(fd, options)
-        return Options(uid=had.st_uid, gid=had.st_gid, mode=stat.S_IMODE(had.st_mode))
+        return had
 
     def move(self, aside: Aside, to: Aside) -> Aside:
         """Move what is aside to where nothing is, aside as well; return where it is then."""
@@ -587,6 +601,8 @@ class Root:
     def rename_kept(self, name: str, new: str) -> None:
         """Take note that volume `name` is called `new`; its directory stays locked."""
         self._locks.rename(name, new)
+        if (why := self._unlimited.pop(name, None)) is not None:
+            self._unlimited[new] = why
 
     def lock_again(self) -> None:
         """Lock those directories that somebody else had locked, if they have not any more."""
@@ -666,6 +682,12 @@ def _why_unusable(path: Path, error: OSError) -> str:
 
 def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid()
+
+
+def _has(fd: int) -> Options:
+    """Return the owner and the permissions that a directory has."""
+    status = os.fstat(fd)
+    return Options(uid=status.st_uid, gid=status.st_gid, mode=stat.S_IMODE(status.st_mode))
 
 
 def _give(fd: int, options: Options) -> None:

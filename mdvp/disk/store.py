@@ -275,6 +275,10 @@ class Store:
             self._db.execute("DELETE FROM seen WHERE volume = ?", (name,))
             self._db.execute("UPDATE due SET volume = ? WHERE volume = ?", (new, name))
             self._db.execute("UPDATE volumes SET reader_of = ? WHERE reader_of = ?", (new, name))
+            # Of one that is full already it is the name of then.
+            self._db.execute(
+                "UPDATE volumes SET origin = ? WHERE origin = ? AND means IS NULL", (new, name)
+            )
             self._db.execute("UPDATE volumes SET name = ? WHERE name = ?", (new, name))
 
     def delete(self, name: str) -> None:

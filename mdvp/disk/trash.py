@@ -74,8 +74,8 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Removal:
-    """What is on disk of a removed volume.
+class Removal:
+    """What is on disk of a removed volume, or of one that is about to be.
 
     Attributes:
         reading: that of the odometer when it was removed.
@@ -90,6 +90,7 @@ class _Removal:
 
     @property
     def folder(self) -> str:
+        """What its folder is called."""
         return _folder(self.volume.identity)
 
     def left(self, reading: float) -> float | None:
@@ -100,7 +101,7 @@ class _Removal:
 
 
 class Trash:
-    """The removed volumes. Not thread-safe: to be used by whoever holds the driver's lock."""
+    """The removed volumes. To be used by whoever holds the driver's lock, but for `prepare`."""
 
     def __init__(self, root: Root, now: Clock, is_on_record: Callable[[Identity], bool]) -> None:
         """Look through the folder of `root`, and clear away what a crash has left there.
@@ -109,7 +110,7 @@ class Trash:
         """
         self._root = root
         self._now = now
-        self._removals: dict[Identity, _Removal] = {}
+        self._removals: dict[Identity, Removal] = {}
         with listed(root.removed_folder) as found:
             names = [each.name for each in found if not each.name.startswith(_STRANGE)]
         for name in names:
@@ -137,12 +138,12 @@ class Trash:
         else:
             self._clear(name)
 
-    def _remember(self, removal: _Removal) -> None:
+    def _remember(self, removal: Removal) -> None:
         self._removals[removal.volume.identity] = removal
         if removal.seconds is None:
             self._root.guard(removal.volume)
 
-    def _is_kept_still(self, removal: _Removal) -> bool:
+    def _is_kept_still(self, removal: Removal) -> bool:
         """Say whether the directory that was to stay at its place did; put it back if need be."""
         volume = removal.volume
         if removal.seconds is not None:
@@ -197,7 +198,7 @@ class Trash:
         for removal in [it for it in self._removals.values() if it.folder not in names]:
             self.forget(removal.volume)
 
-    def _shown_as(self, removals: Iterable[_Removal]) -> list[Entry]:
+    def _shown_as(self, removals: Iterable[Removal]) -> list[Entry]:
         reading, now = self._odometer.reading(), self._now().utc  # once, however many there are
         return [
             Entry(it.volume, it.removed_at, _after(now, left))
@@ -244,19 +245,25 @@ class Trash:
 
     # Into it and out of it.
 
-    def prepare(self, volume: Volume, fate: OnRemove) -> Entry:
-        """Have on disk that `volume` is being removed; return it as it will be.
+    def prepare(self, volume: Volume, fate: OnRemove) -> Removal:
+        """Have on disk what `volume` was, before it is removed; `add` or `discard` has to follow.
 
-        Raises ConflictError when there is no room for that.
+        It waits for the disk, and so is to be called without the driver's lock, for one volume at a
+        time. Raises ConflictError when there is no room, or the volume is not at its place yet.
         """
         seconds = fate.seconds if fate.fate is Fate.TRASH else None
-        removal = _Removal(volume, self._now().utc, self._odometer.reading(), seconds)
+        removal = Removal(volume, self._now().utc, self._odometer.reading(), seconds)
+        if self._has_volume(removal.folder):
+            raise ConflictError(
+                f"volume {volume.name!r} was being restored, and something else is at "
+                f"{self._root.mountpoint(volume.name)} by now: move that away, and remove the "
+                "volume then"
+            )
         try:
             self._clear(removal.folder)  # as a crash has left it, or of one that is long gone
             self._write(removal)
         except OSError as error:
-            with suppress(OSError):
-                self._clear(removal.folder)
+            self.discard(volume)
             if error.errno in _FULL:
                 raise ConflictError(
                     f"volume {volume.name!r} cannot be kept for later: {error.strerror}; make "
@@ -264,6 +271,10 @@ class Trash:
                     f"{volume.name} -o on-remove=delete`"
                 ) from error
             raise
+        return removal
+
+    def add(self, removal: Removal) -> Entry:
+        """Take note that a volume is removed."""
         self._remember(removal)
         return self._shown_as([removal])[0]
 
@@ -311,6 +322,10 @@ class Trash:
         """Take note that this is no removed volume any more: it is on record, or is deleted."""
         if (removal := self._removals.pop(volume.identity, None)) is not None:
             self._root.unguard(removal.volume)
+        self.discard(volume)
+
+    def discard(self, volume: Volume) -> None:
+        """Clear away what is on disk of the removal of a volume that is not removed after all."""
         try:
             self._clear(_folder(volume.identity))
         except OSError as error:  # the next start does
@@ -330,7 +345,7 @@ class Trash:
 
     # The record.
 
-    def _read(self, name: str) -> _Removal | None:
+    def _read(self, name: str) -> Removal | None:
         try:
             with opened(name, self._folder) as folder:
                 fd = os.open(_RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
@@ -340,7 +355,7 @@ class Trash:
             return None
         return removal if removal.folder == name else None
 
-    def _write(self, removal: _Removal) -> None:
+    def _write(self, removal: Removal) -> None:
         os.mkdir(removal.folder, 0o700, dir_fd=self._folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with opened(removal.folder, self._folder) as folder:
@@ -348,9 +363,7 @@ class Trash:
             with os.fdopen(fd, "w") as file:
                 file.write(_written(removal))
                 file.flush()
-                os.fsync(fd)
-            os.fsync(folder)
-        os.fsync(self._folder)
+                os.fsync(fd)  # its name, too, on all file systems that we know
 
 
 def _folder(identity: Identity) -> str:
@@ -361,11 +374,11 @@ def _after(now: datetime, seconds: float | None) -> datetime | None:
     return None if seconds is None else now + timedelta(seconds=seconds)
 
 
-def _order(removal: _Removal) -> tuple[str, float]:
+def _order(removal: Removal) -> tuple[str, float]:
     return removal.volume.name, -removal.reading
 
 
-def _written(removal: _Removal) -> str:
+def _written(removal: Removal) -> str:
     return json.dumps(
         {
             "version": _VERSION,
@@ -377,11 +390,11 @@ def _written(removal: _Removal) -> str:
     )
 
 
-def _removal(fields: Mapping[str, Any]) -> _Removal:
+def _removal(fields: Mapping[str, Any]) -> Removal:
     if fields["version"] != _VERSION:
         raise ValueError(f"version {fields['version']}")
     seconds = fields["seconds"]
-    return _Removal(
+    return Removal(
         record.of_fields(fields["volume"]),
         datetime.fromisoformat(fields["removed_at"]).astimezone(UTC),
         float(fields["reading"]),

@@ -21,6 +21,7 @@ from mdvp.core.volume import timestamp
 from mdvp.disk.trash import Entry
 from mdvp.driver import Driver
 from mdvp.overview import Listed, Overview
+from mdvp.sizes import Measured, Sizes
 from mdvp.turns import Client
 from mdvp.wire.api import Message, Operation, given_options, text
 
@@ -29,7 +30,7 @@ from mdvp.wire.api import Message, Operation, given_options, text
 _LISTS_AT_ONCE = 2
 
 
-def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
+def commands(driver: Driver, overview: Overview, sizes: Sizes) -> Mapping[str, Operation]:
     """Return what each path does with a request's message."""
     free = BoundedSemaphore(_LISTS_AT_ONCE)
 
@@ -37,7 +38,7 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
         if not free.acquire(blocking=False):
             raise BusyError("others are being shown all volumes: ask again")
         try:
-            return {"Volumes": [listed(each) for each in overview.volumes()]}
+            return {"Volumes": [listed(it, sizes.of(it.volume)) for it in overview.volumes()]}
         finally:
             free.release()
 
@@ -60,7 +61,7 @@ def commands(driver: Driver, overview: Overview) -> Mapping[str, Operation]:
     }
 
 
-def listed(each: Listed) -> Message:
+def listed(each: Listed, measured: Measured | None) -> Message:
     """Return a volume as `mdvp ls --json` shows it; docs/life.md has what each field says."""
     volume = each.volume
     return {
@@ -70,10 +71,11 @@ def listed(each: Listed) -> Message:
         "access": volume.access.value,
         **_users(each.claims),
         "waiting": each.waiting,
-        "size": None,
-        "files": None,
+        "size": measured and measured.bytes,
+        "files": measured and measured.files,
+        "measured_at": measured and timestamp(measured.taken.utc),
         "limit": volume.size,
-        "filling": volume.is_being_filled,
+        "filling": each.filling,
         "options": options.written(volume),
     }
 

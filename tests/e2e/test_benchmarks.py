@@ -15,6 +15,11 @@ from e2e.conftest import REPOSITORY, Docker
 from e2e.engine import PrivateEngine
 from support import eventually
 
+from benchmarks.life import report as life_report
+from benchmarks.life import results as life_results
+from benchmarks.life import run as life
+from benchmarks.life.results import Cell as LifeCell
+from benchmarks.life.results import Results as LifeResults
 from benchmarks.mirror import both_ways, existing, measures
 from benchmarks.mirror import report as mirror_report
 from benchmarks.mirror import run as mirror
@@ -42,6 +47,11 @@ IN_EXISTING = {
     f"mdvp-sync to {servers}{streamed}"
     for servers in ("a server", "a server with 2 replicas", "Sentinels", "a cluster")
     for streamed in ("", existing.STREAMED)
+}
+IN_LIFE = {
+    *(life_results.REMOVE, life_results.RM, life_results.RESTORE, life_results.CLONE),
+    *(life_results.CP, life_results.DOCKER_CP, life_results.STATUS, life_results.LIST),
+    *(life_results.COMMAND, life_results.DU),
 }
 BESIDE_OTHERS = (ON_SOCKET | THROUGH_ENGINE) - {"create", "remove", "list"}
 
@@ -96,6 +106,32 @@ def test_nothing_is_left_on_the_engine(docker: Docker, results: Results) -> None
     assert docker("ps", "--all", "--quiet") == ""
     assert docker("volume", "ls", "--quiet") == ""
     assert docker.in_tmp() == []
+
+
+@pytest.fixture(scope="module")
+def lived() -> LifeResults:
+    """Return what one quick run has measured of a volume's life."""
+    return life.run(life.QUICK, print)
+
+
+def test_a_volumes_life_is_measured_on_each_file_system(lived: LifeResults) -> None:
+    measured = {cell for cell in lived.samples if "while" not in cell.operation}
+    assert measured == {LifeCell(each, kind) for each in IN_LIFE for kind in life.KINDS}
+    assert all(min(samples) > 0 for samples in lived.samples.values())
+    turns = [len(each) for each in lived.of(life_results.RESTORE).values()]
+    assert turns == [life.QUICK.turns] * len(life.KINDS)
+    assert lived.means == {"btrfs": "snapshot", "xfs": "reflink", "ext4": "copy"}
+
+
+def test_what_a_volumes_life_took_is_told(lived: LifeResults, tmp_path: Path) -> None:
+    report = life_report.report(lived)
+    assert len(report.aims) == 4 + len(life.KINDS)
+    assert all(f"\n| {operation} | " in report.markdown for operation in IN_LIFE)
+    assert "|  |" not in report.markdown
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    assert report.markdown in into_page(page, "life", report.markdown)
+    save(report, tmp_path / "numbers.json")
+    assert json.loads((tmp_path / "numbers.json").read_text())["files"] == life.QUICK.files
 
 
 def traces() -> set[str]:

@@ -28,6 +28,7 @@ from support import eventually, running
 
 REGISTRY = "127.0.0.1:5000/team"
 TAG = "next"
+IMAGES = ("redis-sync", "sync", "mdvp-command")
 OLD_VERSION = "0.0.1"
 INSTALL = REPOSITORY / "docs" / "install.md"
 CONFIG = """\
@@ -193,7 +194,7 @@ def released(
         given = commands("release.sh", ("registry.example/team", REGISTRY), ("0.1.0", TAG))
         printed = release(docker, *given.removeprefix("scripts/release.sh ").split()).stdout
         assert plugins(docker) == was[0]
-        ours = [f"{REGISTRY}/{name}:{TAG}-{architecture}" for name in ("redis-sync", "sync")]
+        ours = [f"{REGISTRY}/{name}:{TAG}-{architecture}" for name in IMAGES]
         now = images(docker)
         assert {name: now.pop(name) for name in ours}
         assert now == {name: image for name, image in was[1].items() if name not in ours}
@@ -220,8 +221,8 @@ def test_a_release_that_was_killed_is_made_good_by_the_next(
     released: Released, storage: Path
 ) -> None:
     printed, _, architecture = released
-    each = {f"{name}:{TAG}-{architecture}" for name in ("mdvp", "redis-sync", "sync")}
-    whole = {f"{name}:{TAG}" for name in ("redis-sync", "sync")}
+    each = {f"{name}:{TAG}-{architecture}" for name in ("mdvp", *IMAGES)}
+    whole = {f"{name}:{TAG}" for name in IMAGES}
     older = {f"mdvp:{OLD_VERSION}-{architecture}", f"sync:{TAG}-s390x"}
     assert tags(storage) == each | whole | older
     assert f"docker plugin install --alias mdvp {REGISTRY}/mdvp:{TAG}-{architecture}\n" in printed
@@ -387,6 +388,7 @@ def test_the_image_is_pulled_and_says_what_it_is(second: Docker) -> None:
     )
     assert labels["org.opencontainers.image.title"] == "mdvp/redis-sync"
     assert labels["org.opencontainers.image.licenses"] == "MIT"
+    assert second("run", "--rm", "mdvp/mdvp", "--version") == f"mdvp {version[0]}"
 
 
 @pytest.mark.usefixtures("older")
@@ -442,6 +444,9 @@ def test_an_upgrade_leaves_volumes_settings_and_running_containers_as_they_are(
     assert serves(second)[-1] != OLD_VERSION
     assert (second("volume", "inspect", "vol", "shared"), settings(second)) == was
     assert (volumes / "shared" / "file").read_text() == "stays"
+    sockets = "/run/docker/plugins:/run/docker/plugins"
+    listed = second("run", "--rm", "--volume", sockets, "mdvp/mdvp", "ls", "--json")
+    assert [each["name"] for each in json.loads(listed)] == ["shared", "vol"]
     (volumes / "vol" / "key").write_text("through")
     eventually(lambda: second("exec", "mirror", "redis-cli", "get", "key"), "through")
     assert "is in use: container" in second.refused(

@@ -102,6 +102,12 @@ class Plugin:
             client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
+    def answers(self) -> bool:
+        try:
+            return self.post("/Plugin.Activate", b"").status == 200
+        except OSError:
+            return False
+
     def volumes(self) -> list[str]:
         return [volume["Name"] for volume in self.call("List").message["Volumes"]]
 
@@ -129,13 +135,10 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 def serving(
     root: Path, address: Address, *arguments: str, prefix: Sequence[str] = (), **environ: str
 ) -> Iterator[Plugin]:
-    where = (
-        f"--socket={address}" if isinstance(address, Path) else f"--tcp={_ip_and_port(*address)}"
-    )
-    mdvp = (sys.executable, "-m", "mdvp", "serve", f"--root={root}", where)
+    mdvp = command(root, address)
     with running([*prefix, *mdvp, *arguments], {**os.environ, **environ}) as process:
         plugin = Plugin(root, address, process)
-        eventually(lambda: process.poll() is not None or _answers(plugin), True)
+        eventually(lambda: process.poll() is not None or plugin.answers(), True)
         yield plugin
         if isinstance(address, tuple):
             # Or its guardian would still be at work where the test has what it now removes.
@@ -143,12 +146,13 @@ def serving(
             process.wait(DEADLINE)
 
 
+def command(root: Path, address: Address) -> Sequence[str]:
+    """Return what runs mdvp."""
+    where = (
+        f"--socket={address}" if isinstance(address, Path) else f"--tcp={_ip_and_port(*address)}"
+    )
+    return (sys.executable, "-m", "mdvp", "serve", f"--root={root}", where)
+
+
 def _ip_and_port(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
-def _answers(plugin: Plugin) -> bool:
-    try:
-        return plugin.post("/Plugin.Activate", b"").status == 200
-    except OSError:
-        return False

@@ -1,7 +1,11 @@
 """Volumes that begin with the content of another: by snapshot, by reflink, by copy."""
 
+import errno
 import os
+import struct
+import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -11,6 +15,7 @@ from filesystems import file_system
 from integration.plugin import Plugin, serving
 from integration.test_mdvp_copy import full, shape
 from integration.test_mdvp_disk import assert_nothing_is_left_aside, crash, driver_on, dying
+from integration.test_mdvp_limits import fill
 from support import eventually
 
 from mdvp import filler
@@ -21,6 +26,7 @@ from mdvp.disk import btrfs
 from mdvp.disk.copy import Copy
 from mdvp.disk.root import Root
 from mdvp.driver import Driver
+from mdvp.turns import Somebody
 
 MEANS = {"btrfs": "snapshot", "xfs": "reflink", "ext4": "copy"}
 # What `setpriv` leaves the plugin.
@@ -30,6 +36,8 @@ RIGHTS = (
     "--inh-caps=-all",
     "--bounding-set=-all,+chown,+dac_override,+fowner,+sys_ptrace",
 )
+# A file's capabilities as linux/capability.h has them (version 2): cap_chown, permitted.
+CAN_CHOWN = struct.pack("<IIIII", 0x02000000, 1, 0, 0, 0)
 FROM = Options(origin="vol")
 
 
@@ -91,13 +99,26 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate.open.set()
 
 
+class Client(Somebody):
+    """Somebody who asks; says whether another thread stood in for the one that answered."""
+
+    waited = False
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        self.waited = True
+        yield
+
+
 @contextmanager
 def filling(path: Path, gate: Gate, options: Options = FROM) -> Iterator[Driver]:
     """Have `copy` filled from `vol`, as far as its first file."""
     with driver_on(path) as driver:
         driver.create("vol", Options(uid=7, mode=0o750))
         (path / "vol" / "file").write_text("content")
-        driver.create("copy", options)
+        client = Client()
+        driver.create("copy", options, client)
+        assert client.waited
         assert gate.reached.wait(10)
         try:
             yield driver
@@ -134,12 +155,17 @@ def test_what_takes_a_capability_that_the_plugin_lacks_is_left_out_and_said(plug
     program.touch()
     os.chown(program, 1000, 1001)
     program.chmod(0o2755)
+    os.setxattr(program, "security.capability", CAN_CHOWN)
     plugin.call("Create", Name="copy", Opts={"from": "vol"})
-    mode = (plugin.root / "copy" / "program").stat().st_mode & 0o7777
-    said = "1 permissions to act as the group left out: program" in plugin.stop()
-    # A snapshot is made by the kernel.
-    is_snapshot = plugin.root.parent.name == "btrfs"
-    assert (mode, said) == ((0o2755, False) if is_snapshot else (0o755, True))
+    copied = plugin.root / "copy" / "program"
+    mode, attributes = copied.stat().st_mode & 0o7777, os.listxattr(copied)
+    log = plugin.stop()
+    if plugin.root.parent.name == "btrfs":  # a snapshot is made by the kernel
+        assert (mode, attributes) == (0o2755, ["security.capability"])
+        assert "left out" not in log
+    else:
+        assert (mode, attributes) == (0o755, [])
+        assert "1 attributes left out; 1 permissions to act as the group left out: 'pr" in log
 
 
 def test_a_copy_has_the_owner_and_permissions_that_it_is_asked_to_have(plugin: Plugin) -> None:
@@ -162,6 +188,20 @@ def test_what_a_copy_is_of_can_change_without_the_copy(plugin: Plugin) -> None:
     assert (plugin.root / "vol" / "file").read_text() == "after"
 
 
+def test_a_copy_is_found_again_when_the_state_is_lost(disk: Path) -> None:
+    root = disk / "lost"
+    root.mkdir()
+    with driver_on(root) as driver:
+        driver.create("vol")
+        driver.create("copy", FROM)
+        was = driver.list()
+    for file in (root / ".mdvp").glob("state.db*"):
+        file.unlink()
+    with driver_on(root) as driver:
+        assert driver.list() == was
+        assert is_full(driver)
+
+
 def test_a_volume_with_subvolumes_in_it_is_copied_with_all_that_they_have(
     btrfs_disk: Path,
 ) -> None:
@@ -176,6 +216,23 @@ def test_a_volume_with_subvolumes_in_it_is_copied_with_all_that_they_have(
         assert found is not None
         assert found.means is Means.REFLINK
         assert (btrfs_disk / "copy" / "below" / "file").read_text() == "content"
+
+
+def test_a_copy_has_the_limit_that_it_is_asked_to_have(short_path: Path, btrfs_disk: Path) -> None:
+    subprocess.run(["btrfs", "quota", "enable", btrfs_disk], check=True)
+    root, opts = btrfs_disk / "limited", {"from": "vol", "size": "8M"}
+    root.mkdir()
+    for rights in (RIGHTS, (*RIGHTS[:-1], f"{RIGHTS[-1]},+sys_admin")):
+        with serving(root, short_path / "mdvp.sock", prefix=rights) as plugin:
+            plugin.call("Create", Name="vol")
+            answer = plugin.call("Create", Name="copy", Opts=opts)
+            assert answer.status == (501 if rights is RIGHTS else 200), answer.message
+            if rights is RIGHTS:
+                assert "that takes CAP_SYS_ADMIN" in answer.error
+                eventually(lambda: list((root / ".mdvp" / "new").iterdir()), [])
+                assert plugin.volumes() == ["vol"]
+    assert fill(root / "copy", 16 << 20) == errno.EDQUOT
+    assert fill(root / "vol", 16 << 20) is None
 
 
 def test_what_cannot_be_copied_is_refused(tmp_path: Path) -> None:
@@ -270,6 +327,17 @@ def test_a_volume_being_filled_can_be_removed_and_nothing_is_left(
         assert list((tmp_path / "copy").iterdir()) == []
 
 
+def test_all_is_on_disk_before_it_is_on_record_that_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driver_on(tmp_path) as driver:
+        seen = []
+        monkeypatch.setattr(filler, "sync_file_system", lambda _: seen.append(is_full(driver)))
+        driver.create("vol")
+        driver.create("copy", FROM)
+        assert seen == [False]
+
+
 def test_how_far_it_is_is_said_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -301,6 +369,32 @@ def test_a_copy_that_was_cut_off_goes_on_with_the_next_start(tmp_path: Path, gat
         eventually(lambda: is_full(driver), True)
         assert (tmp_path / "copy" / "file").read_text() == "content"
     assert_nothing_is_left_aside(tmp_path)
+
+
+def test_a_copy_that_a_kill_cuts_off_goes_on_and_copies_nothing_twice(
+    short_path: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with serving(root, short_path / "mdvp.sock") as plugin:
+        plugin.call("Create", Name="vol")
+        for number in range(1500):
+            (root / "vol" / f"{number}").write_text("content")
+        with ThreadPoolExecutor() as pool:
+            create = pool.submit(plugin.call, "Create", Name="copy", Opts={"from": "vol"})
+            eventually(lambda: len(list((root / ".mdvp" / "new").glob("*/*"))) > 300, True)
+            plugin.kill()
+            assert create.exception() is not None
+        copied = {each.name: each.stat().st_ino for each in (root / ".mdvp" / "new").glob("*/*")}
+        assert 300 < len(copied) < 1500
+    with serving(root, short_path / "mdvp.sock") as plugin:
+        assert plugin.volumes() == ["copy", "vol"]
+        assert plugin.call("Mount", Name="copy", ID="id").status == 200
+    again = {
+        name for name, inode in copied.items() if (root / "copy" / name).stat().st_ino != inode
+    }
+    assert len(again) <= 1  # the one that was being written
+    assert shape(root / "copy") | {".": None} == shape(root / "vol") | {".": None}
 
 
 def failing(_: Copy, *_arguments: object) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from filesystems import file_system
-from integration.holder import holding, new_container_id
+from integration.holder import containing, holding, kill, new_container_id
 from integration.plugin import Plugin, serving
 from support import eventually
 
@@ -30,7 +30,7 @@ RIGHTS = (
 )
 FIELDS = [
     *("name", "mountpoint", "created_at", "access", "mounted", "used_by", "since", "waiting"),
-    *("size", "files", "limit", "filling", "options"),
+    *("size", "files", "measured_at", "limit", "filling", "options"),
 ]
 
 
@@ -249,6 +249,34 @@ def test_what_a_gone_container_has_left_of_its_lease_goes_with_the_old_name(
     assert status(plugin, "old")["mounted"] is False
 
 
+def test_a_lease_that_nobody_gave_back_does_not_keep_the_old_name(
+    plugin: Plugin, mdvp: Command, point: Path
+) -> None:
+    plugin.call("Create", Name="old")
+    plugin.call("Mount", Name="old", ID="id")
+    container = new_container_id()
+    with containing(plugin.root / "old", point, container) as process:
+        eventually(lambda: status(plugin, "old").get("mounted_by"), [container])
+        # It is its holder's from now on, and ends with that.
+        eventually(lambda: "is in use: container" in mdvp.refused("rename", "old", "new"), True)
+        kill(process)
+    mdvp("rename", "old", "new")
+    assert status(plugin, "new")["mounted"] is False
+    assert plugin.metrics()["mdvp_leases_reclaimed_total",] == 1
+    plugin.call("Create", Name="old")
+    assert status(plugin, "old")["mounted"] is False
+
+
+def test_what_was_said_of_the_old_name_is_said_of_the_next_volume_of_that_name(
+    plugin: Plugin, mdvp: Command
+) -> None:
+    plugin.root.chmod(0o1777)
+    plugin.call("Create", Name="old", Opts={"uid": "1000"})
+    mdvp("rename", "old", "new")
+    plugin.call("Create", Name="old", Opts={"uid": "1000"})
+    assert plugin.stop().count("WARNING volume old: its directory is user 1000's") == 2
+
+
 def take(path: Path) -> None:
     path.write_text("somebody's")
 
@@ -333,6 +361,8 @@ def test_all_volumes_are_listed_with_who_has_them(
     plugin.call("Mount", Name="waits", ID="f" * 64)
     container = new_container_id()
     with holding(plugin.root / "used", point, container=container):
+        # It counts what is in them when somebody asks, and nobody waits for that.
+        eventually(lambda: [each["files"] for each in json.loads(mdvp("ls", "--json"))], [0, 0, 0])
         free, used, waits = json.loads(mdvp("ls", "--json"))
         rows = mdvp("ls").splitlines()
     assert [list(each) for each in (free, used, waits)] == [FIELDS] * 3
@@ -345,18 +375,22 @@ def test_all_volumes_are_listed_with_who_has_them(
         "used_by": [],
         "since": None,
         "waiting": 0,
-        "size": None,
-        "files": None,
+        "size": (plugin.root / "free").stat().st_blocks * 512,
+        "files": 0,
+        "measured_at": free["measured_at"],
         "limit": None,
-        "filling": False,
+        "filling": None,
         "options": {"access": "exclusive", "uid": "7", "wait": "30s"},
     }
     assert (used["access"], used["mounted"], used["used_by"]) == ("shared", True, [container])
     assert (waits["mounted"], waits["used_by"]) == (True, [f"mount {'f' * 64}"])
+    assert free["measured_at"] >= free["created_at"]
+    size = rows[1].split()[4]
+    assert size in {"0", "4K", "8K"}  # of a directory, by file system
     assert [row.split() for row in rows[1:]] == [
-        ["free", "exclusive", "-", "-", "-", "-", "-", "uid=7,wait=30s"],
-        ["used", "shared", container[:12], used["since"], "-", "-", "-", "-"],
-        ["waits", "exclusive", "mount", "f" * 12, waits["since"], "-", "-", "-", "-"],
+        ["free", "exclusive", "-", "-", size, "0", "-", "uid=7,wait=30s"],
+        ["used", "shared", container[:12], used["since"], size, "0", "-", "-"],
+        ["waits", "exclusive", "mount", "f" * 12, waits["since"], size, "0", "-", "-"],
     ]
     assert len({row.index("  -", 40) for row in rows[1:]}) == 1  # they are in columns
 

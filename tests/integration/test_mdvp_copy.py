@@ -116,6 +116,13 @@ def test_all_that_can_be_kept_is_kept(disk: Path) -> None:
     assert progress.size == progress.size_of
     assert "system.posix_acl_default" in os.listxattr(target / "dir")
     assert os.listxattr(target) == os.listxattr(source)  # the mark is gone
+    # A copy that goes on makes what is new as it is, and not as its finished directory would.
+    (source / "dir" / "later").touch()
+    os.removexattr(source / "dir" / "later", "system.posix_acl_access")
+    (source / "dir" / "later").chmod(0o600)
+    os.setxattr(target, module.MARK, BOOT.encode())
+    copy(source, target)
+    assert shape(target) == shape(source)
 
 
 def test_holes_stay_holes(disk: Path) -> None:
@@ -165,7 +172,7 @@ def test_what_cannot_be_copied_is_left_out_and_counted(source: Path, target: Pat
     (source / "dir").mkdir()
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(source / "dir" / "socket"))
-    os.mknod(source / "device", stat.S_IFCHR, os.makedev(250, 250))
+    os.mknod(source / "d\ne", stat.S_IFCHR, os.makedev(250, 250))
     (source / "mounted").mkdir()
     (source / "file").write_text("content")
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source / "mounted"], check=True)
@@ -175,7 +182,7 @@ def test_what_cannot_be_copied_is_left_out_and_counted(source: Path, target: Pat
     finally:
         subprocess.run(["umount", source / "mounted"], check=True)
     assert progress.left_out == {"sockets": 1, "devices": 1, "mount points": 1}
-    assert sorted(progress.named) == ["device", "dir/socket", "mounted"]
+    assert sorted(progress.named) == [r"'d\ne'", "'dir/socket'", "'mounted'"]
     assert sorted(each.name for each in target.rglob("*")) == ["dir", "file"]
 
 
@@ -245,7 +252,15 @@ def test_a_file_that_changes_while_it_is_copied_is_copied_again(
     changes = [f"{number}" for number in range(20)]
     (target / "file").unlink()
     progress, _ = copy(source, target)
-    assert (progress.changed, progress.named) == (1, ["file"])
+    assert (progress.changed, progress.named) == (1, ["'file'"])
+
+
+def test_a_change_at_the_very_moment_may_not_show_in_the_times(source: Path) -> None:
+    (source / "file").touch()
+    status = (source / "file").stat()
+    assert module._has_changed(status, status, status.st_ctime_ns + 5_000_000)
+    assert not module._has_changed(status, status, status.st_ctime_ns + 50_000_000)
+    assert not module._has_changed(status, status, status.st_ctime_ns - 50_000_000)  # a set clock
 
 
 class Interrupted:
@@ -323,6 +338,9 @@ def test_what_its_source_has_lost_or_made_another_kind_meanwhile_is_so_in_the_co
         each.unlink()
     (source / "d1").rmdir()
     (source / "d1").write_text("a file")
+    for name in ("one", "two"):
+        (source / "d3" / name).unlink()
+    (source / "d3").rmdir()
     (source / "d2" / "one").write_text("longer than before")
     copy(source, target)
     assert shape(target) == shape(source)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count, repeat
 from pathlib import Path
@@ -21,7 +22,7 @@ from mdvp.core import options
 from mdvp.core.errors import ConflictError, NoSuchVolumeError, StorageError
 from mdvp.core.lease import Engine, Holder
 from mdvp.core.options import Options, written
-from mdvp.core.volume import Identity, Volume
+from mdvp.core.volume import NO_DIRECTORY, Access, Identity, Means, Volume
 from mdvp.disk.record import ATTRIBUTE
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
@@ -722,6 +723,25 @@ def test_a_crash_in_rename_leaves_the_volume_by_one_name(
     assert_nothing_is_left_aside(on_disk)
 
 
+def test_who_shows_a_renamed_volume_or_is_yet_to_get_its_content_follows(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    others = {
+        "reader": Volume("reader", now, NO_DIRECTORY, Access.SHARED, reader_of="old"),
+        "filling": Volume("filling", now, Identity(1, 1), origin="old"),
+        "copy": Volume("copy", now, Identity(2, 2), origin="old", means=Means.COPY),
+    }
+    with closing(Root(tmp_path)) as root, closing(Store(root.database)) as store:
+        for volume in (Volume("old", now, Identity(3, 3)), *others.values()):
+            store.add(volume)
+        store.rename("old", "new")
+        assert store.volumes() == [
+            others["copy"],
+            replace(others["filling"], origin="new"),
+            Volume("new", now, Identity(3, 3)),
+            replace(others["reader"], reader_of="new"),
+        ]
+
+
 class OvertakenOnce(Root):
     """A root in which somebody takes the place of `new` when a volume is to come there."""
 
@@ -878,6 +898,18 @@ class Forgetful(Kernel):
         return Glance([container] if fresh else [])
 
 
+def test_nobody_gets_their_turn_on_what_was_seen_before(tmp_path: Path) -> None:
+    with (
+        closing(Root(tmp_path)) as root,
+        closing(Store(root.database)) as store,
+        closing(Driver(root, store, Forgetful(root.descriptor), grace=0, end=no_end)) as driver,
+    ):
+        driver.create("vol", Options(wait=1))
+        driver.mount("vol", "one")
+        with pytest.raises(ConflictError, match=r"container cccccccccccc has had it .* has waited"):
+            driver.mount("vol", "two")
+
+
 def test_no_volume_is_taken_from_anybody_on_what_was_seen_before(tmp_path: Path) -> None:
     with (
         closing(Root(tmp_path)) as root,
@@ -923,7 +955,7 @@ def test_nothing_is_put_on_record_when_volumes_are_counted_by_a_look_from_before
         assert before[0] == {"c" * 64}
 
         kernel.is_late = True
-        Overview(root, store, kernel, driver.custody, driver.trash, driver.turns).figures()
+        Overview(root, store, kernel, driver).figures()
         assert (store.seen("vol", boot), store.leases("vol")) == before
 
 

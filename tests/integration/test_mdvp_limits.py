@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from filesystems import file_system
+from integration.holder import holding
 from integration.mounts import only_root
-from integration.plugin import Plugin, serving
+from integration.plugin import Answer, Plugin, serving
 from integration.test_mdvp_btrfs import RIGHTS
 from integration.test_mdvp_disk import crash, driver_on
 from support import eventually
@@ -87,21 +88,6 @@ def test_what_is_in_a_volume_is_limited_by_the_file_system(plugin: Plugin) -> No
     assert fill(plugin.root / "vol", 2 * SIZE) == errno.EDQUOT
     assert fill(plugin.root / "free", 2 * SIZE) is None
     assert plugin.call("Get", Name="vol").message["Volume"]["Status"]["size"] == "8M"
-
-
-def test_a_limit_is_raised_and_taken_off_while_the_volume_is_in_use(plugin: Plugin) -> None:
-    plugin.call("Create", Name="vol", Opts={"size": "8M"})
-    plugin.call("Mount", Name="vol", ID="id")
-    directory = plugin.root / "vol"
-    assert fill(directory, 2 * SIZE) == errno.EDQUOT
-    assert change(plugin, size="32M") == ""
-    assert fill(directory, 2 * SIZE) is None
-    assert fill(directory, 5 * SIZE) == errno.EDQUOT
-    assert change(plugin, size="") == ""
-    assert fill(directory, 5 * SIZE) is None
-    assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
-    assert change(plugin, size="64M") == ""
-    assert fill(directory, 9 * SIZE) == errno.EDQUOT
 
 
 def test_a_change_with_a_limit_that_cannot_be_set_changes_nothing(
@@ -300,3 +286,56 @@ def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) ->
             with driver_on(root) as driver:
                 driver.create(name, wanted)
                 assert limit_on_disk(root / name) == SIZE
+
+
+def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Path) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": f"{SIZE}"})
+    with holding(plugin.root / "vol", point):
+        assert fill(plugin.root / "vol", 4 * SIZE) == errno.EDQUOT
+        assert change(plugin, size="1G") == ""
+        assert fill(plugin.root / "vol", 4 * SIZE) is None
+        assert change(plugin, size=f"{SIZE}") == ""
+        assert fill(plugin.root / "vol", 6 * SIZE) == errno.EDQUOT
+        assert change(plugin, size="") == ""
+        assert fill(plugin.root / "vol", 6 * SIZE) is None
+    assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
+
+
+def test_a_limit_that_cannot_be_is_not_put_on_record(short_path: Path, root: Path) -> None:
+    btrfs("quota", "disable", root)
+    with serving(root, short_path / "mdvp.sock", prefix=SYS_ADMIN) as plugin:
+        plugin.call("Create", Name="vol")
+        refused = post_change(plugin, size="1G", protect="true")
+        assert refused.status == 501
+        assert f"`btrfs quota enable {root}`" in refused.error
+        status = plugin.call("Get", Name="vol").message["Volume"]["Status"]
+        assert status == {"access": "exclusive", "mounted": False}
+
+
+def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_changed(
+    plugin: Plugin,
+) -> None:
+    plugin.call("Create", Name="vol")
+    assert fill(plugin.root / "vol", 4 * SIZE) is None
+    assert change(plugin, size=f"{SIZE}") == ""
+    refused = post_change(plugin, uid="7", mode="0700", protect="true")
+    assert refused.status == 409
+    assert "volume 'vol' is as it was" in refused.error
+    assert "Disk quota exceeded" in refused.error
+    status = plugin.call("Get", Name="vol").message["Volume"]["Status"]
+    assert status == {"access": "exclusive", "size": "8M", "mounted": False}
+    assert (plugin.root / "vol").stat().st_uid == 0
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    plugin.call("Unmount", Name="vol", ID="id")
+
+    assert change(plugin, uid="7", mode="0700", protect="true", size="1G") == ""
+    assert change(plugin, size=f"{SIZE}") == ""
+    body = json.dumps({"Name": "vol", "NewName": "new"}).encode()
+    assert plugin.post("/Mdvp.Rename", body).message == {}
+    assert plugin.call("Mount", Name="new", ID="id").status == 200
+    assert (plugin.root / "new").stat().st_uid == 7
+
+
+def post_change(plugin: Plugin, **opts: str) -> Answer:
+    body = json.dumps({"Name": "vol", "Opts": opts}).encode()
+    return plugin.post("/Mdvp.Change", body)

@@ -227,6 +227,22 @@ def test_a_reader_follows_its_volume_to_another_name(plugin: Plugin, points: lis
     assert Path(place).samefile(plugin.root / "new")
 
 
+def test_a_volume_keeps_its_name_while_a_reader_starts_which_was_told_where_it_is(
+    plugin: Plugin,
+) -> None:
+    create(plugin, "vol")
+    create(plugin, "reader", reader_of="vol")
+    mount(plugin, "reader", "id")
+    body = json.dumps({"Name": "vol", "NewName": "new"}).encode()
+    refused = plugin.post("/Mdvp.Rename", body)
+    assert (refused.status, refused.error.partition(":")[0]) == (
+        409,
+        "volume 'vol' is just being given to who reads it",
+    )
+    plugin.call("Unmount", Name="reader", ID="id")
+    assert plugin.post("/Mdvp.Rename", body).status == 200
+
+
 def test_who_reads_is_listed_with_the_reader(plugin: Plugin, points: list[Path]) -> None:
     create(plugin, "vol")
     create(plugin, "reader", reader_of="vol")

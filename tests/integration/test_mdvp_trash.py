@@ -1,33 +1,39 @@
 """What becomes of a removed volume: deleted, kept where it is, or in the trash for a time."""
 
+import errno
 import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
+from threading import Event
+from threading import enumerate as enumerate_threads
 from unittest.mock import patch
 
 import pytest
 from filesystems import file_system
 from integration.plugin import serving
-from support import eventually
+from support import DEADLINE, eventually
 
 from mdvp.core import options
-from mdvp.core.clock import Moment
-from mdvp.core.errors import ConflictError
+from mdvp.core.clock import Clock, Moment
+from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.options import Options
-from mdvp.core.volume import DELETE, Access, Identity, OnRemove, timestamp
+from mdvp.core.volume import DELETE, Access, Identity, OnRemove, Volume, timestamp
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
-from mdvp.disk.trash import Trash
+from mdvp.disk.trash import Removal, Trash
 from mdvp.driver import Driver
+from mdvp.host import clock
 from mdvp.host.kernel import Kernel
 
 
@@ -58,7 +64,7 @@ class Time:
 @contextmanager
 def driver_on(
     path: Path,
-    time: Time | None = None,
+    time: Clock | None = None,
     *,
     root_class: type[Root] = Root,
     store_class: type[Store] = Store,
@@ -410,6 +416,48 @@ def test_what_has_been_in_the_trash_for_its_time_is_deleted(root: Path) -> None:
         assert len(os.listdir(root / ".mdvp" / "removed")) == 1
 
 
+def test_it_is_looked_at_when_it_is_due_without_anybody_asking(tmp_path: Path) -> None:
+    with driver_on(tmp_path, clock.now) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1s")
+        eventually(lambda: names(driver), [])
+        eventually(lambda: os.listdir(tmp_path / ".mdvp" / "trash"), [])
+
+
+def test_what_is_in_the_way_of_what_is_due_is_kept(tmp_path: Path) -> None:
+    time = Time()
+    with patch("mdvp.driver.Expiry"), driver_on(tmp_path, time) as driver:  # without its thread
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(3600)
+        trash = tmp_path / ".mdvp" / "trash"
+        (entry,) = driver.trash.due()
+        (trash / str(entry.volume.identity.inode)).mkdir()
+        driver.trash.expire(entry)
+        assert driver.trash.entries() == []
+    assert "kept" in {it.name.partition("-")[0] for it in trash.iterdir()}
+
+
+def test_what_cannot_be_deleted_yet_stays_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+
+    class Failing(Root):
+        def doom(self, aside: Aside, sought: Identity) -> None:
+            tried.append(sought)
+            raise OSError(errno.EIO, f"cannot read {aside.entry}")
+
+    time = Time()
+    with driver_on(tmp_path, time, root_class=Failing) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(3600)
+        for count in (1, 2):
+            look_for_what_is_due(driver)
+            eventually(lambda: len(tried) >= count, True)  # noqa: B023
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+    assert caplog.text.count("is due to be deleted and cannot be") == 1
+
+
 def look_for_what_is_due(driver: Driver) -> None:
     driver.create("another")
     driver.remove("another")
@@ -434,6 +482,17 @@ def test_time_goes_on_while_mdvp_is_away_but_not_while_it_cannot_be_told(tmp_pat
         time.passes(2400)
         look_for_what_is_due(driver)
         eventually(lambda: names(driver), [])
+
+
+def test_a_run_that_ends_well_has_all_its_time_counted(tmp_path: Path) -> None:
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(600)
+    assert "expiry" not in [it.name for it in enumerate_threads()]
+    time.boots("another")
+    with driver_on(tmp_path, time) as driver:
+        assert left(driver, time) == 3000
 
 
 def left(driver: Driver, time: Time) -> float:
@@ -463,7 +522,128 @@ def test_a_lost_odometer_makes_nothing_expire(tmp_path: Path, content: str | Non
         }
 
 
+def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_path: Path) -> None:
+    time = Time()
+    with patch("mdvp.driver.Expiry"), driver_on(tmp_path, time) as driver:  # without its thread
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(3600)
+        due = driver.trash.due()
+        driver.create("vol", asked(restore="vol"))
+        driver.remove("vol")
+        for entry in due:
+            driver.trash.expire(entry)
+        assert left(driver, time) == 3600
+
+
 # What is in the way, and what is strange.
+
+
+@pytest.mark.parametrize("fate", ["trash", "keep"])
+def test_a_removal_that_cannot_be_recorded_leaves_the_volume(tmp_path: Path, fate: str) -> None:
+    class Failing(Store):
+        def delete(self, name: str) -> None:
+            raise sqlite3.OperationalError(f"cannot forget {name}")
+
+    with driver_on(tmp_path, store_class=Failing) as driver:
+        with pytest.raises(sqlite3.OperationalError, match="cannot forget vol"):
+            removed(driver, tmp_path, "vol", "content", on_remove=fate)
+        assert driver.trash.entries() == []
+        driver.mount("vol", "id")
+    assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
+class Slow(Trash):
+    """A trash whose disk keeps it waiting."""
+
+    prepared, go_on = Event(), Event()
+
+    def prepare(self, volume: Volume, fate: OnRemove) -> Removal:
+        removal = super().prepare(volume, fate)
+        assert not self.prepared.is_set()  # one at a time
+        self.prepared.set()
+        assert self.go_on.wait(DEADLINE)
+        return removal
+
+
+@pytest.fixture
+def slow() -> Iterator[type[Slow]]:
+    fresh = type("FreshSlow", (Slow,), {"prepared": Event(), "go_on": Event()})
+    with patch("mdvp.driver.Trash", fresh):
+        yield fresh
+
+
+def test_nobody_waits_for_the_disk_of_another_removal(tmp_path: Path, slow: type[Slow]) -> None:
+    with driver_on(tmp_path) as driver, ThreadPoolExecutor() as others:
+        for name, given in (("vol", "trash"), ("other", "delete")):
+            driver.create(name, asked(on_remove=given))
+        removals = [others.submit(driver.remove, "vol") for _ in range(2)]
+        assert slow.prepared.wait(DEADLINE)
+        driver.mount("other", "id")
+        driver.unmount("other", "id")
+        driver.remove("other")
+        slow.go_on.set()
+        # As an engine asks once more that has waited for too long.
+        errors = [it.exception(DEADLINE) for it in removals]
+        assert [type(it) for it in errors if it is not None] == [NoSuchVolumeError]
+        assert names(driver) == ["vol"]
+
+
+def test_what_comes_between_makes_a_removal_be_refused(tmp_path: Path, slow: type[Slow]) -> None:
+    def comes_between(driver: Driver, what: Callable[[], object]) -> BaseException | None:
+        slow.prepared.clear()
+        slow.go_on.clear()
+        with ThreadPoolExecutor() as others:
+            removal = others.submit(driver.remove, "vol")
+            assert slow.prepared.wait(DEADLINE)
+            what()
+            slow.go_on.set()
+            return removal.exception(DEADLINE)
+
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        mounted = comes_between(driver, lambda: driver.mount("vol", "id"))
+        assert "is in use" in str(mounted)
+        driver.unmount("vol", "id")
+        for given in ("keep", "delete"):
+            change = options.changes({"on-remove": given})
+            changed = comes_between(driver, lambda: driver.change("vol", change))  # noqa: B023
+            assert "has just been changed: remove it again" in str(changed)
+            driver.change("vol", options.changes({"on-remove": "trash"}))
+        assert isinstance(
+            comes_between(driver, lambda: driver.rename("vol", "new")), NoSuchVolumeError
+        )
+        assert names(driver) == []
+        assert [volume.name for volume, _ in driver.list()] == ["new"]
+    assert_nothing_is_left_over(tmp_path)
+
+
+def test_what_was_only_half_copied_is_deleted(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+    with closing(Root(tmp_path)) as root, closing(Store(root.database)) as store:
+        (volume,) = store.volumes()
+        store.replace(replace(volume, origin="other"))
+    with driver_on(tmp_path) as driver:
+        driver.remove("vol")
+        assert driver.trash.entries() == []
+    assert_nothing_is_left_over(tmp_path)
+
+
+def test_a_kept_directory_with_a_mount_on_it_is_still_kept(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="keep", uid="1000")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "vol"], check=True)
+    try:
+        with driver_on(tmp_path) as driver:
+            assert names(driver) == ["vol"]
+            with pytest.raises(ConflictError, match="cannot be adopted: it is a mount point"):
+                driver.create("vol", asked(adopt="true"))
+    finally:
+        subprocess.run(["umount", tmp_path / "vol"], check=True)
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(adopt="true"))
+    assert contents(tmp_path, "vol") == "content"
 
 
 def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Path) -> None:
@@ -485,7 +665,7 @@ def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Pat
     assert os.listdir(tmp_path / ".mdvp" / "removed") == []
 
 
-@pytest.mark.parametrize("damage", ["no record", "half a record", "another directory"])
+@pytest.mark.parametrize("damage", ["no record", "half a record", "another directory", "moved"])
 def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -498,6 +678,8 @@ def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
         case "half a record":
             record = (folder / "record.json").read_text()
             (folder / "record.json").write_text(record[: len(record) // 2])
+        case "moved":
+            folder.rename(folder.with_name("12"))
         case "another directory":
             (folder / "volume").rename(folder / "elsewhere")
             (folder / "volume").mkdir()
@@ -549,6 +731,7 @@ def test_a_full_disk_keeps_no_volume_from_staying_one(tmp_path: Path) -> None:
             with pytest.raises(ConflictError, match="make room, or have it deleted at once"):
                 driver.remove("vol")
             assert driver.trash.entries() == []
+            assert os.listdir(tmp_path / ".mdvp" / "removed") == []
             driver.mount("vol", "id")
             driver.unmount("vol", "id")
             driver.change("vol", options.changes({"on-remove": "delete"}))
@@ -665,6 +848,27 @@ def test_a_crash_while_a_volume_is_restored_leaves_it_in_the_trash_or_restored(
     assert_nothing_is_left_over(tmp_path)
 
 
+def test_what_a_crash_has_left_in_the_trash_of_a_volume_waits_for_its_place(
+    tmp_path: Path,
+) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content")
+    crash(tmp_path, "add", "after", lambda driver: driver.create("vol", asked(restore="vol")))
+    (tmp_path / "vol").mkdir()
+    with driver_on(tmp_path) as driver:
+        assert driver.trash.entries() == []
+        with pytest.raises(ConflictError, match="was being restored, and something else is at"):
+            driver.remove("vol")
+        (tmp_path / "vol").rmdir()
+        driver.mount("vol", "id")
+        driver.unmount("vol", "id")
+        driver.remove("vol")
+        assert names(driver) == ["vol"]
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
 @crashes("adopt")
 def test_a_crash_while_what_was_kept_is_adopted_leaves_it_kept_or_adopted(
     tmp_path: Path, step: str, moment: str
@@ -691,7 +895,7 @@ def test_a_crash_while_the_trash_expires_leaves_all_of_it_or_nothing(
     with driver_on(tmp_path, time) as driver:
         removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
     time.passes(3600)
-    crash(tmp_path, step, moment, lambda _: None, time)
+    crash(tmp_path, step, moment, lambda driver: eventually(lambda: names(driver), []), time)
     expired = not list((tmp_path / ".mdvp" / "removed").glob("*/volume/file"))
     assert expired == ((step, moment) != ("doom", "before"))
     with driver_on(tmp_path, time) as driver:

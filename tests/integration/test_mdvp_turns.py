@@ -149,23 +149,30 @@ def in_use(root: Path, point: Path, log: Log) -> Iterator[Callable[[], None]]:
 def test_it_is_granted_soon_after_the_container_ends_whatever_the_engine_says(
     plugin: Plugin, pool: ThreadPoolExecutor, root: Path, point: Path
 ) -> None:
-    took = []
     with following(plugin) as log:
-        for number in range(5):
-            mine, next_one = f"n{number}", f"n{number}-next"
-            mount(plugin, mine)
-            with in_use(root, point, log) as end:
-                (future,) = wait(plugin, pool, next_one)
-                began = time.perf_counter()
-                end()
-                assert future.result(10).status == 200
-                took.append(time.perf_counter() - began)
-            # The engine gives back a moment later what has been handed on; that is as it should be.
-            unmount(plugin, mine)
-            unmount(plugin, next_one)
-        assert sorted(took)[1] < PROMPT, took
+
+        def slowest(times: int = 4) -> float:
+            return max(hand_on(plugin, pool, root, point, log) for _ in range(times))
+
+        # Four times in a row, while the machine has not too much else to do.
+        eventually(lambda: slowest() < PROMPT, True, 60)
         assert plugin.metrics()["mdvp_leases_reclaimed_total",] == 0
         assert not log.says("WARNING")
+
+
+def hand_on(plugin: Plugin, pool: ThreadPoolExecutor, root: Path, point: Path, log: Log) -> float:
+    """Have one container after another; return the seconds from the one's end to the grant."""
+    mount(plugin, "one")
+    with in_use(root, point, log) as end:
+        (future,) = wait(plugin, pool, "next")
+        began = time.perf_counter()
+        end()
+        assert future.result(10).status == 200
+        took = time.perf_counter() - began
+    # The engine gives back a moment later what has been handed on; that is as it should be.
+    unmount(plugin, "one")
+    unmount(plugin, "next")
+    return took
 
 
 def test_what_an_engine_that_is_gone_has_left_behind_is_reclaimed_with_a_warning(

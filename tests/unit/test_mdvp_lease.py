@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mdvp.core.clock import Moment, elapsed
-from mdvp.core.errors import ConflictError
+from mdvp.core.errors import ConflictError, LaterError
 from mdvp.core.lease import (
     ORPHANED,
     Claims,
@@ -59,6 +59,36 @@ def mount(claims: Claims, mount_id: str = "new", of: Volume | None = None) -> Le
 def test_time_between_two_boots_is_without_end() -> None:
     assert elapsed(at(1.0), at(3.5)) == 2.5
     assert elapsed(at(1.0, "before"), at(3.5)) == float("inf")
+
+
+# Whose turn it is.
+
+
+def in_turn(claims: Claims, before: int, mount_id: str = "new", of: Volume | None = None) -> Lease:
+    return granted(of or volume(), claims, mount_id, ENGINE, NOW, before)
+
+
+def test_a_volume_that_is_free_is_for_who_came_first() -> None:
+    assert in_turn(claims(), 0).mount_id == "new"
+    with pytest.raises(LaterError, match="is free, and it is the turn of another: 3 came before"):
+        in_turn(claims(), 3)
+
+
+def test_who_has_a_volume_may_mount_it_again_whoever_waits() -> None:
+    assert in_turn(claims(YOUNG), 3, YOUNG.mount_id).mounts == 2
+
+
+def test_nobody_waits_for_a_shared_volume() -> None:
+    assert in_turn(claims(YOUNG), 3, of=SHARED).mount_id == "new"
+
+
+@pytest.mark.parametrize("seconds", [None, 30])
+def test_a_refusal_says_for_how_long_it_is_worth_to_wait(seconds: int | None) -> None:
+    of = replace(volume(), wait=seconds)
+    for given, before in ((claims(YOUNG), 0), (claims(), 1)):
+        with pytest.raises(LaterError) as refusal:
+            in_turn(given, before, of=of)
+        assert refusal.value.seconds == (seconds or 0)
 
 
 # Which leases count.
