@@ -279,6 +279,23 @@ def test_a_reader_that_hides_its_view_reads_until_it_ends(
         assert mount(plugin, "vol", "writer") == ""
 
 
+def test_an_engine_that_works_for_a_reader_works_for_no_other(root: Path) -> None:
+    with serving(root, root.with_name("mdvp.sock"), prefix=SYS_ADMIN, GRACE="1") as plugin:
+        create(plugin, "vol")
+        (root / "vol" / "file").touch()
+        create(plugin, "reader", reader_of="vol")
+        mount(plugin, "reader", "id")
+        mount(plugin, "vol", "writer")
+        with (root / VIEW / "vol" / "file").open():  # as the engine does that this test is
+            eventually(lambda: mount(plugin, "vol", "another"), "")
+            plugin.call("Unmount", Name="vol", ID="another")
+            assert "is being read" in plugin.call("Remove", Name="vol").error
+        mount(plugin, "vol", "writer")
+        with (root / "vol" / "file").open():
+            eventually(lambda: plugin.call("Remove", Name="reader").status, 200)
+            assert "is in use" in mount(plugin, "vol", "another")
+
+
 @pytest.mark.parametrize("earlier", [True, False], ids=["earlier", "later"])
 def test_what_is_mounted_in_a_volume_is_not_shown_to_its_readers(root: Path, earlier: bool) -> None:
     # As on most hosts, mounts come to wherever the one below them is mounted, too.
