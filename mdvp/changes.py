@@ -17,6 +17,7 @@ from mdvp.core.lease import Lease, in_use
 from mdvp.core.options import Changes, Options, changed
 from mdvp.core.volume import NO_DIRECTORY, Volume
 from mdvp.custody import Custody
+from mdvp.disk.entry import Found
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.places import Places
@@ -48,8 +49,8 @@ class Changer:
         if wanted.access is not volume.access or changes.of(*_GIVEN):
             self._check_free(volume)
         if changes.of(*_GIVEN):
-            volume = self._at_its_place(volume)
-            wanted, had = changed(volume, changes), self._root.given(volume)
+            self._get_ready(volume)
+            had = self._root.given(volume)
         limits = changes.of("size") and (wanted.size, volume.size) != (None, None)
         if limits:
             self._check_filled(volume)
@@ -118,13 +119,20 @@ class Changer:
             }
         )
 
-    def _at_its_place(self, volume: Volume) -> Volume:
-        """Have the directory of a volume at its place, with all that is due; return the volume."""
+    def _get_ready(self, volume: Volume) -> None:
+        """Have the directory of a volume at its place, with all that is due.
+
+        Raises ConflictError when it is not there.
+        """
         self._check_filled(volume)
+        if self._places.found(volume) is Found.NOTHING:  # else a new, empty one would be made
+            place = self._root.mountpoint(volume.name)
+            raise ConflictError(
+                f"volume {volume.name!r}: its directory is not at {place}: put it back, or start a "
+                "container with the volume, for which mdvp makes a new, empty one"
+            )
         self._places.ensure(volume)
-        volume = self._store.volume(volume.name) or volume  # it may have been made again
         self.settle(volume.name)
-        return volume
 
     def _check_filled(self, volume: Volume) -> None:
         if volume.is_being_filled:
@@ -153,7 +161,7 @@ class Changer:
             self._record(volume.name, new)
         else:
             self._root.check_free(new)
-            volume = self._at_its_place(volume)
+            self._get_ready(volume)
             self._move(volume, new)
             self._root.rename_kept(volume.name, new)
         self._custody.forget(volume.name)

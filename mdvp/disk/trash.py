@@ -110,7 +110,7 @@ class Trash:
         """
         self._root = root
         self._now = now
-        self._removals: dict[Identity, Removal] = {}
+        self._removals: dict[str, Removal] = {}  # by their folders
         with listed(root.removed_folder) as found:
             names = [each.name for each in found if not each.name.startswith(_STRANGE)]
         for name in names:
@@ -139,7 +139,10 @@ class Trash:
             self._clear(name)
 
     def _remember(self, removal: Removal) -> None:
-        self._removals[removal.volume.identity] = removal
+        # An inode is used again: then the directory of the other that was kept is long gone.
+        if (other := self._removals.pop(removal.folder, None)) is not None:
+            self._root.unguard(other.volume)
+        self._removals[removal.folder] = removal
         if removal.seconds is None:
             self._root.guard(removal.volume)
 
@@ -212,8 +215,12 @@ class Trash:
 
     def kept(self, directory: Identity) -> Volume | None:
         """Return the removed volume whose directory this is that has stayed; None for none."""
-        removal = self._removals.get(directory)
+        removal = self._of(directory)
         return None if removal is None or removal.seconds is not None else removal.volume
+
+    def _of(self, directory: Identity) -> Removal | None:
+        removal = self._removals.get(_folder(directory))
+        return removal if removal is not None and removal.volume.identity == directory else None
 
     def find(self, wanted: Removed) -> Entry:
         """Return the last removed of those that are `wanted`; ConflictError if there is none."""
@@ -299,7 +306,7 @@ class Trash:
 
     def expire(self, entry: Entry) -> None:
         """Have a removed volume deleted if it is there still, and due."""
-        removal = self._removals.get(entry.volume.identity)
+        removal = self._of(entry.volume.identity)
         if removal is None or removal.left(self._odometer.reading()) != 0.0:
             return
         with suppress(FileNotFoundError):  # as root has taken it away
@@ -320,7 +327,8 @@ class Trash:
 
     def forget(self, volume: Volume) -> None:
         """Take note that this is no removed volume any more: it is on record, or is deleted."""
-        if (removal := self._removals.pop(volume.identity, None)) is not None:
+        if (removal := self._of(volume.identity)) is not None:
+            del self._removals[removal.folder]
             self._root.unguard(removal.volume)
         self.discard(volume)
 

@@ -9,7 +9,6 @@ operation was answered. Whoever asks for it again gets it.
 The pictures are made of the disk and of what mdvp says; names that are of one round only are cut.
 """
 
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -55,13 +54,10 @@ class Round:
         return self.plugin.call("Remove", Name=self.name(name))
 
     def change(self, name: str, **options: str) -> Answer:
-        return self._own("Change", Name=self.name(name), Opts=_options(options))
+        return self.plugin.own("Change", Name=self.name(name), Opts=_options(options))
 
     def rename(self, name: str, new: str) -> Answer:
-        return self._own("Rename", Name=self.name(name), NewName=self.name(new))
-
-    def _own(self, command: str, **message: object) -> Answer:
-        return self.plugin.post(f"/Mdvp.{command}", json.dumps(message).encode())
+        return self.plugin.own("Rename", Name=self.name(name), NewName=self.name(new))
 
     def made(self, name: str, **options: str) -> None:
         """Make a volume with something in it."""

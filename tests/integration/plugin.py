@@ -71,6 +71,10 @@ class Plugin:
     def call(self, endpoint: str, **message: object) -> Answer:
         return self.post(f"/VolumeDriver.{endpoint}", json.dumps(message).encode())
 
+    def own(self, command: str, **message: object) -> Answer:
+        """Ask what no engine does: `mdvp ls`, `mdvp change` and so on."""
+        return self.post(f"/Mdvp.{command}", json.dumps(message).encode())
+
     def post(self, path: str, body: bytes, method: str = "POST", **headers: str) -> Answer:
         connection = _Connection(self.address)
         try:

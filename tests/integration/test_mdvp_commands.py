@@ -316,14 +316,15 @@ def test_a_volume_that_is_not_there_is_neither_renamed_nor_changed(
     assert plugin.volumes() == []
 
 
-def test_a_volume_whose_directory_has_vanished_is_renamed_with_an_empty_one(
-    plugin: Plugin, mdvp: Command
-) -> None:
-    plugin.call("Create", Name="old", Opts={"uid": "7"})
-    (plugin.root / "old").rmdir()
+def test_a_volume_whose_directory_is_away_waits_for_that(plugin: Plugin, mdvp: Command) -> None:
+    plugin.call("Create", Name="old")
+    (plugin.root / "old").rename(plugin.root / "moved")
+    for command in (("rename", "old", "new"), ("change", "old", "-o", "uid=7")):
+        assert "its directory is not at" in mdvp.refused(*command)
+    assert sorted(path.name for path in plugin.root.iterdir()) == [".mdvp", "moved"]
+    assert status(plugin, "old") == {"access": "exclusive", "mounted": False}
+    (plugin.root / "moved").rename(plugin.root / "old")
     mdvp("rename", "old", "new")
-    assert owner_and_mode(plugin.root / "new")[0] == 7
-    assert plugin.call("Mount", Name="new", ID="id").status == 200
 
 
 def test_a_subvolume_is_changed_and_renamed_like_any_directory(

@@ -785,6 +785,23 @@ def test_a_rename_to_a_place_taken_at_the_last_moment_changes_nothing(on_disk: P
     assert_nothing_is_left_aside(on_disk)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_exchanged_at_the_last_moment_gets_no_volumes_name(
+    tmp_path: Path, kind: str
+) -> None:
+    exchanged = type("ExchangedFor", (Exchanged,), {"kind": kind})
+    with driver_on(tmp_path, exchanged) as driver:
+        driver.create("old")
+        (tmp_path / "old" / "file").write_text("content")
+        with pytest.raises(ConflictError, match="has just been moved away"):
+            driver.rename("old", "new")
+        assert not os.path.lexists(tmp_path / "new")
+        assert [volume.name for volume, _ in driver.list()] == ["old"]
+        assert_nothing_is_left_aside(tmp_path)
+    assert os.path.lexists(tmp_path / "old")
+    assert (tmp_path / "elsewhere" / "file").read_text() == "content"
+
+
 def owner_and_mode(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)

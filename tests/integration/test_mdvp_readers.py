@@ -390,7 +390,7 @@ def test_a_view_that_the_engine_does_not_see_is_none(root: Path) -> None:
     with served(root, (*OF_ITS_OWN, *SYS_ADMIN)) as plugin:
         create(plugin, "vol")
         assert "the engine has none" in create(plugin, "reader", reader_of="vol")
-        assert str(VIEW) not in Path(f"/proc/{plugin.process.pid}/mountinfo").read_text()
+        assert f" {root / VIEW} " not in Path(f"/proc/{plugin.process.pid}/mountinfo").read_text()
         with mounted(*BY_HAND, root, root / VIEW):
             assert create(plugin, "reader", reader_of="vol") == ""
 

@@ -366,6 +366,18 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def test_a_kept_directory_that_is_gone_is_not_taken_for_one_with_its_inode(tmp_path: Path) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="keep")
+        (kept,) = driver.trash.entries()
+        inode, born = kept.volume.identity
+        later = replace(kept.volume, name="later", identity=Identity(inode, born + 1))
+        driver.trash.add(driver.trash.prepare(later, options.on_remove("keep")))
+        assert names(driver) == ["later"]
+        assert driver.trash.kept(kept.volume.identity) is None
+        assert not is_locked(tmp_path / "vol")
+
+
 def test_a_kept_directory_that_was_moved_into_a_volume_is_not_deleted_with_it(
     tmp_path: Path,
 ) -> None:
