@@ -190,6 +190,15 @@ def test_a_limit_that_cannot_be_kept_is_told_until_it_is(plugin: Plugin) -> None
     assert log.count("volume vol has no limit: btrfs keeps no account") == 1
 
 
+def test_a_limit_that_btrfs_does_not_keep_any_more_can_be_taken_off(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    btrfs("quota", "disable", plugin.root)
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit" in warnings(plugin, "vol")
+    assert change(plugin, size="") == ""
+    assert warnings(plugin, "vol") == ""
+
+
 def test_without_the_capability_a_limit_is_refused_with_the_way_to_get_it(
     short_path: Path, root: Path
 ) -> None:
