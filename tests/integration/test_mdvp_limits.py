@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from operator import methodcaller
 from pathlib import Path
@@ -187,6 +187,15 @@ def test_a_limit_that_cannot_be_kept_is_told_until_it_is(plugin: Plugin) -> None
     assert log.count("volume vol has no limit: btrfs keeps no account") == 1
 
 
+def test_a_limit_that_btrfs_does_not_keep_any_more_can_be_taken_off(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    btrfs("quota", "disable", plugin.root)
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit" in warnings(plugin, "vol")
+    assert change(plugin, size="") == ""
+    assert warnings(plugin, "vol") == ""
+
+
 def test_without_the_capability_a_limit_is_refused_with_the_way_to_get_it(
     short_path: Path, root: Path
 ) -> None:
@@ -244,39 +253,6 @@ def test_a_limit_is_of_the_volume_alone_and_never_of_what_is_around_it(root: Pat
     assert fill(root, 2 * SIZE) is None
 
 
-def limit_on_disk(directory: Path) -> int | None:
-    """Return the limit that btrfs keeps for a subvolume."""
-    shown = btrfs("qgroup", "show", "-r", "--raw", "-f", directory).splitlines()[-1].split()
-    return None if shown[3] == "none" else int(shown[3])
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "steps"),
-    [
-        (None, "16M", ("change", "limit", "relabel")),
-        ("8M", "16M", ("change", "limit", "relabel")),
-        ("8M", None, ("limit", "change", "relabel")),
-    ],
-)
-def test_a_crash_in_a_change_of_the_limit_leaves_the_one_or_the_other(
-    root: Path, before: str | None, after: str | None, steps: Sequence[str]
-) -> None:
-    given = options.read({} if before is None else {"size": before})
-    changes = options.changes({"size": after or ""})
-    for number, step in enumerate(steps):
-        for moment in ("before", "after"):
-            name = f"vol-{number}-{moment}"
-            with driver_on(root) as driver:
-                driver.create(name, given)
-            crash(root, step, moment, methodcaller("change", name, changes))
-            with driver_on(root) as driver:
-                size = driver.get(name).volume.size
-                assert size in (given.size, changes.given.size)
-                assert limit_on_disk(root / name) == size
-                driver.change(name, changes)
-                assert limit_on_disk(root / name) == changes.given.size
-
-
 def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) -> None:
     wanted = options.read({"size": "8M"})
     for step in ("make", "label", "add", "place"):
@@ -285,7 +261,7 @@ def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) ->
             crash(root, step, moment, methodcaller("create", name, wanted))
             with driver_on(root) as driver:
                 driver.create(name, wanted)
-                assert limit_on_disk(root / name) == SIZE
+                assert limit_of(root / name) == f"{SIZE}"
 
 
 def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Path) -> None:
