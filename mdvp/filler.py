@@ -474,6 +474,7 @@ class Filler:
         while not self._at_once.acquire(timeout=0.2):
             job.check()
         try:
+            job.check()
             yield
         finally:
             self._at_once.release()

@@ -7,7 +7,7 @@ as it went when it was begun. The target is root's alone until the copy has ende
 A file has its times last, so one of another size, time, owner or mode than its source is not whole.
 A copy that was cut off goes on: what is whole stays. After the machine itself has stopped, what
 looks whole need not be on disk, so a mark on the target has the boot in which it was made, and in
-another all is copied again.
+another all is copied again; as it is of another source.
 
 Of a file that is cloned (FICLONE) the content is of one instant. One whose bytes are copied is
 copied again if it changed meanwhile, some times; then it is named. Sockets, devices and what is
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from mdvp.core.volume import Means
 from mdvp.disk import record
 from mdvp.disk.deletion import delete
-from mdvp.disk.entry import listed
+from mdvp.disk.entry import identity, listed
 from mdvp.disk.linux import open_beneath
 from mdvp.disk.walk import Visit, What, walk
 
@@ -39,6 +39,9 @@ MARK = (
 _COPIED = b" copied"
 _CLONE = 0x40049409  # FICLONE: ioctl_ficlone(2)
 _PIECE = 16 << 20  # bytes that are copied at a time
+# Bytes after which those copied are written to the disk. Else whoever syncs anything on it, such as
+# the state database for a Create, waits for all of them (ext4, data=ordered).
+_FLUSH = 64 << 20
 _TRIES = 3  # for a file that changes
 _TICK = 10_000_000  # ns: what the kernel's time of a change may be behind
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE: what the times of files are taken from
@@ -124,12 +127,13 @@ class Copy:
         self._top = target
         self._here = os.dup(target)
         self._go_on = go_on
-        self._boot = boot.encode()
+        self._mark = mark_of(source, boot)
         mark = _attribute(target, MARK)
-        self._continues = mark in (self._boot, self._boot + _COPIED)
-        self._copied = mark == self._boot + _COPIED
+        self._continues = mark in (self._mark, self._mark + _COPIED)
+        self._copied = mark == self._mark + _COPIED
         self._cloned = False
         self._clones = True  # as far as is known
+        self._unflushed = 0
         self._links: dict[tuple[int, int], _Link] = {}
         self._levels = [_Level("", os.fstat(source), _attributes(source), fresh=False)]
 
@@ -175,7 +179,7 @@ class Copy:
     def _set_mark(self) -> None:
         # Without attributes, what is cut off is begun again.
         with suppress(OSError):
-            os.setxattr(self._top, MARK, self._boot + (_COPIED if self._copied else b""))
+            os.setxattr(self._top, MARK, self._mark + (_COPIED if self._copied else b""))
 
     @contextmanager
     def _naming(self, name: str) -> Iterator[None]:
@@ -406,6 +410,10 @@ class Copy:
                     break
                 at += sent
                 self.progress.size += sent
+                self._unflushed += sent
+                if self._unflushed >= _FLUSH:
+                    self._unflushed = 0
+                    os.fdatasync(out)
         os.ftruncate(out, size)
 
     # What is said of a file besides its content.
@@ -432,6 +440,12 @@ class Copy:
                 if error.errno not in _NO_ATTRIBUTE:
                     raise
                 self._leave_out("attributes", name)
+
+
+def mark_of(source: int, boot: str) -> bytes:
+    """Return what marks a copy of an open directory that is made in a boot."""
+    which = identity(source)
+    return f"{boot} {which.inode} {which.born}".encode()
 
 
 def _open_again(fd: int) -> int:

@@ -61,6 +61,15 @@ def copy(
             os.close(fd)
 
 
+def mark(source: Path, target: Path) -> None:
+    """Have a copy look as if it had been cut off just before its end."""
+    fd = os.open(source, os.O_RDONLY)
+    try:
+        os.setxattr(target, module.MARK, module.mark_of(fd, BOOT))
+    finally:
+        os.close(fd)
+
+
 def shape(path: Path) -> dict[str, tuple[object, ...]]:
     """Return all that is to be the same in a copy, by path."""
     return {
@@ -120,7 +129,7 @@ def test_all_that_can_be_kept_is_kept(disk: Path) -> None:
     (source / "dir" / "later").touch()
     os.removexattr(source / "dir" / "later", "system.posix_acl_access")
     (source / "dir" / "later").chmod(0o600)
-    os.setxattr(target, module.MARK, BOOT.encode())
+    mark(source, target)
     copy(source, target)
     assert shape(target) == shape(source)
 
@@ -263,6 +272,19 @@ def test_a_change_at_the_very_moment_may_not_show_in_the_times(source: Path) -> 
     assert not module._has_changed(status, status, status.st_ctime_ns - 50_000_000)  # a set clock
 
 
+def test_not_all_is_left_to_be_written_to_the_disk_by_who_syncs_something_else(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Copy, "_is_cloned", lambda *_: False)
+    monkeypatch.setattr(module, "_FLUSH", 3 << 20)
+    monkeypatch.setattr(module, "_PIECE", 1 << 20)
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: sizes.append(os.fstat(fd).st_size))
+    (source / "large").write_bytes(bytes(7 << 20))
+    copy(source, target)
+    assert sizes == [3 << 20, 6 << 20]
+
+
 class Interrupted:
     """Says no after so many questions."""
 
@@ -320,6 +342,19 @@ def test_after_the_machine_has_stopped_nothing_is_taken_for_whole(
     assert shape(target) == shape(source)
 
 
+def test_what_looks_as_in_another_source_is_not_taken_for_whole(
+    source: Path, target: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    for path, content in ((source, "content"), (tmp_path / "other", "another")):
+        (path / "file").write_text(content)
+        os.utime(path / "file", (1, 1))
+    copy(source, target)
+    mark(source, target)
+    copy(tmp_path / "other", target)
+    assert (target / "file").read_text() == "another"
+
+
 def test_what_its_source_has_lost_or_made_another_kind_meanwhile_is_so_in_the_copy(
     source: Path, target: Path
 ) -> None:
@@ -330,7 +365,7 @@ def test_what_its_source_has_lost_or_made_another_kind_meanwhile_is_so_in_the_co
         except StoppedError:
             continue
         break
-    os.setxattr(target, module.MARK, BOOT.encode())
+    mark(source, target)
     for name in ("one", "two"):
         (source / "d0" / name).unlink()
     (source / "d0" / "one").mkdir()
