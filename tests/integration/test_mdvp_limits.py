@@ -4,10 +4,9 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
-from itertools import product
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,8 @@ from support import eventually
 
 from mdvp.core import options
 from mdvp.core.errors import UnavailableError
-from mdvp.core.options import Options, written
+from mdvp.core.options import Options
 from mdvp.disk.root import Root
-from mdvp.driver import Driver
 
 pytestmark = only_root
 
@@ -45,8 +43,9 @@ def plugin(short_path: Path, root: Path) -> Iterator[Plugin]:
         yield plugin
 
 
-def btrfs(*arguments: str | Path) -> None:
-    subprocess.run(("btrfs", *arguments), check=True, capture_output=True)
+def btrfs(*arguments: str | Path) -> str:
+    done = subprocess.run(("btrfs", *arguments), check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def fill(directory: Path, size: int) -> int | None:
@@ -55,8 +54,8 @@ def fill(directory: Path, size: int) -> int | None:
         with (directory / "content").open("wb") as file:
             for _ in range(size // MIB):
                 file.write(os.urandom(MIB))
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         return error.errno
     return None
@@ -91,21 +90,6 @@ def test_what_is_in_a_volume_is_limited_by_the_file_system(plugin: Plugin) -> No
     assert plugin.call("Get", Name="vol").message["Volume"]["Status"]["size"] == "8M"
 
 
-def test_a_limit_is_raised_and_taken_off_while_the_volume_is_in_use(plugin: Plugin) -> None:
-    plugin.call("Create", Name="vol", Opts={"size": "8M"})
-    plugin.call("Mount", Name="vol", ID="id")
-    directory = plugin.root / "vol"
-    assert fill(directory, 2 * SIZE) == errno.EDQUOT
-    assert change(plugin, size="32M") == ""
-    assert fill(directory, 2 * SIZE) is None
-    assert fill(directory, 5 * SIZE) == errno.EDQUOT
-    assert change(plugin, size="") == ""
-    assert fill(directory, 5 * SIZE) is None
-    assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
-    assert change(plugin, size="64M") == ""
-    assert fill(directory, 9 * SIZE) == errno.EDQUOT
-
-
 def test_a_change_with_a_limit_that_cannot_be_set_changes_nothing(
     plugin: Plugin, short_path: Path
 ) -> None:
@@ -129,6 +113,39 @@ def test_a_restored_volume_has_its_limit_still_or_the_one_asked_for(plugin: Plug
         assert plugin.call("Create", Name=name, Opts={"restore": removed, **opts}).status == 200
         assert fill(plugin.root / name, size // 2) is None
         assert fill(plugin.root / name, 2 * size) == errno.EDQUOT
+
+
+@pytest.mark.parametrize("file_by_file", [False, True], ids=["snapshot", "file by file"])
+def test_a_copy_has_the_limit_that_is_asked_for_and_not_that_of_its_source(
+    plugin: Plugin, file_by_file: bool
+) -> None:
+    source = {"adopt": "true"} if file_by_file else {"size": "8M"}
+    if file_by_file:
+        (plugin.root / "vol").mkdir()
+    assert plugin.call("Create", Name="vol", Opts=source).status == 200
+    assert fill(plugin.root / "vol", SIZE // 2) is None
+    for name, opts in (("free", {}), ("more", {"size": "16M"})):
+        assert plugin.call("Create", Name=name, Opts={"from": "vol", **opts}).status == 200
+        (plugin.root / name / "content").rename(plugin.root / name / "copied")
+    assert fill(plugin.root / "free", 3 * SIZE) is None
+    assert fill(plugin.root / "more", 3 * SIZE) == errno.EDQUOT
+    for name, size in (("free", None), ("more", "16M")):
+        status = plugin.call("Get", Name=name).message["Volume"]["Status"]
+        assert status.get("size") == size
+
+
+def test_a_copy_of_which_the_limit_cannot_be_taken_off_says_that_it_has_it(
+    plugin: Plugin, short_path: Path
+) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    plugin.stop()
+    with serving(plugin.root, short_path / "mdvp.sock", prefix=RIGHTS) as second:
+        assert second.call("Create", Name="copy", Opts={"from": "vol"}).status == 200
+        assert second.call("Get", Name="copy").message["Volume"]["Status"]["size"] == "8M"
+        assert fill(second.root / "copy", 2 * SIZE) == errno.EDQUOT
+        answer = second.call("Create", Name="other", Opts={"from": "vol", "size": "9M"})
+        assert "CAP_SYS_ADMIN" in answer.error
+        eventually(second.volumes, ["copy", "vol"])
 
 
 def test_a_volume_is_restored_though_its_limit_cannot_be_set_any_more(plugin: Plugin) -> None:
@@ -227,6 +244,50 @@ def test_a_limit_is_of_the_volume_alone_and_never_of_what_is_around_it(root: Pat
     assert fill(root, 2 * SIZE) is None
 
 
+def limit_on_disk(directory: Path) -> int | None:
+    """Return the limit that btrfs keeps for a subvolume."""
+    shown = btrfs("qgroup", "show", "-r", "--raw", "-f", directory).splitlines()[-1].split()
+    return None if shown[3] == "none" else int(shown[3])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steps"),
+    [
+        (None, "16M", ("change", "limit", "relabel")),
+        ("8M", "16M", ("change", "limit", "relabel")),
+        ("8M", None, ("limit", "change", "relabel")),
+    ],
+)
+def test_a_crash_in_a_change_of_the_limit_leaves_the_one_or_the_other(
+    root: Path, before: str | None, after: str | None, steps: Sequence[str]
+) -> None:
+    given = options.read({} if before is None else {"size": before})
+    changes = options.changes({"size": after or ""})
+    for number, step in enumerate(steps):
+        for moment in ("before", "after"):
+            name = f"vol-{number}-{moment}"
+            with driver_on(root) as driver:
+                driver.create(name, given)
+            crash(root, step, moment, methodcaller("change", name, changes))
+            with driver_on(root) as driver:
+                size = driver.get(name).volume.size
+                assert size in (given.size, changes.given.size)
+                assert limit_on_disk(root / name) == size
+                driver.change(name, changes)
+                assert limit_on_disk(root / name) == changes.given.size
+
+
+def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) -> None:
+    wanted = options.read({"size": "8M"})
+    for step in ("make", "label", "add", "place"):
+        for moment in ("before", "after"):
+            name = f"vol-{step}-{moment}"
+            crash(root, step, moment, methodcaller("create", name, wanted))
+            with driver_on(root) as driver:
+                driver.create(name, wanted)
+                assert limit_on_disk(root / name) == SIZE
+
+
 def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Path) -> None:
     plugin.call("Create", Name="vol", Opts={"size": f"{SIZE}"})
     with holding(plugin.root / "vol", point):
@@ -238,40 +299,6 @@ def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Pa
         assert change(plugin, size="") == ""
         assert fill(plugin.root / "vol", 6 * SIZE) is None
     assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
-
-
-def limit_of(directory: Path) -> str:
-    """Return the limit of a subvolume, as btrfs has it: bytes, or none."""
-    shown = subprocess.run(
-        ("btrfs", "qgroup", "show", "-r", "-f", "--raw", directory),
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    (row,) = (row.split() for row in shown.splitlines() if row.startswith("0/"))
-    return row[3]
-
-
-def change_size(driver: Driver, name: str, size: str) -> None:
-    driver.change(name, options.changes({"size": size}))
-
-
-@pytest.mark.parametrize(("had", "gets"), [("", "8M"), ("8M", ""), ("8M", "64M")])
-def test_after_a_crash_in_a_change_the_limit_is_the_one_on_record(
-    root: Path, had: str, gets: str
-) -> None:
-    limits = {"": "none", "8M": f"{8 * MIB}", "64M": f"{64 * MIB}"}
-    found = set()
-    for step, moment in product(("change", "limit"), ("before", "after")):
-        name = f"{step}-{moment}"
-        with driver_on(root) as driver:
-            driver.create(name, options.read({"size": had} if had else {}))
-        crash(root, step, moment, partial(change_size, name=name, size=gets))
-        with driver_on(root) as driver:
-            size = written(driver.get(name).volume).get("size", "")
-        assert limit_of(root / name) == limits[size]
-        found.add(size)
-    assert found == {had, gets}
 
 
 def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_changed(

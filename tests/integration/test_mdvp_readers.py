@@ -14,7 +14,10 @@ from integration.holder import HIDE, ROOT, containing, hide_now, kill, new_conta
 from integration.mounts import TMPFS, mounted, only_root
 from integration.plugin import Plugin, serving
 from integration.test_mdvp_btrfs import RIGHTS
+from integration.test_mdvp_disk import crash, driver_on
 from support import eventually
+
+from mdvp.core import options
 
 pytestmark = only_root
 
@@ -276,15 +279,21 @@ def test_a_reader_that_hides_its_view_reads_until_it_ends(
         assert mount(plugin, "vol", "writer") == ""
 
 
-def test_what_is_mounted_in_a_volume_is_not_shown_to_its_readers(plugin: Plugin) -> None:
-    create(plugin, "vol")
-    create(plugin, "reader", reader_of="vol")
-    below = plugin.root / "vol" / "below"
-    below.mkdir()
-    shown = plugin.root / VIEW / "vol" / "below"
-    with mounted(*TMPFS, below):
-        (below / "file").touch()
-        assert list(shown.iterdir()) == []
+@pytest.mark.parametrize("earlier", [True, False], ids=["earlier", "later"])
+def test_what_is_mounted_in_a_volume_is_not_shown_to_its_readers(root: Path, earlier: bool) -> None:
+    # As on most hosts, mounts come to wherever the one below them is mounted, too.
+    with mounted("-o", "bind,shared", root, root), served(root) as plugin:
+        create(plugin, "vol")
+        below = root / "vol" / "below"
+        below.mkdir()
+        if not earlier:
+            assert create(plugin, "reader", reader_of="vol") == ""
+        with mounted(*TMPFS, below):
+            (below / "file").touch()
+            if earlier:
+                assert create(plugin, "reader", reader_of="vol") == ""
+            assert list((root / VIEW / "vol" / "below").iterdir()) == []
+        plugin.stop()
 
 
 def test_there_is_a_view_once_a_reader_was_asked_for_until_mdvp_ends(root: Path) -> None:
@@ -450,3 +459,29 @@ def test_a_directory_called_as_a_reader_is_left_alone(plugin: Plugin) -> None:
     assert os.listdir(plugin.root / "reader") == ["file"]
     with suppress(FileNotFoundError):
         assert os.listdir(plugin.root / ".mdvp" / "trash") == []
+
+
+@pytest.mark.parametrize("step", ["add", "sync"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_crash_in_create_leaves_a_reader_or_none(root: Path, step: str, moment: str) -> None:
+    with driver_on(root) as driver:
+        driver.create("vol")
+    wanted = options.read({"reader-of": "vol"})
+    crash(root, step, moment, lambda driver: driver.create("reader", wanted))
+    with driver_on(root) as driver:
+        driver.create("reader", wanted)
+        assert driver.mount("reader", "id") == str(root / VIEW / "vol")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_crash_in_remove_leaves_a_reader_or_none(root: Path, moment: str) -> None:
+    wanted = options.read({"reader-of": "vol"})
+    with driver_on(root) as driver:
+        driver.create("vol")
+        driver.create("reader", wanted)
+    crash(root, "delete_record", moment, lambda driver: driver.remove("reader"))
+    with driver_on(root) as driver:
+        assert len(driver.list()) == (2 if moment == "before" else 1)
+        driver.create("reader", wanted)
+        driver.remove("reader")
+        assert [volume.name for volume, _ in driver.list()] == ["vol"]
