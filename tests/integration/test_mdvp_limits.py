@@ -6,6 +6,8 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from itertools import product
 from operator import methodcaller
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from support import eventually
 
 from mdvp.core import options
 from mdvp.core.errors import UnavailableError
-from mdvp.core.options import Options
+from mdvp.core.options import Options, written
 from mdvp.disk.root import Root
+from mdvp.driver import Driver
 
 pytestmark = only_root
 
@@ -275,6 +278,40 @@ def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Pa
         assert change(plugin, size="") == ""
         assert fill(plugin.root / "vol", 6 * SIZE) is None
     assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
+
+
+def limit_of(directory: Path) -> str:
+    """Return the limit of a subvolume, as btrfs has it: bytes, or none."""
+    shown = subprocess.run(
+        ("btrfs", "qgroup", "show", "-r", "-f", "--raw", directory),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    (row,) = (row.split() for row in shown.splitlines() if row.startswith("0/"))
+    return row[3]
+
+
+def change_size(driver: Driver, name: str, size: str) -> None:
+    driver.change(name, options.changes({"size": size}))
+
+
+@pytest.mark.parametrize(("had", "gets"), [("", "8M"), ("8M", ""), ("8M", "64M")])
+def test_after_a_crash_in_a_change_the_limit_is_the_one_on_record(
+    root: Path, had: str, gets: str
+) -> None:
+    limits = {"": "none", "8M": f"{8 * MIB}", "64M": f"{64 * MIB}"}
+    found = set()
+    for step, moment in product(("change", "limit"), ("before", "after")):
+        name = f"{step}-{moment}"
+        with driver_on(root) as driver:
+            driver.create(name, options.read({"size": had} if had else {}))
+        crash(root, step, moment, partial(change_size, name=name, size=gets))
+        with driver_on(root) as driver:
+            size = written(driver.get(name).volume).get("size", "")
+        assert limit_of(root / name) == limits[size]
+        found.add(size)
+    assert found == {had, gets}
 
 
 def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_changed(
