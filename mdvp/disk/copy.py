@@ -22,9 +22,10 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from mdvp.core.volume import Means
 from mdvp.disk import record
@@ -46,13 +47,24 @@ _TRIES = 3  # for a file that changes
 _TICK = 10_000_000  # ns: what the kernel's time of a change may be behind
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE: what the times of files are taken from
 _NAMED_MAX = 10  # of each kind, in messages
-_LINKS_MAX = 1_000_000  # files with several names that are remembered
+# Of files with several names that are remembered: how many, and how many bytes the paths have.
+_LINKS_MAX = 1_000_000
+_LINKS_SIZE = 256 << 20
+_PATH_MAX = 4096  # bytes of a path that the kernel takes
+_LEASED = 0.02  # seconds until a file is tried again that somebody has a lease on
 _DEFAULT_ACL = "system.posix_acl_default"
+# The lists once more, as XFS shows them to who has CAP_SYS_ADMIN.
+_LISTS_OF_XFS = ("trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT")
+# At once, or by us at all.
+_NOT_TO_BE_SET = (record.ATTRIBUTE, MARK, _DEFAULT_ACL, *_LISTS_OF_XFS)
 # Not each file can be cloned; and where none can, there is no use in asking again.
 _NO_CLONE = (errno.EINVAL, errno.ETXTBSY, errno.EPERM)
 _NO_CLONES = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV)
 _NO_ATTRIBUTE = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL)
 _MOVED = (errno.ESTALE, errno.ENOTDIR, errno.ELOOP)
+
+
+_Attributes: TypeAlias = Iterable[tuple[str, bytes]]
 
 
 class StoppedError(Exception):
@@ -98,18 +110,28 @@ class Progress:
 class _Link:
     """A file with several names: where its copy is, and which content it had."""
 
-    path: str
+    path: bytes
     content: tuple[int, int]
 
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way down from the top, as the source has it."""
+    """A directory on the way down from the top, as the source has it.
+
+    There may be many, so what takes room is not kept here.
+
+    Attributes:
+        path: its path in the target; None if that is longer than any can be.
+        default: what it hands on of access control to what is made in it.
+        fresh: whether there was none in the target.
+
+    """
 
     name: str
     status: os.stat_result
-    attributes: Mapping[str, bytes]
-    fresh: bool  # whether there was none in the target
+    path: bytes | None
+    default: bytes | None
+    fresh: bool
 
 
 class Copy:
@@ -135,7 +157,9 @@ class Copy:
         self._clones = True  # as far as is known
         self._unflushed = 0
         self._links: dict[tuple[int, int], _Link] = {}
-        self._levels = [_Level("", os.fstat(source), _attributes(source), fresh=False)]
+        self._links_size = 0
+        default = _attribute(source, _DEFAULT_ACL)
+        self._levels = [_Level("", os.fstat(source), b"", default, fresh=False)]
 
     def close(self) -> None:
         """Close what is open."""
@@ -162,6 +186,7 @@ class Copy:
         if not self._continues:
             self._set_mark()
         _make_ours(self._here)
+        self._set_attributes(self._here, _attributes(self._source), "")
         self._prune(self._source)
         with closing(walk(self._source)) as visits:
             for visit in visits:
@@ -191,7 +216,9 @@ class Copy:
             raise
 
     def _path(self, name: str) -> str:
-        return "/".join([*(level.name for level in self._levels[1:]), name])
+        """Return the path of what is in the present directory, for a message."""
+        path = _below(self._levels[-1].path, name)
+        return f"\N{HORIZONTAL ELLIPSIS}/{name}" if path is None else os.fsdecode(path)
 
     def _take(self, visit: Visit) -> None:
         match visit:
@@ -227,9 +254,13 @@ class Copy:
             dir_fd=self._here,
         )
         self._move(fd)
-        self._levels.append(_Level(visit.name, status, _attributes(visit.fd), fresh))
         if not fresh:
             _make_ours(fd)
+        self._set_attributes(fd, _attributes(visit.fd), visit.name)
+        path = _below(self._levels[-1].path, visit.name)
+        default = _attribute(visit.fd, _DEFAULT_ACL)
+        self._levels.append(_Level(visit.name, status, path, default, fresh))
+        if not fresh:
             self._prune(visit.fd)
 
     def _make_directory(self, name: str) -> bool:
@@ -262,8 +293,9 @@ class Copy:
 
     def _finish(self, level: _Level) -> None:
         status = level.status
+        if level.default is not None:
+            self._set_attributes(self._here, [(_DEFAULT_ACL, level.default)], level.name)
         # While it is ours: else a bit for the group's identity is lost.
-        self._set_attributes(self._here, level.attributes, level.name)
         os.fchmod(self._here, stat.S_IMODE(status.st_mode))
         os.fchown(self._here, status.st_uid, status.st_gid)
         os.utime(self._here, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -343,9 +375,17 @@ class Copy:
         return True
 
     def _remember(self, name: str, status: os.stat_result) -> None:
-        if status.st_nlink > 1 and stat.S_ISREG(status.st_mode) and len(self._links) < _LINKS_MAX:
-            key = status.st_dev, status.st_ino
-            self._links.setdefault(key, _Link(self._path(name), _content(status)))
+        """Take note of where the copy of a file is that may have other names yet to be seen."""
+        key = status.st_dev, status.st_ino
+        if status.st_nlink == 1 or not stat.S_ISREG(status.st_mode) or key in self._links:
+            return
+        path = _below(self._levels[-1].path, name)
+        # Users make paths as long, and names as many, as they like; there is not memory for all.
+        if path is None or len(self._links) >= _LINKS_MAX or self._links_size >= _LINKS_SIZE:
+            self._leave_out("hard links", name)
+            return
+        self._links_size += len(path)
+        self._links[key] = _Link(path, _content(status))
 
     # The content of a file.
 
@@ -353,7 +393,7 @@ class Copy:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         out = os.open(visit.name, flags, 0o600, dir_fd=self._here)
         try:
-            source = _open_again(visit.fd)
+            source = self._open_again(visit.fd)
             try:
                 status = self._copy_content(source, out, visit.name)
                 self._dress(out, status, _attributes(source), visit.name)
@@ -361,6 +401,15 @@ class Copy:
                 os.close(source)
         finally:
             os.close(out)
+
+    def _open_again(self, fd: int) -> int:
+        """Open a file for reading, for the caller to close."""
+        while True:
+            try:
+                return _reopened(fd)
+            except BlockingIOError:  # somebody has a lease on it, and has been told to give that up
+                self._check()
+                time.sleep(_LEASED)  # the kernel ends it: lease-break-time in proc(5)
 
     def _copy_content(self, source: int, out: int, name: str) -> os.stat_result:
         """Copy what is in a file; return what it was when that was begun."""
@@ -418,9 +467,7 @@ class Copy:
 
     # What is said of a file besides its content.
 
-    def _dress(
-        self, out: int, status: os.stat_result, attributes: Mapping[str, bytes], name: str
-    ) -> None:
+    def _dress(self, out: int, status: os.stat_result, attributes: _Attributes, name: str) -> None:
         made = os.fstat(out)
         if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
             os.fchown(out, status.st_uid, status.st_gid)
@@ -431,8 +478,8 @@ class Copy:
             self._leave_out("permissions to act as the group", name)
         os.utime(out, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def _set_attributes(self, out: int, attributes: Mapping[str, bytes], name: str) -> None:
-        for attribute, value in attributes.items():
+    def _set_attributes(self, out: int, attributes: _Attributes, name: str) -> None:
+        for attribute, value in attributes:
             try:
                 if _attribute(out, attribute) != value:
                     os.setxattr(out, attribute, value)
@@ -448,17 +495,21 @@ def mark_of(source: int, boot: str) -> bytes:
     return f"{boot} {which.inode} {which.born}".encode()
 
 
-def _open_again(fd: int) -> int:
+def _reopened(fd: int) -> int:
     """Open for reading what is open for a look, a file; it is that one whatever its name is now."""
-    path, flags = f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC
-    for more in (os.O_NONBLOCK | os.O_NOATIME, os.O_NONBLOCK):
-        try:
-            return os.open(path, flags | more)
-        except BlockingIOError:  # somebody has a lease on it, and is told now to give that up
-            return os.open(path, flags)
-        except PermissionError:  # to say that we have not read it is not ours everywhere
-            continue
-    return os.open(path, flags)
+    path, flags = f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:  # to say that we have not read it is not ours everywhere
+        return os.open(path, flags)
+
+
+def _below(folder: bytes | None, name: str) -> bytes | None:
+    """Return the path of `name` in a folder; None if it is longer than any can be."""
+    if folder is None:
+        return None
+    path = b"/".join(filter(None, (folder, os.fsencode(name))))
+    return path if len(path) < _PATH_MAX else None
 
 
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -512,14 +563,18 @@ def _attribute(fd: int, name: str) -> bytes | None:
         raise
 
 
-def _attributes(fd: int) -> dict[str, bytes]:
-    """Return the attributes of an open file, with its access control lists, but for our own."""
+def _attributes(fd: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the attributes of an open file, but for our own.
+
+    With the list of who has access, but not what a directory hands on of that. Each may have 64
+    KiB, and there may be thousands.
+    """
     try:
         names = os.listxattr(fd)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
-            return {}
+            return
         raise
-    ours = (record.ATTRIBUTE, MARK)
-    values = {name: _attribute(fd, name) for name in names if name not in ours}
-    return {name: value for name, value in values.items() if value is not None}
+    for name in names:
+        if name not in _NOT_TO_BE_SET and (value := _attribute(fd, name)) is not None:
+            yield name, value

@@ -1,13 +1,18 @@
 """Copying what is in a volume: what is kept, what is left out, and what cuts it off."""
 
 import errno
+import fcntl
 import os
+import signal
 import socket
 import stat
 import struct
 import subprocess
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 
@@ -419,3 +424,79 @@ def test_a_file_that_somebody_has_a_lease_on_is_copied(source: Path, target: Pat
         copy(source, target)
         holder.kill()
     assert (target / "file").read_text() == "content"
+
+
+def chain(folder: Path, depth: int, name: str) -> int:
+    """Make directories in directories, deeper than a path can be; return the lowest, open."""
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    return fd
+
+
+def grown(folder: Path, target: Path) -> tuple[Progress, int]:
+    """Copy; return the progress, and how much memory that took at most."""
+    tracemalloc.start()
+    try:
+        progress, _ = copy(folder, target)
+        return progress, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_paths_of_linked_files_do_not_fill_the_memory(source: Path, target: Path) -> None:
+    fd = chain(source, 100, "d" * 250)
+    for name in map(str, range(1000)):
+        os.close(os.open(name, os.O_CREAT, dir_fd=fd))
+        os.link(name, f"{name}-too", src_dir_fd=fd, dst_dir_fd=fd)
+    os.close(fd)
+    progress, memory = grown(source, target)
+    assert memory < 8 << 20
+    assert progress.files == progress.left_out["hard links"] == 2000
+    assert max(map(len, progress.named)) < 4096
+
+
+def test_linked_files_of_which_no_more_are_remembered_are_told(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (source / name).touch()
+        (source / f"{name}-too").hardlink_to(source / name)
+    monkeypatch.setattr(module, "_LINKS_SIZE", 1)
+    progress, _ = copy(source, target)
+    assert progress.left_out == {"hard links": 4}
+
+
+def test_attributes_of_directories_on_the_way_do_not_fill_the_memory(
+    disk: Path,
+) -> None:
+    source, target = disk / "attributes", disk / "copied"
+    for path in (source, target):
+        path.mkdir()
+    os.close(chain(source, 40, "d"))
+    size = 2000 if disk.name == "ext4" else 15000
+    for each in (each for each, _, _ in os.walk(source)):
+        for name in map(str, range(1 if disk.name == "ext4" else 20)):
+            os.setxattr(each, f"user.{name}", os.urandom(size))
+    _, memory = grown(source, target)
+    assert memory < 4 << 20
+    assert shape(target) == shape(source)
+
+
+def test_who_has_a_lease_holds_up_nobody_who_ends_the_copy(source: Path, target: Path) -> None:
+    (source / "file").write_text("content")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    fd = os.open(source / "file", os.O_RDWR)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        calls = count()
+        began = time.monotonic()
+        with pytest.raises(StoppedError):
+            copy(source, target, lambda: next(calls) < 20)
+        assert time.monotonic() - began < 10
+    finally:
+        os.close(fd)
+        signal.signal(signal.SIGIO, before)
