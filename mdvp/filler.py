@@ -422,23 +422,26 @@ class Filler:
                 job.aside = self._make_aside(job.name, job.options)
                 job.recorded = True
             return False
+        with self._lock:
+            options = self._unlimited(job)
         self._root.give_aside(job.aside, job.options)
         with self._lock:
             job.check()
-            self._record_snapshot(job)
+            self._record_snapshot(job, options)
             job.finished = True  # with what is on record, or somebody is refused in between
         self._say_filled(job, Means.SNAPSHOT, began, Progress())
         return True
 
-    def _record_snapshot(self, job: Job) -> None:
+    def _record_snapshot(self, job: Job, options: Options) -> None:
         identity = self._root.identity(job.aside)
         if identity is None:
             raise StorageError("the snapshot is gone")
-        options = self._limited(job)
         volume = core_options.volume(job.name, self._now().utc, identity, options)
         volume = replace(volume, means=Means.SNAPSHOT)
         try:
             self._root.label(job.aside, volume)
+            if job.options.size is not None:  # last, as it may be full by that
+                self._root.limit_aside(job.aside, job.options.size)
             self._store.add(volume)
             self._store.sync()
             self._root.place(job.aside, job.name)
@@ -447,10 +450,10 @@ class Filler:
             raise
         self._root.keep(volume)
 
-    def _limited(self, job: Job) -> Options:
-        """Have a snapshot limited as it is to be, not as its source; return its options then."""
+    def _unlimited(self, job: Job) -> Options:
+        """Take off the limit that a snapshot has of its source; return its options then."""
         try:
-            self._root.limit_aside(job.aside, job.options.size)
+            self._root.limit_aside(job.aside, None)
         except UnavailableError:
             source = self._store.volume(job.source)
             if job.options.size is not None or source is None:

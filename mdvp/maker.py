@@ -88,9 +88,9 @@ class Maker:
             self._root.void_records(volume.identity, volume.created_at)
             self._store.add(volume, due=options)
             self._store.sync()
-            self._root.give_aside(aside, options)
-            if options.size is not None:
+            if options.size is not None:  # first, as it may be full
                 self._root.limit_aside(aside, options.size)
+            self._root.give_aside(aside, options)
             self._root.place(aside, name)
         except BaseException:
             self._store.delete(name)

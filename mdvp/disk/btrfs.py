@@ -26,6 +26,8 @@ _ARGS_V2 = struct.Struct("=qQQ32s4040s")  # struct btrfs_ioctl_vol_args_v2
 _LOOKUP_ARGS = struct.Struct("=QQ4080s")  # struct btrfs_ioctl_ino_lookup_args
 _CHILDREN_ARGS = struct.Struct("=Q4080sB7x")  # struct btrfs_ioctl_get_subvol_rootref_args
 _LIMIT_ARGS = struct.Struct("=QQQQQQ")  # struct btrfs_ioctl_qgroup_limit_args
+_FLAGS = struct.Struct("=Q")
+_READ_ONLY = 1 << 1  # BTRFS_SUBVOL_RDONLY
 _MAX_REFERENCED = 1  # BTRFS_QGROUP_LIMIT_MAX_RFER
 _NO_LIMIT = (1 << 64) - 1
 
@@ -33,6 +35,8 @@ _CREATE = _request(_WRITE, 14, _ARGS.size)  # BTRFS_IOC_SUBVOL_CREATE
 _SNAPSHOT = _request(_WRITE, 23, _ARGS_V2.size)  # BTRFS_IOC_SNAP_CREATE_V2
 _DESTROY = _request(_WRITE, 15, _ARGS.size)  # BTRFS_IOC_SNAP_DESTROY
 _LOOKUP = _request(_READ | _WRITE, 18, _LOOKUP_ARGS.size)  # BTRFS_IOC_INO_LOOKUP
+_GET_FLAGS = _request(_READ, 25, _FLAGS.size)  # BTRFS_IOC_SUBVOL_GETFLAGS
+_SET_FLAGS = _request(_WRITE, 26, _FLAGS.size)  # BTRFS_IOC_SUBVOL_SETFLAGS
 _LIMIT = _request(_READ, 43, _LIMIT_ARGS.size)  # BTRFS_IOC_QGROUP_LIMIT
 _CHILDREN = _request(_READ | _WRITE, 61, _CHILDREN_ARGS.size)  # BTRFS_IOC_GET_SUBVOL_ROOTREF
 
@@ -96,6 +100,30 @@ def has_subvolumes(fd: int) -> bool:
 def destroy(name: str, folder: int) -> None:
     """Delete the subvolume called `name` in the open `folder`, if no other is in it."""
     fcntl.ioctl(folder, _DESTROY, bytearray(_ARGS.pack(0, os.fsencode(name))))
+
+
+def make_writable(fd: int) -> bool:
+    """Have an open subvolume written to again; say whether its owner had made it read-only.
+
+    Whoever owns one may do that, as a container in its volume; it could not be moved then, either.
+    """
+    if os.fstat(fd).st_ino != _ROOT:
+        return False
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        flags = bytearray(_FLAGS.size)
+        fcntl.ioctl(readable, _GET_FLAGS, flags)
+        (had,) = _FLAGS.unpack(flags)
+        if not had & _READ_ONLY:
+            return False
+        fcntl.ioctl(readable, _SET_FLAGS, bytearray(_FLAGS.pack(had & ~_READ_ONLY)))
+    except OSError as error:
+        if error.errno == errno.ENOTTY:
+            return False  # another file system, which has such an inode, too
+        raise
+    finally:
+        os.close(readable)
+    return True
 
 
 def limit(fd: int, size: int | None) -> None:

@@ -216,6 +216,8 @@ def _place(fd: int) -> tuple[int, int]:
 def _make_ours(fd: int) -> None:
     # Where that cannot be, what is in it may still be deleted.
     with suppress(OSError):
+        btrfs.make_writable(fd)
+    with suppress(OSError):
         os.fchown(fd, os.geteuid(), -1)
     with suppress(OSError):
         os.fchmod(fd, 0o700)

@@ -419,7 +419,7 @@ class Root:
     def place(self, aside: Aside, name: str) -> None:
         """Put a directory that is aside at the place of volume `name`; ConflictError if taken."""
         try:
-            rename_new(aside.entry, aside.folder, name, self._fd)
+            _move(aside.entry, aside.folder, name, self._fd)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY):
                 raise self._taken(name) from error
@@ -434,7 +434,7 @@ class Root:
 
     def move(self, aside: Aside, to: Aside) -> Aside:
         """Move what is aside to where nothing is, aside as well; return where it is then."""
-        rename_new(aside.entry, aside.folder, to.entry, to.folder)
+        _move(aside.entry, aside.folder, to.entry, to.folder)
         return to
 
     def doom(self, aside: Aside, sought: Identity) -> None:
@@ -451,7 +451,7 @@ class Root:
         aside = Aside(self._state.trash, str(sought.inode))
         self._is_strange(aside)
         try:
-            rename_new(name, self._fd, aside.entry, aside.folder)
+            _move(name, self._fd, aside.entry, aside.folder)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -690,11 +690,30 @@ def _has(fd: int) -> Options:
     return Options(uid=status.st_uid, gid=status.st_gid, mode=stat.S_IMODE(status.st_mode))
 
 
+def _move(name: str, folder: int, new_name: str, new_folder: int) -> None:
+    """Rename a directory, replacing nothing; whoever owns it cannot hinder that."""
+    try:
+        rename_new(name, folder, new_name, new_folder)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        with opened(name, folder) as fd:
+            if not btrfs.make_writable(fd):
+                raise error from None
+        rename_new(name, folder, new_name, new_folder)
+
+
 def _give(fd: int, options: Options) -> None:
     """Give a directory the permissions and the owner that are asked for."""
     status = os.fstat(fd)
     uid = status.st_uid if options.uid is None else options.uid
     gid = status.st_gid if options.gid is None else options.gid
+    # One that has them may have no room left below its limit, not even for this.
+    had = (status.st_uid, status.st_gid)
+    if had == (uid, gid) and options.mode in (None, stat.S_IMODE(status.st_mode)):
+        return
+    with suppress(OSError):
+        btrfs.make_writable(fd)
     if options.mode is not None:
         # While it is ours: the permissions of what is another user's, and the set-group-ID bit of
         # what is another group's, would each take one more capability.
