@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from itertools import product
 from operator import methodcaller
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from support import eventually
 
 from mdvp.core import options
 from mdvp.core.errors import UnavailableError
-from mdvp.core.options import Options
+from mdvp.core.options import Options, written
 from mdvp.disk.root import Root
+from mdvp.driver import Driver
 
 pytestmark = only_root
 
@@ -187,6 +190,15 @@ def test_a_limit_that_cannot_be_kept_is_told_until_it_is(plugin: Plugin) -> None
     assert log.count("volume vol has no limit: btrfs keeps no account") == 1
 
 
+def test_a_limit_that_btrfs_does_not_keep_any_more_can_be_taken_off(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    btrfs("quota", "disable", plugin.root)
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit" in warnings(plugin, "vol")
+    assert change(plugin, size="") == ""
+    assert warnings(plugin, "vol") == ""
+
+
 def test_without_the_capability_a_limit_is_refused_with_the_way_to_get_it(
     short_path: Path, root: Path
 ) -> None:
@@ -244,39 +256,6 @@ def test_a_limit_is_of_the_volume_alone_and_never_of_what_is_around_it(root: Pat
     assert fill(root, 2 * SIZE) is None
 
 
-def limit_on_disk(directory: Path) -> int | None:
-    """Return the limit that btrfs keeps for a subvolume."""
-    shown = btrfs("qgroup", "show", "-r", "--raw", "-f", directory).splitlines()[-1].split()
-    return None if shown[3] == "none" else int(shown[3])
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "steps"),
-    [
-        (None, "16M", ("change", "limit", "relabel")),
-        ("8M", "16M", ("change", "limit", "relabel")),
-        ("8M", None, ("limit", "change", "relabel")),
-    ],
-)
-def test_a_crash_in_a_change_of_the_limit_leaves_the_one_or_the_other(
-    root: Path, before: str | None, after: str | None, steps: Sequence[str]
-) -> None:
-    given = options.read({} if before is None else {"size": before})
-    changes = options.changes({"size": after or ""})
-    for number, step in enumerate(steps):
-        for moment in ("before", "after"):
-            name = f"vol-{number}-{moment}"
-            with driver_on(root) as driver:
-                driver.create(name, given)
-            crash(root, step, moment, methodcaller("change", name, changes))
-            with driver_on(root) as driver:
-                size = driver.get(name).volume.size
-                assert size in (given.size, changes.given.size)
-                assert limit_on_disk(root / name) == size
-                driver.change(name, changes)
-                assert limit_on_disk(root / name) == changes.given.size
-
-
 def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) -> None:
     wanted = options.read({"size": "8M"})
     for step in ("make", "label", "add", "place"):
@@ -285,7 +264,7 @@ def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) ->
             crash(root, step, moment, methodcaller("create", name, wanted))
             with driver_on(root) as driver:
                 driver.create(name, wanted)
-                assert limit_on_disk(root / name) == SIZE
+                assert limit_of(root / name) == f"{SIZE}"
 
 
 def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Path) -> None:
@@ -299,6 +278,40 @@ def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Pa
         assert change(plugin, size="") == ""
         assert fill(plugin.root / "vol", 6 * SIZE) is None
     assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
+
+
+def limit_of(directory: Path) -> str:
+    """Return the limit of a subvolume, as btrfs has it: bytes, or none."""
+    shown = subprocess.run(
+        ("btrfs", "qgroup", "show", "-r", "-f", "--raw", directory),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    (row,) = (row.split() for row in shown.splitlines() if row.startswith("0/"))
+    return row[3]
+
+
+def change_size(driver: Driver, name: str, size: str) -> None:
+    driver.change(name, options.changes({"size": size}))
+
+
+@pytest.mark.parametrize(("had", "gets"), [("", "8M"), ("8M", ""), ("8M", "64M")])
+def test_after_a_crash_in_a_change_the_limit_is_the_one_on_record(
+    root: Path, had: str, gets: str
+) -> None:
+    limits = {"": "none", "8M": f"{8 * MIB}", "64M": f"{64 * MIB}"}
+    found = set()
+    for step, moment in product(("change", "limit"), ("before", "after")):
+        name = f"{step}-{moment}"
+        with driver_on(root) as driver:
+            driver.create(name, options.read({"size": had} if had else {}))
+        crash(root, step, moment, partial(change_size, name=name, size=gets))
+        with driver_on(root) as driver:
+            size = written(driver.get(name).volume).get("size", "")
+        assert limit_of(root / name) == limits[size]
+        found.add(size)
+    assert found == {had, gets}
 
 
 def test_a_volume_that_is_full_beyond_its_limit_is_renamed_and_is_not_half_changed(
