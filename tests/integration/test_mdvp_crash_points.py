@@ -22,7 +22,7 @@ from support import eventually
 
 KINDS = ("ext4", "btrfs", "xfs")
 ALL = os.environ.get("MDVP_CRASH_POINTS") == "all"
-SOME = 6  # calls of an operation
+SOME = 5  # calls of an operation
 
 
 def adopted(now: Round) -> None:
