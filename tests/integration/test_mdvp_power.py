@@ -5,7 +5,8 @@ device at that moment, mounted anew. Whatever had been written before is in it, 
 the options of before or of after, and nothing is left aside.
 
 MDVP_CRASH_POINTS=all cuts it before each system call that changes the disk, else it is cut when the
-operation has just come to its end, on one of the file systems each.
+operation has come to its end and the journal is written, on one of the file systems,
+or on each that does it by other calls.
 """
 
 import os
@@ -20,7 +21,7 @@ import pytest
 from filesystems import file_system
 from integration.crash_points import NEVER, Picture, Round, Scene, aside, picture, unlike
 from integration.plugin import Answer, Plugin, serving
-from integration.test_mdvp_crash_points import ALL, KINDS, SCENES
+from integration.test_mdvp_crash_points import ALL, DIFFER, KINDS, SCENES
 from integration.tracer import Tracer
 from support import eventually
 
@@ -29,6 +30,14 @@ NAMES = (
     *("remove", "remove to the trash", "restore with another owner", "remove and keep"),
     *("clone", "change", "rename"),
 )
+
+
+def commit(disk: Path) -> None:
+    """Have the file system write its journal, so what was done, but not what is in other files."""
+    with (disk / "another").open("w") as file:
+        file.write("content")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -66,6 +75,7 @@ def cut(kind: str, scene: Scene, at: int, place: Path) -> tuple[list[str], list[
                 assert answer is not None
                 assert answer.status == 200, answer
                 eventually(lambda: aside(root), [])
+                commit(disk)
             disk_now = ("cp", "--sparse=always", str(place / f"{kind}.img"), str(image))
             subprocess.run(disk_now, check=True)
             if at == NEVER:
@@ -82,7 +92,7 @@ def pairs() -> list[tuple[str, str]]:
         (kind, name)
         for number, name in enumerate(NAMES)
         for at, kind in enumerate(KINDS)
-        if ALL or number % len(KINDS) == at
+        if ALL or name in DIFFER or number % len(KINDS) == at
     ]
 
 
