@@ -4,14 +4,14 @@ Failure model. The disk alone has this state, in a folder of mdvp's own that roo
 so it outlives a lost database. Each removed volume has a folder, named by the inode of its
 directory: `record.json` says what it was, and `volume` is that directory, moved in whole. The
 record is on disk before the directory leaves its place, and goes after that has left: so a folder
-without the directory is what a crash has left of an operation that was not begun, or was done. The
+without the directory is what a crash has left of an operation that was not begun, or was done. A
+record that is damaged, which its checksum tells, is believed in nothing: what it is of stays. The
 database decides here, too: a directory that is a volume's on record goes to that volume's place.
 
 Of a directory that stays where it is (`on-remove=keep`) there is the record alone.
 """
 
 import errno
-import json
 import logging
 import os
 import secrets
@@ -30,6 +30,7 @@ from mdvp.disk.entry import Found, listed, opened
 from mdvp.disk.linux import rename_new
 from mdvp.disk.odometer import Odometer
 from mdvp.disk.root import Aside, Root
+from mdvp.disk.sealed import sealed, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -358,7 +359,7 @@ class Trash:
             with opened(name, self._folder) as folder:
                 fd = os.open(_RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 with os.fdopen(fd, "rb") as file:
-                    removal = _removal(json.loads(file.read()))
+                    removal = _removal(unsealed(file.read()))
         except (FileNotFoundError, ValueError, LookupError, TypeError, record.BadRecordError):
             return None
         return removal if removal.folder == name else None
@@ -387,7 +388,7 @@ def _order(removal: Removal) -> tuple[str, float]:
 
 
 def _written(removal: Removal) -> str:
-    return json.dumps(
+    return sealed(
         {
             "version": _VERSION,
             "volume": record.in_fields(removal.volume),

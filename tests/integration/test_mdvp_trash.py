@@ -534,6 +534,27 @@ def test_a_lost_odometer_makes_nothing_expire(tmp_path: Path, content: str | Non
         }
 
 
+@pytest.mark.parametrize("damaged", ["record", "odometer"])
+def test_a_damaged_reading_makes_nothing_expire(tmp_path: Path, damaged: str) -> None:
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(600)
+        removed(driver, tmp_path, "other", "content", on_remove="trash:1h")
+        (volume,) = [it.volume for it in driver.trash.entries() if it.name == "other"]
+    path = tmp_path / ".mdvp" / "odometer"
+    if damaged == "record":  # what the odometer then begins at
+        path.unlink()
+        path = tmp_path / ".mdvp" / "removed" / str(volume.identity.inode) / "record.json"
+    text = path.read_text()
+    path.write_text(text.replace('"reading": 600', '"reading": 9000'))
+    assert path.read_text() != text
+    with driver_on(tmp_path, time) as driver:
+        assert "vol" in [it.name for it in driver.trash.entries()]
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+
+
 def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_path: Path) -> None:
     time = Time()
     with patch("mdvp.driver.Expiry"), driver_on(tmp_path, time) as driver:  # without its thread
@@ -677,7 +698,9 @@ def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Pat
     assert os.listdir(tmp_path / ".mdvp" / "removed") == []
 
 
-@pytest.mark.parametrize("damage", ["no record", "half a record", "another directory", "moved"])
+@pytest.mark.parametrize(
+    "damage", ["no record", "half a record", "a digit", "another directory", "moved"]
+)
 def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -690,6 +713,9 @@ def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
         case "half a record":
             record = (folder / "record.json").read_text()
             (folder / "record.json").write_text(record[: len(record) // 2])
+        case "a digit":
+            record = (folder / "record.json").read_text()
+            (folder / "record.json").write_text(record.replace("604800", "604"))
         case "moved":
             folder.rename(folder.with_name("12"))
         case "another directory":
