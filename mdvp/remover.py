@@ -67,7 +67,7 @@ class Remover:
             self._store.delete(volume.name)
             return None
         kept = None
-        if prepared is None or self._places.found(volume) is not Found.OURS:
+        if prepared is None:
             self._forget(volume, self._set_aside(volume))
         else:
             kept = self._remove_but_keep(volume, prepared)
@@ -91,13 +91,16 @@ class Remover:
 
     def _remove_but_keep(self, volume: Volume, prepared: Removal) -> Entry | None:
         if prepared.seconds is None:
+            found = self._places.found(volume)
+            if found is not Found.OURS:
+                self._warn(volume, found)
             self._forget(volume, None)
-            return self._trash.add(prepared)
+            return self._trash.add(prepared) if found is Found.OURS else None
         aside = self._set_aside(volume)
         if aside is not None:
             aside = self._take(aside, volume)
         self._forget(volume, aside)
-        # None: it was moved away at the last moment.
+        # None: it was moved away, be it at the last moment.
         return None if aside is None else self._trash.add(prepared)
 
     def _take(self, aside: Aside, volume: Volume) -> Aside:
@@ -114,6 +117,10 @@ class Remover:
             if aside is not None:
                 return aside
             found = self._places.found(volume)
+        self._warn(volume, found)
+        return None
+
+    def _warn(self, volume: Volume, found: Found) -> None:
         log.warning(
             "volume %(volume)s: its directory is no longer at %(mountpoint)s%(_stays)s",
             {
@@ -123,7 +130,6 @@ class Remover:
                 "_stays": ", and what is there now stays" if found is Found.FOREIGN else "",
             },
         )
-        return None
 
     def _forget(self, volume: Volume, aside: Aside | None) -> None:
         try:
