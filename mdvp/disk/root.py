@@ -462,6 +462,11 @@ class Root:
                     f"{self.mountpoint(name)} cannot be moved away: {error.strerror}; `lsattr -pd` "
                     "shows whether it is immutable, or of another project than its place"
                 ) from error
+            if error.errno == errno.EROFS:
+                raise ConflictError(
+                    f"{self.mountpoint(name)} cannot be moved away, as it is read-only: `btrfs "
+                    "property set PATH ro false`, on the host, ends that for a subvolume"
+                ) from error
             raise
         if self.identity(aside) == sought:
             return aside
@@ -621,6 +626,10 @@ class Root:
     def void_records(self, directory: Identity, until: datetime) -> None:
         """Have no record of that directory count, from now on, that was made before `until`."""
         self._labels.void(directory, until)
+
+    def records_count_from(self, directory: Identity) -> datetime:
+        """Return from when on a record of that directory counts."""
+        return self._labels.count_from(directory)
 
     def volumes(self, patience: float = math.inf) -> Iterator[Volume]:
         """Yield the volumes whose directories are at their places and say so.

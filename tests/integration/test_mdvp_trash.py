@@ -29,6 +29,7 @@ from mdvp.core.clock import Clock, Moment
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.options import Options
 from mdvp.core.volume import DELETE, Access, Identity, OnRemove, Volume, timestamp
+from mdvp.disk.entry import Found
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Removal, Trash
@@ -151,8 +152,7 @@ def test_what_is_in_the_trash_outlives_a_restart_and_a_lost_database(tmp_path: P
         driver.create("vol", asked(on_remove="trash"))
         (tmp_path / "vol" / "file").write_text("content")
         driver.remove("vol")
-    for file in (tmp_path / ".mdvp").glob("state.db*"):
-        file.unlink()
+    lose_database(tmp_path)
     with driver_on(tmp_path) as driver:
         assert driver.list() == []
         driver.create("vol", asked(restore="vol"))
@@ -175,6 +175,11 @@ def test_what_is_asked_for_when_it_is_restored_counts(root: Path) -> None:
         }
         # As the engine does when it has missed the answer.
         driver.create("vol", asked(restore="vol", uid="2000", mode="02770", access="exclusive"))
+
+
+def lose_database(root: Path) -> None:
+    for file in (root / ".mdvp").glob("state.db*"):
+        file.unlink()
 
 
 def contents(root: Path, name: str) -> str:
@@ -329,8 +334,7 @@ def test_a_kept_directory_is_no_volume_when_the_database_is_lost(tmp_path: Path)
     with driver_on(tmp_path) as driver:
         driver.create("vol", asked(on_remove="keep", uid="1000"))
         driver.remove("vol")
-    for file in (tmp_path / ".mdvp").glob("state.db*"):
-        file.unlink()
+    lose_database(tmp_path)
     with driver_on(tmp_path) as driver:
         assert driver.list() == []
         driver.create("vol", asked(adopt="true"))
@@ -698,6 +702,82 @@ def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Pat
     assert os.listdir(tmp_path / ".mdvp" / "removed") == []
 
 
+@pytest.mark.parametrize("away_at", [1, 2, 3])
+def test_what_its_owner_moves_away_and_back_meanwhile_is_not_deleted(
+    tmp_path: Path, away_at: int
+) -> None:
+    class Moving(Root):
+        looks = 0
+
+        def find(self, name: str, sought: Identity) -> Found:
+            found = super().find(name, sought)
+            Moving.looks += name == "vol"
+            return Found.FOREIGN if (name, Moving.looks) == ("vol", away_at) else found
+
+    with driver_on(tmp_path, root_class=Moving) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        (tmp_path / "vol" / "file").write_text("content")
+        Moving.looks = 0
+        driver.remove("vol")
+        if not (tmp_path / "vol").exists():
+            driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+
+
+def test_what_has_a_mount_on_it_in_the_trash_can_be_restored_when_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content")
+    (folder,) = (tmp_path / ".mdvp" / "removed").iterdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "volume"], check=True)
+    try:
+        with driver_on(tmp_path) as driver:
+            assert driver.trash.entries() == []
+    finally:
+        subprocess.run(["umount", folder / "volume"], check=True)
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+
+
+@pytest.mark.parametrize("fate", ["trash", "keep"])
+def test_a_calendar_that_was_set_back_loses_no_volume_with_the_database(
+    tmp_path: Path, fate: str
+) -> None:
+    time = Time()
+    back = asked(restore="vol") if fate == "trash" else asked(adopt="true")
+    with driver_on(tmp_path, time) as driver:
+        for year in (2040, 2026):
+            time.is_set(datetime(year, 1, 1, tzinfo=UTC))
+            if year == 2040:
+                driver.create("vol", asked(on_remove=fate, uid="1000"))
+                (tmp_path / "vol" / "file").write_text("content")
+            driver.remove("vol")
+            driver.create("vol", back)
+    lose_database(tmp_path)
+    with driver_on(tmp_path, time) as driver:
+        assert [volume.name for volume, _ in driver.list()] == ["vol"]
+    assert contents(tmp_path, "vol") == "content"
+
+
+def test_a_read_only_subvolume_is_a_volume_still(tmp_path: Path) -> None:
+    with file_system("btrfs", tmp_path) as root, driver_on(root) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        (root / "vol" / "file").write_text("content")
+        make_read_only = ["btrfs", "property", "set", str(root / "vol"), "ro"]
+        subprocess.run([*make_read_only, "true"], check=True)
+        with pytest.raises(ConflictError, match=r"cannot be moved away, as it is read-only: "):
+            driver.remove("vol")
+        with pytest.raises(ConflictError, match=r"cannot be moved away, as it is read-only: "):
+            driver.rename("vol", "new")
+        assert os.listdir(root / ".mdvp" / "removed") == []
+        subprocess.run([*make_read_only, "false"], check=True)
+        driver.remove("vol")
+        driver.create("vol", asked(restore="vol"))
+        assert contents(root, "vol") == "content"
+
+
 @pytest.mark.parametrize(
     "damage", ["no record", "half a record", "a digit", "another directory", "moved"]
 )
@@ -922,6 +1002,43 @@ def test_a_crash_while_what_was_kept_is_adopted_leaves_it_kept_or_adopted(
         driver.create("vol", wanted)
         assert contents(tmp_path, "vol") == "content"
         assert (tmp_path / "vol").stat().st_uid == 2000
+    assert_nothing_is_left_over(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("operation", "step", "moment"),
+    [
+        (operation, step, moment)
+        for operation in ("trash", "keep", "restore", "adopt")
+        for step in STEPS[operation]
+        for moment in ("before", "after")
+    ],
+)
+def test_a_crash_that_takes_the_database_with_it_leaves_the_content_to_be_had(
+    tmp_path: Path, operation: str, step: str, moment: str
+) -> None:
+    fate = "keep" if operation in {"keep", "adopt"} else "trash"
+    back = asked(restore="vol") if fate == "trash" else asked(adopt="true")
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        driver.create("vol", asked(on_remove=fate, uid="1000"))
+        (tmp_path / "vol" / "file").write_text("content")
+        if operation in {"restore", "adopt"}:
+            driver.remove("vol")
+    work: Callable[[Driver], object] = (
+        (lambda driver: driver.remove("vol"))
+        if operation == fate
+        else (lambda driver: driver.create("vol", back))
+    )
+    time.passes(1)
+    crash(tmp_path, step, moment, work, time)
+    lose_database(tmp_path)
+    with driver_on(tmp_path, time) as driver:
+        if not driver.list():
+            driver.create("vol", back)
+        driver.mount("vol", "id")
+        assert contents(tmp_path, "vol") == "content"
+        assert driver.trash.entries() == []
     assert_nothing_is_left_over(tmp_path)
 
 
