@@ -227,7 +227,9 @@ class Trash:
         with listed(self._folder) as found:
             names = {each.name for each in found}
         for removal in [it for it in self._removals.values() if it.folder not in names]:
-            self.forget(removal.volume)
+            # Nothing to be cleared away: there may be what is just being prepared, by now.
+            del self._removals[removal.folder]
+            self._root.unguard(removal.volume)
 
     def _shown_as(self, removals: Iterable[Removal]) -> list[Entry]:
         reading, now = self._odometer.reading(), self._now().utc  # once, however many there are

@@ -28,8 +28,8 @@ from mdvp.core import options
 from mdvp.core.clock import Clock, Moment
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.options import Options
-from mdvp.core.volume import DELETE, Access, Identity, OnRemove, Volume, timestamp
-from mdvp.disk.entry import Found
+from mdvp.core.volume import DELETE, Access, Fate, Identity, OnRemove, Volume, timestamp
+from mdvp.disk.entry import Found, listed
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Removal, Trash
@@ -572,6 +572,26 @@ def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_pa
         assert left(driver, time) == 3600
 
 
+def test_a_look_at_what_is_there_takes_nothing_from_a_removal_under_way(tmp_path: Path) -> None:
+    @contextmanager
+    def listed_before(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with listed(folder) as found:
+            yield found
+        driver.trash.prepare(new, OnRemove(Fate.TRASH, 60))
+
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="keep")
+        (entry,) = driver.trash.entries()
+        shutil.rmtree(tmp_path / "vol")
+        inode, born = entry.volume.identity
+        shutil.rmtree(tmp_path / ".mdvp" / "removed" / str(inode))
+        # The next directory gets its inode.
+        new = replace(entry.volume, name="new", identity=Identity(inode, born + 1))
+        with patch("mdvp.disk.trash.listed", listed_before):
+            assert driver.trash.entries() == []
+        assert (tmp_path / ".mdvp" / "removed" / str(inode) / "record.json").exists()
+
+
 # What is in the way, and what is strange.
 
 
@@ -685,11 +705,11 @@ def test_a_kept_directory_with_a_mount_on_it_is_still_kept(tmp_path: Path) -> No
 
 def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Path) -> None:
     class Exchanged(Root):
-        def set_aside(self, name: str, sought: Identity) -> Aside | None:
+        def set_aside(self, name: str, sought: Identity, *, to_stay: bool = False) -> Aside | None:
             (self.path / name).rename(self.path / "elsewhere")
             (self.path / name).mkdir()
             (self.path / name / "file").write_text("somebody's")
-            return super().set_aside(name, sought)
+            return super().set_aside(name, sought, to_stay=to_stay)
 
     with driver_on(tmp_path, root_class=Exchanged) as driver:
         removed(driver, tmp_path, "vol", "content")
@@ -735,7 +755,8 @@ def test_what_has_a_mount_on_it_in_the_trash_can_be_restored_when_that_is_gone(
         with driver_on(tmp_path) as driver:
             assert driver.trash.entries() == []
     finally:
-        subprocess.run(["umount", folder / "volume"], check=True)
+        for place in (tmp_path / ".mdvp" / "removed").glob("*/volume"):
+            subprocess.run(["umount", place], check=True)
     with driver_on(tmp_path) as driver:
         driver.create("vol", asked(restore="vol"))
     assert contents(tmp_path, "vol") == "content"
