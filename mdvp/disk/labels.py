@@ -91,8 +91,10 @@ class Labels:
                 {"event": "no_record", "volume": volume.name, "error": error},
             )
 
-    def read(self, fd: int, name: str) -> Volume | None:
+    def read(self, fd: int, name: str | None = None) -> Volume | None:
         """Return the volume that the open directory `name` says that it is, if it says so.
+
+        Without a name, it is not at its place.
 
         Raises record.BadRecordError, and OSError where the file system has no records.
         """
