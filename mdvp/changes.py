@@ -51,7 +51,9 @@ class Changer:
         if changes.of(*_GIVEN):
             self._get_ready(volume)
             had = self._root.given(volume)
-        limits = changes.of("size")
+        limits = changes.of("size") and (wanted.size, volume.size) != (None, None)
+        if limits:
+            self._check_filled(volume)
         if limits and wanted.size is None:
             self._root.limit(volume, None)  # after a crash the one on record is set again
         self._store.change(wanted, self._due(changes))
@@ -122,11 +124,7 @@ class Changer:
 
         Raises ConflictError when it is not there.
         """
-        if volume.is_being_filled:
-            raise ConflictError(
-                f"volume {volume.name!r} is being filled: `docker volume inspect` shows how far "
-                "that is; its name, its owner and its permissions can be changed then"
-            )
+        self._check_filled(volume)
         if self._places.found(volume) is Found.NOTHING:  # else a new, empty one would be made
             place = self._root.mountpoint(volume.name)
             raise ConflictError(
@@ -134,7 +132,16 @@ class Changer:
                 "container with the volume, for which mdvp makes a new, empty one"
             )
         self._places.ensure(volume)
+        if self._volume(volume.name) != volume:  # it was taken away at that very moment
+            raise ConflictError(f"volume {volume.name!r} has just got a new directory: try again")
         self.settle(volume.name)
+
+    def _check_filled(self, volume: Volume) -> None:
+        if volume.is_being_filled:
+            raise ConflictError(
+                f"volume {volume.name!r} is being filled: `docker volume inspect` shows how far "
+                "that is; its name, its owner, its permissions and its limit can be changed then"
+            )
 
     def _check_free(self, volume: Volume) -> Sequence[Lease]:
         """Raise ConflictError when somebody has a volume; return the leases that are dead."""

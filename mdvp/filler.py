@@ -423,8 +423,6 @@ class Filler:
                 job.recorded = True
             return False
         self._root.give_aside(job.aside, job.options)
-        if job.options.size is not None:
-            self._root.limit_aside(job.aside, job.options.size)
         with self._lock:
             job.check()
             self._record_snapshot(job)
@@ -436,7 +434,8 @@ class Filler:
         identity = self._root.identity(job.aside)
         if identity is None:
             raise StorageError("the snapshot is gone")
-        volume = core_options.volume(job.name, self._now().utc, identity, job.options)
+        options = self._limited(job)
+        volume = core_options.volume(job.name, self._now().utc, identity, options)
         volume = replace(volume, means=Means.SNAPSHOT)
         try:
             self._root.label(job.aside, volume)
@@ -447,6 +446,18 @@ class Filler:
             self._store.delete(job.name)
             raise
         self._root.keep(volume)
+
+    def _limited(self, job: Job) -> Options:
+        """Have a snapshot limited as it is to be, not as its source; return its options then."""
+        try:
+            self._root.limit_aside(job.aside, job.options.size)
+        except UnavailableError:
+            source = self._store.volume(job.source)
+            if job.options.size is not None or source is None:
+                raise
+            # Who may not set limits cannot take that off, so it is said that there is one.
+            return replace(job.options, size=source.size)
+        return job.options
 
     def _fill(self, job: Job) -> None:
         with self._turn(job), opened(job.aside.entry, job.aside.folder) as target:

@@ -74,6 +74,11 @@ class Readers:
         return None
 
     def _check_readable(self, volume: Volume) -> None:
+        if volume.is_being_filled:
+            raise ConflictError(
+                f"volume {volume.name!r} gets the content of {volume.origin!r} still: wait for "
+                "that; `docker volume inspect` shows how far it is"
+            )
         if self._root.find(volume.name, volume.identity) is not Found.OURS:
             raise ConflictError(
                 f"volume {volume.name!r} cannot be read: what is at "

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # for now: clients come and go
 _BATCH = 100  # of the names of directories that are listed at a time
 _FAILED_MAX = 1000  # in one directory: each is passed over again and again
 _DEPTH = 1000  # levels: each turn has to go down again, and must come to delete something
@@ -267,8 +268,17 @@ class Deleter(Generic[T]):
             self._woken.wait()
             self._woken.clear()
             closing = self._closing  # what was doomed before is still to be deleted
-            while self._sweep():
-                pass
+            try:
+                while self._sweep():
+                    pass
+            except OSError as error:
+                if error.errno not in _SCARCE:
+                    raise
+                log.warning(
+                    "cannot look for what is to be deleted: %(error)s; the next removal, or the "
+                    "next start, looks again",
+                    {"event": "doomed_not_looked_at", "error": error},
+                )
 
     def _sweep(self) -> bool:
         """Give each thing that is doomed a turn; return whether one is not through."""

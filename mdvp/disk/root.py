@@ -277,7 +277,7 @@ class Root:
         """Return why volume `name` has no limit, though it is to have one; None if it has."""
         return self._unlimited.get(name)
 
-    def limit_aside(self, aside: Aside, size: int) -> None:
+    def limit_aside(self, aside: Aside, size: int | None) -> None:
         """Let there be at most `size` bytes in a directory that is aside; raises as `limit`."""
         with opened(aside.entry, aside.folder) as fd:
             limits.limit(fd, size, self._text)

@@ -11,7 +11,8 @@ gone through with every kind of holder of a volume that there can be:
   from one that is still to start: its volume is free some seconds after the engine is gone, however
   long the grace period is.
 
-Whatever happened, `docker volume ls` and the files are as before.
+Whatever happened, `docker volume ls` and the files are as before. So is what a removed volume had,
+if it is in the trash, unless that itself is deleted, and what was copied from it.
 """
 
 import os
@@ -288,6 +289,7 @@ class Row:
         restarts: whether the fault ends all containers: one that lives on is then one that the
             engine starts again, and one that dies need not be killed besides.
         loses: what the plugin says of what it lost.
+        has_trash: whether it leaves the trash alone, which is in the plugin's folder.
 
     """
 
@@ -295,6 +297,7 @@ class Row:
     live_restore: bool = False
     restarts: bool = False
     loses: str = ""
+    has_trash: bool = True
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -322,9 +325,11 @@ MATRIX = {
     "database deleted, plugin disabled": Row(
         without_the_plugin(database_deleted), loses=FOUND_AGAIN
     ),
-    "state folder deleted, plugin killed": Row(under_the_plugin(folder_deleted), loses=FOUND_AGAIN),
+    "state folder deleted, plugin killed": Row(
+        under_the_plugin(folder_deleted), loses=FOUND_AGAIN, has_trash=False
+    ),
     "state folder deleted, plugin disabled": Row(
-        without_the_plugin(folder_deleted), loses=FOUND_AGAIN
+        without_the_plugin(folder_deleted), loses=FOUND_AGAIN, has_trash=False
     ),
     "database cut, plugin killed": Row(under_the_plugin(database_cut), loses=DAMAGED),
     "database cut, plugin disabled": Row(without_the_plugin(database_cut), loses=DAMAGED),
@@ -387,8 +392,11 @@ def remove_all(machine: Machine) -> None:
 
 
 def create(machine: Machine, *volumes: str) -> None:
+    """Make volumes; what begins with `-o=` is an option of all."""
+    options = [each for each in volumes if each.startswith("-o=")]
     for volume in volumes:
-        machine.docker("volume", "create", "-d", PLUGIN, volume)
+        if volume not in options:
+            machine.docker("volume", "create", "-d", PLUGIN, *options, volume)
 
 
 @rows()
@@ -398,6 +406,7 @@ def test_the_volume_of_a_dead_holder_is_free_at_once(machine: Machine, row: Row)
     machine.hold()
     machine.docker("cp", "holder:/data/file", "-")
     pid = machine.holder_pid()
+    copy_and_remove(machine)
     create(machine, "latest")
     before, said = machine.volumes(), len(machine.log())
     with row.fault(machine):
@@ -407,6 +416,33 @@ def test_the_volume_of_a_dead_holder_is_free_at_once(machine: Machine, row: Row)
     assert machine.use() == ""
     assert machine.volumes() == before
     assert_says(machine.log()[said:], row.loses)
+    assert_is_restored(machine, row)
+
+
+def copy_and_remove(machine: Machine) -> None:
+    """Have a volume in the trash, and a copy of it."""
+    create(machine, "removed", "-o=on-remove=trash")
+    file = machine.data / "removed" / "file"
+    file.write_text("precious, too\n")
+    file.chmod(0o640)
+    create(machine, "copy", "-o=from=removed")
+    machine.docker("volume", "rm", "removed")
+
+
+def assert_is_restored(machine: Machine, row: Row) -> None:
+    """Check that the copy and what is in the trash are as they were, and that this can be had."""
+    restored = ("volume", "create", "-d", PLUGIN, "-o", "restore=removed", "restored")
+    copy, there = machine.data / "copy" / "file", machine.data / "restored" / "file"
+    if row.has_trash:
+        machine.docker(*restored)
+        assert there.read_text() == "precious, too\n"
+        assert (there.stat().st_mode, there.stat().st_uid) == (
+            copy.stat().st_mode,
+            copy.stat().st_uid,
+        )
+    else:
+        assert "no removed volume 'removed' is in the trash" in machine.docker.refused(*restored)
+    assert copy.read_text() == "precious, too\n"
 
 
 @rows()

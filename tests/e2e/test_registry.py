@@ -243,6 +243,21 @@ def test_an_image_is_for_each_architecture_that_is_there(
     assert architectures("sync") == {released.architecture, "s390x"}
 
 
+def test_the_plugin_with_more_rights_is_released_by_itself(
+    docker: Docker, released: Released, storage: Path
+) -> None:
+    had = plugins(docker), images(docker), tags(storage)
+    name = f"mdvp:{TAG}-sys-admin-{released.architecture}"
+    printed = release(docker, "--sys-admin", REGISTRY, TAG).stdout
+    assert (plugins(docker), images(docker), tags(storage)) == (*had[:2], had[2] | {name})
+    assert printed.endswith(f"\n  docker plugin install --alias mdvp {REGISTRY}/{name}\n")
+    install = ("plugin", "install", "--grant-all-permissions", "--disable", "--alias=admin")
+    docker(*install, f"{REGISTRY}/{name}")
+    given = docker("plugin", "inspect", "--format", "{{.Config.Linux.Capabilities}}", "admin")
+    docker("plugin", "rm", "admin")
+    assert sorted(given.strip("[]").split()) == ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]
+
+
 def test_what_a_tag_names_does_not_change(
     docker: Docker, released: Released, storage: Path
 ) -> None:
@@ -284,7 +299,8 @@ def test_arguments_that_cannot_be_are_answered_with_the_usage(
     script = REPOSITORY / "scripts" / "release.sh"
     done = subprocess.run([script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "usage: scripts/release.sh [--fresh] REGISTRY TAG"
+    usage = "usage: scripts/release.sh [--fresh] [--sys-admin] REGISTRY TAG"
+    assert done.stderr.splitlines()[0] == usage
     assert message in done.stderr.splitlines()[1]
 
 

@@ -11,7 +11,7 @@ The pictures are made of the disk and of what mdvp says; names that are of one r
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -82,6 +82,7 @@ class Scene:
         prepare: makes what there is before.
         act: asks for it; returns the answer.
         settled: says whether it has come to its end, in the background, too.
+        capable: whether it takes capabilities that the plugin does not have.
         again: what a second time may be answered when the first was done.
         check: says whether it is true of the disk what the picture says when it is done.
         half_done: says whether it is done but for something that the second time does.
@@ -91,6 +92,7 @@ class Scene:
     prepare: Callable[[Round], object]
     act: Callable[[Round], Answer]
     settled: Callable[[Round], bool] = lambda _: True
+    capable: bool = False
     again: tuple[int, ...] = (200,)
     check: Callable[[Round], bool] = lambda _: True
     half_done: Callable[[Round], bool] = lambda _: False
@@ -190,13 +192,13 @@ class Stage:
 
     """
 
-    def __init__(self, root: Path, socket: Path, **environ: str) -> None:
+    def __init__(self, root: Path, socket: Path, prefix: Sequence[str]) -> None:
         self.points = 0
         self.starts = 0
         self._root = root
         self._root.mkdir()
         self._socket = socket
-        self._environ = environ
+        self._prefix = prefix
         self._rounds = (f"r{number}-" for number in count())
         self._running = ExitStack()
         self._plugin = self._start()
@@ -261,8 +263,8 @@ class Stage:
     def _start_and_die(self) -> None:
         """Start mdvp, which has to mend what is there, and kill it at work, each time later."""
         self._running.close()
-        environ = {**os.environ, **self._environ}
-        with running(command(self._root, self._socket), environ) as process:
+        mdvp = (*self._prefix, *command(self._root, self._socket))
+        with running(mdvp, os.environ) as process:
             tracer = Tracer(process.pid, self._kill_start_at, self._root)
             plugin = Plugin(self._root, self._socket, process)
             eventually(lambda: not tracer.watches() or self._has_mended(plugin), True)
@@ -276,7 +278,7 @@ class Stage:
 
     def _start(self) -> Plugin:
         self._running.close()
-        serve = serving(self._root, self._socket, **self._environ)
+        serve = serving(self._root, self._socket, prefix=self._prefix)
         return self._running.enter_context(serve)
 
     def _is_settled(self, scene: Scene, now: Round) -> bool:

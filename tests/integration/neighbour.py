@@ -1,7 +1,9 @@
 """A user of the host who does harm wherever they can, until they are killed.
 
 Run as `python neighbour.py ROOT OUTSIDE SEED`: works in the volumes below ROOT, and would have what
-is in OUTSIDE touched. What it makes has a limit: this is no attack on the disk's size.
+is in OUTSIDE touched. What it makes has a limit: this is no attack on the disk's size. Should it
+get to something in mdvp's own folder, be it by a directory that it has held open since that was a
+volume's, it says so in the file `reached` in its own directory.
 """
 
 import os
@@ -28,7 +30,7 @@ class Neighbour:
     def work(self) -> None:
         deeds: list[Callable[[int], object]] = [
             *(self._fill, self._dig, self._link, self._swap, self._swap_many, self._rename),
-            *(self._change_mode, self._exchange_a_volume),
+            *(self._change_mode, self._exchange_a_volume, self._reach, self._bait),
         ]
         while True:
             self._find_directories()
@@ -121,6 +123,40 @@ class Neighbour:
         if self._random.random() < 0.5:
             volume.rename(self._own / f"{volume.name}.{self._random.random()}")
             away.rename(volume)
+
+    def _reach(self, fd: int) -> None:
+        """Get from a directory, wherever it is by now, to what is beside it; and by the paths."""
+        up = os.open("..", os.O_PATH | os.O_DIRECTORY, dir_fd=fd)
+        try:
+            where = Path(f"/proc/self/fd/{up}").readlink()
+            if ".mdvp" in where.parts:
+                self._take(up, "volume")
+                self._take(up, "record.json")
+        finally:
+            os.close(up)
+        for folder in ("removed", "new", "trash", "."):
+            with suppress(OSError):
+                self._tell(os.listdir(self._root / ".mdvp" / folder))
+
+    def _take(self, folder: int, name: str) -> None:
+        with suppress(OSError):
+            os.close(os.open(name, os.O_RDONLY, dir_fd=folder))
+            self._tell([name])
+        with suppress(OSError):
+            os.rename(name, self._own / name, src_dir_fd=folder)
+            self._tell([name])
+
+    def _tell(self, reached: list[str]) -> None:
+        (self._own / "reached").write_text(f"{reached}")
+
+    def _bait(self, fd: int) -> None:
+        """Put a link to a file outside in the place of a file, and that back: for who copies it."""
+        name = self._name()
+        self._make(lambda: self._touch(name, fd))
+        os.symlink(self._outside / "of-0" / "file", f"{name}.bait", dir_fd=fd)
+        os.rename(name, f"{name}.was", src_dir_fd=fd, dst_dir_fd=fd)
+        os.rename(f"{name}.bait", name, src_dir_fd=fd, dst_dir_fd=fd)
+        os.rename(f"{name}.was", name, src_dir_fd=fd, dst_dir_fd=fd)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from threading import Event, Thread
 
 import pytest
 from filesystems import file_system
+from integration.mounts import only_root
 from integration.plugin import Plugin, serving
 from integration.test_mdvp_copy import full, shape
 from integration.test_mdvp_disk import assert_nothing_is_left_aside, crash, driver_on, dying
@@ -27,6 +28,8 @@ from mdvp.disk.copy import Copy
 from mdvp.disk.root import Root
 from mdvp.driver import Driver
 from mdvp.turns import Somebody
+
+pytestmark = only_root
 
 MEANS = {"btrfs": "snapshot", "xfs": "reflink", "ext4": "copy"}
 # What `setpriv` leaves the plugin.

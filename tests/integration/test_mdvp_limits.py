@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from itertools import product
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,9 @@ def plugin(short_path: Path, root: Path) -> Iterator[Plugin]:
         yield plugin
 
 
-def btrfs(*arguments: str | Path) -> None:
-    subprocess.run(("btrfs", *arguments), check=True, capture_output=True)
+def btrfs(*arguments: str | Path) -> str:
+    done = subprocess.run(("btrfs", *arguments), check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def fill(directory: Path, size: int) -> int | None:
@@ -55,8 +57,8 @@ def fill(directory: Path, size: int) -> int | None:
         with (directory / "content").open("wb") as file:
             for _ in range(size // MIB):
                 file.write(os.urandom(MIB))
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         return error.errno
     return None
@@ -91,21 +93,6 @@ def test_what_is_in_a_volume_is_limited_by_the_file_system(plugin: Plugin) -> No
     assert plugin.call("Get", Name="vol").message["Volume"]["Status"]["size"] == "8M"
 
 
-def test_a_limit_is_raised_and_taken_off_while_the_volume_is_in_use(plugin: Plugin) -> None:
-    plugin.call("Create", Name="vol", Opts={"size": "8M"})
-    plugin.call("Mount", Name="vol", ID="id")
-    directory = plugin.root / "vol"
-    assert fill(directory, 2 * SIZE) == errno.EDQUOT
-    assert change(plugin, size="32M") == ""
-    assert fill(directory, 2 * SIZE) is None
-    assert fill(directory, 5 * SIZE) == errno.EDQUOT
-    assert change(plugin, size="") == ""
-    assert fill(directory, 5 * SIZE) is None
-    assert "size" not in plugin.call("Get", Name="vol").message["Volume"]["Status"]
-    assert change(plugin, size="64M") == ""
-    assert fill(directory, 9 * SIZE) == errno.EDQUOT
-
-
 def test_a_change_with_a_limit_that_cannot_be_set_changes_nothing(
     plugin: Plugin, short_path: Path
 ) -> None:
@@ -129,6 +116,39 @@ def test_a_restored_volume_has_its_limit_still_or_the_one_asked_for(plugin: Plug
         assert plugin.call("Create", Name=name, Opts={"restore": removed, **opts}).status == 200
         assert fill(plugin.root / name, size // 2) is None
         assert fill(plugin.root / name, 2 * size) == errno.EDQUOT
+
+
+@pytest.mark.parametrize("file_by_file", [False, True], ids=["snapshot", "file by file"])
+def test_a_copy_has_the_limit_that_is_asked_for_and_not_that_of_its_source(
+    plugin: Plugin, file_by_file: bool
+) -> None:
+    source = {"adopt": "true"} if file_by_file else {"size": "8M"}
+    if file_by_file:
+        (plugin.root / "vol").mkdir()
+    assert plugin.call("Create", Name="vol", Opts=source).status == 200
+    assert fill(plugin.root / "vol", SIZE // 2) is None
+    for name, opts in (("free", {}), ("more", {"size": "16M"})):
+        assert plugin.call("Create", Name=name, Opts={"from": "vol", **opts}).status == 200
+        (plugin.root / name / "content").rename(plugin.root / name / "copied")
+    assert fill(plugin.root / "free", 3 * SIZE) is None
+    assert fill(plugin.root / "more", 3 * SIZE) == errno.EDQUOT
+    for name, size in (("free", None), ("more", "16M")):
+        status = plugin.call("Get", Name=name).message["Volume"]["Status"]
+        assert status.get("size") == size
+
+
+def test_a_copy_of_which_the_limit_cannot_be_taken_off_says_that_it_has_it(
+    plugin: Plugin, short_path: Path
+) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    plugin.stop()
+    with serving(plugin.root, short_path / "mdvp.sock", prefix=RIGHTS) as second:
+        assert second.call("Create", Name="copy", Opts={"from": "vol"}).status == 200
+        assert second.call("Get", Name="copy").message["Volume"]["Status"]["size"] == "8M"
+        assert fill(second.root / "copy", 2 * SIZE) == errno.EDQUOT
+        answer = second.call("Create", Name="other", Opts={"from": "vol", "size": "9M"})
+        assert "CAP_SYS_ADMIN" in answer.error
+        eventually(second.volumes, ["copy", "vol"])
 
 
 def test_a_volume_is_restored_though_its_limit_cannot_be_set_any_more(plugin: Plugin) -> None:
@@ -168,6 +188,15 @@ def test_a_limit_that_cannot_be_kept_is_told_until_it_is(plugin: Plugin) -> None
     assert warnings(plugin, "vol") == ""
     log = plugin.stop()
     assert log.count("volume vol has no limit: btrfs keeps no account") == 1
+
+
+def test_a_limit_that_btrfs_does_not_keep_any_more_can_be_taken_off(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    btrfs("quota", "disable", plugin.root)
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert "it has no limit" in warnings(plugin, "vol")
+    assert change(plugin, size="") == ""
+    assert warnings(plugin, "vol") == ""
 
 
 def test_without_the_capability_a_limit_is_refused_with_the_way_to_get_it(
@@ -225,6 +254,17 @@ def test_a_limit_is_of_the_volume_alone_and_never_of_what_is_around_it(root: Pat
         with pytest.raises(UnavailableError, match="no subvolume"):
             opened.adopt("plain", Options(size=SIZE), lambda it: it, lambda _: False)
     assert fill(root, 2 * SIZE) is None
+
+
+def test_a_crash_in_create_leaves_a_volume_with_its_limit_or_none(root: Path) -> None:
+    wanted = options.read({"size": "8M"})
+    for step in ("make", "label", "add", "place"):
+        for moment in ("before", "after"):
+            name = f"vol-{step}-{moment}"
+            crash(root, step, moment, methodcaller("create", name, wanted))
+            with driver_on(root) as driver:
+                driver.create(name, wanted)
+                assert limit_of(root / name) == f"{SIZE}"
 
 
 def test_a_limit_is_changed_while_the_volume_is_in_use(plugin: Plugin, point: Path) -> None:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -156,6 +157,100 @@ def test_nobody_waits_for_a_file_system_that_a_user_has_mounted_on_their_volume(
         assert third.volumes() == []
 
 
+HOLDS = """
+import os, sys
+here = os.open(".", os.O_RDONLY)
+print("ready", flush=True)
+for line in sys.stdin:
+    up = os.open("..", os.O_PATH, dir_fd=here)
+    reached = []
+    for way in (
+        lambda: os.listdir(f"/proc/self/fd/{up}"),
+        lambda: os.open("record.json", os.O_RDONLY, dir_fd=up),
+        lambda: os.open("..", os.O_RDONLY, dir_fd=up),
+        lambda: os.open("../..", os.O_RDONLY, dir_fd=up),
+        lambda: os.mkdir("mine", dir_fd=up),
+        lambda: os.rename("volume", "/tmp/stolen", src_dir_fd=up),
+        lambda: os.symlink("/", "link", dir_fd=up),
+    ):
+        try:
+            reached.append(way())
+        except PermissionError:
+            pass
+    print(os.readlink(f"/proc/self/fd/{up}"), reached, flush=True)
+"""
+
+
+def test_a_user_who_holds_a_removed_volume_open_gets_nowhere_from_it(root: Path) -> None:
+    with (
+        serving(root, root.parent / "mdvp.sock") as plugin,
+        ExitStack() as stack,
+    ):
+        for name in ("vol", "other"):
+            opts = {"uid": str(USER), "on-remove": "trash"}
+            assert plugin.call("Create", Name=name, Opts=opts).status == 200
+        (root / "other" / "file").write_text("precious")
+        command = (*AS_USER, sys.executable, "-c", HOLDS)
+        user = stack.enter_context(process(*command, cwd=root / "vol"))
+        assert user.stdout is not None
+        assert user.stdin is not None
+        assert user.stdout.readline() == "ready\n"
+        for name in ("other", "vol"):
+            assert plugin.call("Remove", Name=name).status == 200
+        user.stdin.write("go\n")
+        user.stdin.flush()
+        where, _, reached = user.stdout.readline().partition(" ")
+        assert Path(where).parent == root / ".mdvp" / "removed"
+        assert reached == "[]\n"
+        opts = {"restore": "other"}
+        assert plugin.call("Create", Name="other", Opts=opts).status == 200
+        assert (root / "other" / "file").read_text() == "precious"
+
+
+BAIT = """
+import os, sys
+os.umask(0)
+for number in range(200):
+    os.close(os.open(str(number), os.O_CREAT))
+os.mkdir("sub")
+os.close(os.open("sub/secret", os.O_CREAT))
+print("ready", flush=True)
+while True:
+    for number in map(str, range(200)):
+        os.symlink(sys.argv[1] + "/secret", "bait")
+        os.rename("bait", number)
+        os.close(os.open("file", os.O_CREAT))
+        os.rename("file", number)
+    os.rename("sub", "was")
+    os.symlink(sys.argv[1], "sub")
+    os.unlink("sub")
+    os.rename("was", "sub")
+"""
+
+
+def test_a_user_who_baits_whoever_copies_their_volume_gets_nothing_of_root(root: Path) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    (outside / "secret").chmod(0o600)
+    with ExitStack() as stack:
+        plugin = stack.enter_context(serving(root, root.parent / "mdvp.sock"))
+        opts = {"uid": str(USER), "mode": "0777"}
+        assert plugin.call("Create", Name="vol", Opts=opts).status == 200
+        command = (*AS_USER, sys.executable, "-c", BAIT, str(outside))
+        user = stack.enter_context(process(*command, cwd=root / "vol"))
+        assert user.stdout is not None
+        assert user.stdout.readline() == "ready\n"
+        for number in range(10):
+            name = f"copy-{number}"
+            answer = plugin.call("Create", Name=name, Opts={"from": "vol", "from-live": "true"})
+            assert answer.status == 200, answer
+            files = [path for path in (root / name).rglob("*") if not path.is_symlink()]
+            assert len(files) > 10
+            assert not [path for path in files if path.is_file() and path.read_bytes()]
+        assert user.poll() is None
+
+
 # All tricks at once, for a while.
 
 
@@ -184,34 +279,65 @@ def sentinels(path: Path) -> Path:
 
 
 class Engine:
-    """Makes, mounts, unmounts and removes volumes; no operation of its fails as mdvp does."""
+    """Makes, mounts, unmounts and removes volumes, restores, copies, changes and renames them.
+
+    No operation of its fails as mdvp does.
+    """
 
     OPTIONS = ({"uid": str(USER), "mode": "0777"}, {"mode": "0777"}, {"uid": str(USER)})
+    FATES = ("delete", "trash:1h", "trash:1s")
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311  # not for secrets
         self._ids = map(str, count())
+        self.done: Counter[str] = Counter()
 
     def work(self, plugin: Plugin, root: Path, until: float) -> None:
+        deeds = [*(self._create, self._mount, self._remove) * 2, self._restore, self._clone]
+        deeds += [self._change, self._rename]
         while time.monotonic() < until:
-            name = f"vol-{self._random.randrange(8)}"
-            match self._random.choice(("create", "mount", "remove")):
-                case "create":
-                    options = self._random.choice(self.OPTIONS)
-                    if self._call(plugin, "Create", Name=name, Opts=options):
-                        fill(root / name)
-                    elif name not in plugin.volumes():
-                        clear_the_way(root / name)
-                case "mount":
-                    mount_id = next(self._ids)
-                    if self._call(plugin, "Mount", Name=name, ID=mount_id):
-                        self._call(plugin, "Unmount", Name=name, ID=mount_id)
-                case "remove":
-                    self._call(plugin, "Remove", Name=name)
+            self._random.choice(deeds)(plugin, root)
 
-    def _call(self, plugin: Plugin, endpoint: str, **message: object) -> bool:
-        answer = plugin.call(endpoint, **message)
+    def _name(self) -> str:
+        return f"vol-{self._random.randrange(8)}"
+
+    def _create(self, plugin: Plugin, root: Path) -> None:
+        name = self._name()
+        opts = {**self._random.choice(self.OPTIONS), "on-remove": self._random.choice(self.FATES)}
+        if self._call(plugin, "Create", Name=name, Opts=opts):
+            fill(root / name)
+        elif name not in plugin.volumes():
+            clear_the_way(root / name)
+
+    def _mount(self, plugin: Plugin, _root: Path) -> None:
+        name, mount_id = self._name(), next(self._ids)
+        if self._call(plugin, "Mount", Name=name, ID=mount_id):
+            self._call(plugin, "Unmount", Name=name, ID=mount_id)
+
+    def _remove(self, plugin: Plugin, _root: Path) -> None:
+        self._call(plugin, "Remove", Name=self._name())
+
+    def _restore(self, plugin: Plugin, _root: Path) -> None:
+        self._call(plugin, "Create", "restore", Name=self._name(), Opts={"restore": self._name()})
+
+    def _clone(self, plugin: Plugin, _root: Path) -> None:
+        opts = {"from": self._name(), "on-remove": self._random.choice(self.FATES)}
+        # What neighbours make meanwhile can be much to copy. Removed, it ends.
+        with suppress(TimeoutError):
+            self._call(plugin, "Create", "clone", Name=self._name(), Opts=opts)
+
+    def _change(self, plugin: Plugin, _root: Path) -> None:
+        opts = {"mode": self._random.choice(("0777", "0700"))}
+        self._call(plugin, "Change", Name=self._name(), Opts=opts)
+
+    def _rename(self, plugin: Plugin, _root: Path) -> None:
+        self._call(plugin, "Rename", Name=self._name(), NewName=self._name())
+
+    def _call(self, plugin: Plugin, endpoint: str, what: str = "", **message: object) -> bool:
+        own = endpoint in ("Change", "Rename")
+        answer = (plugin.own if own else plugin.call)(endpoint, **message)
         assert answer.status in {200, 404, 409}, answer
+        self.done[what or endpoint.lower()] += answer.status == 200
         return answer.status == 200
 
 
@@ -273,12 +399,37 @@ def test_neighbours_who_do_all_the_harm_they_can(root: Path) -> None:
             with serving(root, socket, LOG_LEVEL="ERROR") as plugin:
                 engine.work(plugin, root, time.monotonic() + 1.5)
                 plugin.kill()
+    assert not list(root.glob("of-neighbour-*/reached"))
     with contextmanager(started_in_time)(root, socket) as plugin:
+        restore_all(plugin)
         for name in plugin.volumes():
+            assert not outsiders(root / name)
             shown = plugin.call("Get", Name=name).message["Volume"]["Status"]
             for mount_id in shown.get("mount_ids", ()):
                 assert plugin.call("Unmount", Name=name, ID=mount_id).status == 200
+            assert plugin.own("Change", Name=name, Opts={"on-remove": "delete"}).status == 200
             assert plugin.call("Remove", Name=name).status == 200
         assert plugin.volumes() == []
         eventually(lambda: trash(root), [], 60)
+        eventually(lambda: os.listdir(root / ".mdvp" / "removed"), [])
     assert (snapshot(outside), snapshot(inside)) == before
+    for each in ("create", "mount", "remove", "restore", "clone", "change", "rename"):
+        assert engine.done[each], engine.done
+
+
+def restore_all(plugin: Plugin) -> None:
+    """Have back all that is in the trash, but for what is due meanwhile."""
+    for number, each in enumerate(plugin.own("Removed").message["Volumes"]):
+        opts = {"restore": each["restore"], "mode": "0700"}
+        answer = plugin.call("Create", Name=f"back-{number}", Opts=opts)
+        assert answer.status == 200 or each["options"]["on-remove"] == "trash:1s", answer
+
+
+def outsiders(volume: Path) -> list[Path]:
+    """Return the files in a volume that have the content of a sentinel."""
+    contents = {b"0's", f"{USER + 1}'s".encode()}
+    return [
+        path
+        for path in volume.rglob("*")
+        if not path.is_symlink() and path.is_file() and path.read_bytes() in contents
+    ]

@@ -135,7 +135,7 @@ def test_the_directory_of_a_volume_is_not_adopted_as_another(plugin: Plugin) -> 
     assert plugin.call("Mount", Name="vol", ID="id").status == 200
 
 
-def test_the_way_of_readme_to_change_access_keeps_the_content(plugin: Plugin) -> None:
+def test_what_is_moved_away_removed_and_adopted_again_keeps_its_content(plugin: Plugin) -> None:
     # The engine does not pass on a Create of a volume that it knows.
     plugin.call("Create", Name="vol")
     (plugin.root / "vol" / "file").write_text("content")

@@ -10,10 +10,13 @@ from itertools import count as count_from
 from pathlib import Path
 
 import pytest
+from integration.mounts import only_root
 
 from mdvp.disk import walk as module
 from mdvp.disk.deletion import delete
 from mdvp.disk.walk import Visit, What, walk
+
+pytestmark = only_root
 
 
 @contextmanager
