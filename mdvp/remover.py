@@ -90,6 +90,7 @@ class Remover:
         return volume.on_remove or self._usual
 
     def _remove_but_keep(self, volume: Volume, prepared: Removal) -> Entry | None:
+        self._check_place(volume)
         if prepared.seconds is None:
             found = self._places.found(volume)
             if found is not Found.OURS:
@@ -102,6 +103,15 @@ class Remover:
         self._forget(volume, aside)
         # None: it was moved away, be it at the last moment.
         return None if aside is None else self._trash.add(prepared)
+
+    def _check_place(self, volume: Volume) -> None:
+        """Raise ConflictError when a crash has left the directory aside, and its place is taken."""
+        if self._places.found(volume) is Found.FOREIGN and self._root.left(volume.identity):
+            raise ConflictError(
+                f"volume {volume.name!r}: something else is at "
+                f"{self._root.mountpoint(volume.name)} since a crash: move that away, and remove "
+                "the volume then"
+            )
 
     def _take(self, aside: Aside, volume: Volume) -> Aside:
         try:
@@ -118,6 +128,8 @@ class Remover:
                 return aside
             found = self._places.found(volume)
         self._warn(volume, found)
+        if (left := self._root.left(volume.identity)) is not None:
+            self._root.doom(left, volume.identity)  # by a crash, and its place is taken
         return None
 
     def _warn(self, volume: Volume, found: Found) -> None:

@@ -440,8 +440,9 @@ class Root:
     def doom(self, aside: Aside, sought: Identity) -> None:
         """Have what is aside, the directory with the identity `sought`, deleted in time."""
         doomed = Aside(self._state.trash, str(sought.inode))
-        self._is_strange(doomed)
-        self.move(aside, doomed)
+        if aside != doomed:
+            self._is_strange(doomed)
+            self.move(aside, doomed)
 
     def set_aside(self, name: str, sought: Identity, *, to_stay: bool = False) -> Aside | None:
         """Move the directory of volume `name` out of its place, into the trash.

@@ -1008,6 +1008,34 @@ def test_what_a_crash_has_left_in_the_trash_of_a_volume_waits_for_its_place(
     assert_nothing_is_left_over(tmp_path)
 
 
+@pytest.mark.parametrize("fate", ["trash", "keep", "delete"])
+@pytest.mark.parametrize("operation", ["remove", "rename"])
+def test_what_a_crash_has_left_aside_is_not_lost_with_a_removal_while_its_place_is_taken(
+    tmp_path: Path, operation: str, fate: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        (tmp_path / "vol" / "file").write_text("content")
+    work: Callable[[Driver], object] = (
+        (lambda driver: driver.remove("vol"))
+        if operation == "remove"
+        else (lambda driver: driver.rename("vol", "new"))
+    )
+    crash(tmp_path, "set_aside", "after", work)
+    (tmp_path / "vol").mkdir()
+    with driver_on(tmp_path) as driver:
+        driver.change("vol", options.changes({"on-remove": fate}))
+        if fate == "delete":
+            driver.remove("vol")
+        else:
+            with pytest.raises(ConflictError, match=r"something else is at .*: move that away"):
+                driver.remove("vol")
+            (tmp_path / "vol").rmdir()
+            driver.mount("vol", "id")
+            assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
 @crashes("adopt")
 def test_a_crash_while_what_was_kept_is_adopted_leaves_it_kept_or_adopted(
     tmp_path: Path, step: str, moment: str
