@@ -472,7 +472,7 @@ def test_what_does_not_answer_as_mdvp_does_is_said(
     assert error == f"mdvp: no answer from mdvp on {path}: [Errno 2] No such file or directory\n"
 
 
-VOLUME = {
+VOLUME: dict[str, Any] = {
     **dict.fromkeys(FIELDS),
     "name": "vol",
     "access": "shared",
