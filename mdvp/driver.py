@@ -98,6 +98,8 @@ class Driver:
         self._readers = Readers(root, store, kernel, self.custody)
         self._places = Places(root, store, self._readers, now)
         self._changer = Changer(root, store, self._places, self.custody)
+        if store.new:
+            self._take_back_renamed()
         volumes = store.volumes()
         for volume in volumes:
             try:
@@ -129,6 +131,12 @@ class Driver:
             for volume in volumes:
                 if volume.is_being_filled:
                     self.filler.resume(volume)
+
+    def _take_back_renamed(self) -> None:
+        """Record what was just being renamed when mdvp and the database came to an end."""
+        for volume in self._root.cut_off():
+            if not self._has(volume.identity) and self._store.volume(volume.name) is None:
+                self._store.add(volume)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:

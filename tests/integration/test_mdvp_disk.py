@@ -214,10 +214,10 @@ class Exchanged(Root):
 
     kind = ""
 
-    def set_aside(self, name: str, sought: Identity) -> Aside | None:
+    def set_aside(self, name: str, sought: Identity, *, to_stay: bool = False) -> Aside | None:
         (self.path / name).rename(self.path / "elsewhere")
         in_the_way(self.path / name, self.kind)
-        return super().set_aside(name, sought)
+        return super().set_aside(name, sought, to_stay=to_stay)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -721,6 +721,22 @@ def test_a_crash_in_rename_leaves_the_volume_by_one_name(
         driver.create("old")
         driver.create("new")
     assert_nothing_is_left_aside(on_disk)
+
+
+@crashes("rename")
+def test_a_crash_in_rename_that_takes_the_database_with_it_leaves_the_volume(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("old", Options(uid=1000, protect=True))
+        (tmp_path / "old" / "file").write_text("content")
+    crash(tmp_path, step, moment, lambda driver: driver.rename("old", "new"))
+    for file in (tmp_path / ".mdvp").glob("state.db*"):
+        file.unlink()
+    with driver_on(tmp_path) as driver:
+        name = assert_has_one_name(tmp_path, driver)
+        assert driver.get(name).volume.protect
+    assert_nothing_is_left_aside(tmp_path)
 
 
 def test_who_shows_a_renamed_volume_or_is_yet_to_get_its_content_follows(tmp_path: Path) -> None:
