@@ -5,7 +5,8 @@ so it outlives a lost database. Each removed volume has a folder, named by the i
 directory: `record.json` says what it was, and `volume` is that directory, moved in whole. The
 record is on disk before the directory leaves its place, and goes after that has left: so a folder
 without the directory is what a crash has left of an operation that was not begun, or was done. The
-database decides here, too: a directory that is a volume's on record goes to that volume's place.
+database decides here, too: a directory that is a volume's on record goes to that volume's place,
+and one that is none's comes in here from wherever on the way a power cut has left it.
 
 Of a directory that stays where it is (`on-remove=keep`) there is the record alone.
 """
@@ -116,7 +117,7 @@ class Trash:
         for name in names:
             try:
                 self._take_in(name, is_on_record)
-            except OSError as error:
+            except (ConflictError, OSError) as error:
                 log.error(
                     "cannot tell what %(path)s is, so it stays: %(error)s",
                     {"event": "removed_unreadable", "path": self._shown(name), "error": error},
@@ -133,7 +134,7 @@ class Trash:
                 self._clear(name)
         elif inside and self._root.identity(self._aside(name)) != removal.volume.identity:
             self._set_apart(name)
-        elif inside or self._is_kept_still(removal):
+        elif inside or self._is_kept_still(removal) or self._is_moved_in(removal):
             self._remember(removal)
         else:
             self._clear(name)
@@ -159,6 +160,21 @@ class Trash:
         # Its owner had moved it into a volume that was deleted.
         with suppress(ConflictError):  # the next start may find its place free
             self._root.place(left, volume.name)
+        return True
+
+    def _is_moved_in(self, removal: Removal) -> bool:
+        """Move in the directory of a removed volume that is on its way; return whether it was.
+
+        A power cut can take back that it was moved, and not that the volume was forgotten: btrfs
+        has on disk what was written to a file before it has what was renamed.
+        """
+        volume = removal.volume
+        if self._root.find(volume.name, volume.identity) is Found.OURS:
+            self._root.set_aside(volume.name, volume.identity)
+        left = self._root.left(volume.identity)
+        if left is None:
+            return False
+        self.take(left, volume)
         return True
 
     def _set_apart(self, name: str) -> None:

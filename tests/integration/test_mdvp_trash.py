@@ -630,6 +630,22 @@ def test_what_comes_between_makes_a_removal_be_refused(tmp_path: Path, slow: typ
     assert_nothing_is_left_over(tmp_path)
 
 
+@pytest.mark.parametrize("where", ["at its place", "on its way"])
+def test_a_power_cut_that_takes_back_how_it_was_moved_leaves_what_can_be_restored(
+    root: Path, where: str
+) -> None:
+    with driver_on(root) as driver:
+        removed(driver, root, "vol", "content")
+    (folder,) = (root / ".mdvp" / "removed").iterdir()
+    way = {"at its place": root / "vol", "on its way": root / ".mdvp" / "trash" / folder.name}
+    (folder / "volume").rename(way[where])
+    with driver_on(root) as driver:
+        assert names(driver) == ["vol"]
+        assert not (root / "vol").exists()
+        driver.create("vol", asked(restore="vol"))
+        assert contents(root, "vol") == "content"
+
+
 def test_what_was_only_half_copied_is_deleted(tmp_path: Path) -> None:
     with driver_on(tmp_path) as driver:
         driver.create("vol", asked(on_remove="trash"))
