@@ -27,8 +27,9 @@ from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Entry, Removal, Trash
 from mdvp.expiry import Expiry
-from mdvp.filler import Filler, Job
+from mdvp.filler import Filler
 from mdvp.host import clock
+from mdvp.jobs import Job
 from mdvp.maker import Maker
 from mdvp.places import Places
 from mdvp.readers import Readers

@@ -220,7 +220,7 @@ _OPTIONS = {
     ),
     "from": _Option("origin", "the volume whose content it is to begin with", _name, str),
     "from-live": _Option(
-        "live", "true (copy even a volume that is in use, file by file)", _truth, _in_truth
+        "live", "true (copy even a volume that is in use)", _truth, _in_truth
     ),
     "adopt": _Option(
         "adopt",
