@@ -1,7 +1,6 @@
 """What becomes of a removed volume: deleted, kept where it is, or in the trash for a time."""
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from unittest.mock import patch
 
 import pytest
 from filesystems import file_system
+from integration.locks import is_locked
 from integration.plugin import serving
 from support import DEADLINE, eventually
 
@@ -353,17 +353,6 @@ def test_a_kept_directory_is_kept_from_cleaners_until_it_is_adopted(tmp_path: Pa
             assert not is_locked(Path(f"/proc/self/fd/{fd}"))
         finally:
             os.close(fd)
-
-
-def is_locked(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def test_a_kept_directory_that_is_gone_is_not_taken_for_one_with_its_inode(tmp_path: Path) -> None:
