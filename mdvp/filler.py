@@ -127,10 +127,13 @@ class Filler:
         if volume.is_being_filled:
             if again and self.running(volume.name) is None:
                 self._go_on(volume)
+            how_far = self.state(volume)
+            state = f"volume {volume.name!r} gets the content of {volume.origin!r}: {how_far}"
+            if self.running(volume.name) is not None:
+                raise LaterError(state, PATIENCE)
             raise LaterError(
-                f"volume {volume.name!r} gets the content of {volume.origin!r}: "
-                f"{self.state(volume)}",
-                PATIENCE if self.running(volume.name) else 0,
+                f"{state}; when that is put right, start the container again, and it goes on; or "
+                "remove the volume"
             )
         for job in self._copies_of(volume.name):
             if not job.options.live:
@@ -282,7 +285,7 @@ class Filler:
         try:
             self._check_open()
             if aside is None:
-                raise StorageError("its directory is gone; remove it")
+                raise StorageError("its directory is gone")
             source = self._store.volume(job.source)
             if source is None:
                 raise NoSuchVolumeError(job.source)
