@@ -4,11 +4,10 @@ Failure model. The disk alone has this state, in a folder of mdvp's own that roo
 so it outlives a lost database. Each removed volume has a folder, named by the inode of its
 directory: `record.json` says what it was, and `volume` is that directory, moved in whole. The
 record is on disk before the directory leaves its place, and goes after that has left: so a folder
-without the directory is what a crash has left of an operation that was not begun, or was done, and
-a directory that is on no record but has such a folder is one of those removed, be it that it had
-not come there yet. A
+without the directory is what a crash has left of an operation that was not begun, or was done. A
 record that is damaged, which its checksum tells, is believed in nothing: what it is of stays. The
-database decides here, too: a directory that is a volume's on record goes to that volume's place.
+database decides here, too: a directory that is a volume's on record goes to that volume's place,
+and one that is none's comes in here from wherever on the way a crash or a power cut has left it.
 
 Of a directory that stays where it is (`on-remove=keep`) there is the record alone.
 """
@@ -119,7 +118,7 @@ class Trash:
         for name in names:
             try:
                 self._take_in(name, is_on_record)
-            except OSError as error:
+            except (ConflictError, OSError) as error:
                 log.error(
                     "cannot tell what %(path)s is, so it stays: %(error)s",
                     {"event": "removed_unreadable", "path": self._shown(name), "error": error},
@@ -136,7 +135,7 @@ class Trash:
                 self._clear(name)
         elif inside and not self._is_of(removal):
             self._set_apart(name)
-        elif inside or self._is_taken_back(removal) or self._is_kept_still(removal):
+        elif inside or self._is_kept_still(removal) or self._is_moved_in(removal):
             self._remember(removal)
         else:
             self._clear(name)
@@ -163,17 +162,6 @@ class Trash:
                 raise
             return False
 
-    def _is_taken_back(self, removal: Removal) -> bool:
-        """Take in what a crash has left on its way into the trash, with the database lost since.
-
-        It is the same with what was on its way out, as it was due: it will be again.
-        """
-        left = None if removal.seconds is None else self._root.left(removal.volume.identity)
-        if left is None:
-            return False
-        self.take(left, removal.volume)
-        return True
-
     def _is_kept_still(self, removal: Removal) -> bool:
         """Say whether the directory that was to stay at its place did; put it back if need be."""
         volume = removal.volume
@@ -187,6 +175,24 @@ class Trash:
         # Its owner had moved it into a volume that was deleted.
         with suppress(ConflictError):  # the next start may find its place free
             self._root.place(left, volume.name)
+        return True
+
+    def _is_moved_in(self, removal: Removal) -> bool:
+        """Move in the directory of a removed volume that is on its way; return whether it was.
+
+        A power cut can take back that it was moved, and not that the volume was forgotten: btrfs
+        has on disk what was written to a file before it has what was renamed. It is the same with
+        what was on its way out, as it was due: it will be again.
+        """
+        volume = removal.volume
+        if removal.seconds is None:
+            return False
+        if self._root.find(volume.name, volume.identity) is Found.OURS:
+            self._root.set_aside(volume.name, volume.identity)
+        left = self._root.left(volume.identity)
+        if left is None:
+            return False
+        self.take(left, volume)
         return True
 
     def _set_apart(self, name: str) -> None:

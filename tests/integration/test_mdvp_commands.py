@@ -1,8 +1,6 @@
 """`mdvp ls`, `mdvp change` and `mdvp rename`, of a real mdvp process."""
 
-import fcntl
 import json
-import os
 import socket
 import stat
 import subprocess
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from filesystems import file_system
 from integration.holder import containing, holding, kill, new_container_id
+from integration.locks import is_locked
 from integration.plugin import Plugin, serving
 from support import eventually
 
@@ -210,18 +209,6 @@ def test_a_renamed_volume_is_found_again_by_its_new_name(plugin: Plugin, mdvp: C
     with serving(plugin.root, plugin.address) as second:
         assert second.volumes() == ["new"]
         assert status(second, "new")["wait"] == "6s"
-
-
-def is_locked(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(fd)
 
 
 def test_a_renamed_volume_is_kept_from_cleaners_and_so_is_the_next_of_its_old_name(

@@ -1,7 +1,6 @@
 """What becomes of a removed volume: deleted, kept where it is, or in the trash for a time."""
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from unittest.mock import patch
 
 import pytest
 from filesystems import file_system
+from integration.locks import is_locked
 from integration.plugin import serving
 from support import DEADLINE, eventually
 
@@ -359,17 +359,6 @@ def test_a_kept_directory_is_kept_from_cleaners_until_it_is_adopted(tmp_path: Pa
             os.close(fd)
 
 
-def is_locked(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def test_a_kept_directory_that_is_gone_is_not_taken_for_one_with_its_inode(tmp_path: Path) -> None:
     with driver_on(tmp_path) as driver:
         removed(driver, tmp_path, "vol", "content", on_remove="keep")
@@ -673,6 +662,22 @@ def test_what_comes_between_makes_a_removal_be_refused(tmp_path: Path, slow: typ
         assert names(driver) == []
         assert [volume.name for volume, _ in driver.list()] == ["new"]
     assert_nothing_is_left_over(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["at its place", "on its way"])
+def test_a_power_cut_that_takes_back_how_it_was_moved_leaves_what_can_be_restored(
+    root: Path, where: str
+) -> None:
+    with driver_on(root) as driver:
+        removed(driver, root, "vol", "content")
+    (folder,) = (root / ".mdvp" / "removed").iterdir()
+    way = {"at its place": root / "vol", "on its way": root / ".mdvp" / "trash" / folder.name}
+    (folder / "volume").rename(way[where])
+    with driver_on(root) as driver:
+        assert names(driver) == ["vol"]
+        assert not (root / "vol").exists()
+        driver.create("vol", asked(restore="vol"))
+        assert contents(root, "vol") == "content"
 
 
 def test_what_was_only_half_copied_is_deleted(tmp_path: Path) -> None:
