@@ -182,7 +182,8 @@ class Changer:
                 )
 
     def _move(self, volume: Volume, new: str) -> None:
-        aside = self._root.set_aside(volume.name, volume.identity)
+        # To stay: nobody wants it deleted, should the database be lost at this moment.
+        aside = self._root.set_aside(volume.name, volume.identity, to_stay=True)
         if aside is None:
             raise ConflictError(
                 f"volume {volume.name!r}: its directory has just been moved away from "

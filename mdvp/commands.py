@@ -1,10 +1,12 @@
 """The commands that ask a running mdvp: `mdvp ls`, `mdvp change` and `mdvp rename`.
 
-They work on the host and in a container alike: all they need is the socket.
+They work on the host and in a container alike: all they need is the socket. What answers there is
+not trusted: it can be anything, and what is printed of it tells a terminal nothing to do.
 """
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -100,12 +102,31 @@ def _option(text: str) -> tuple[str, str]:
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for; return its exit status: 0, or 1 with the reason said."""
     try:
-        for line in options.run(options):
+        for line in _lines(options):
             print(line)
+        sys.stdout.flush()
     except MdvpError as error:
-        print(f"mdvp: {error}", file=sys.stderr)
+        print(f"mdvp: {_plain(str(error))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads this has seen enough
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # for what is to be flushed at exit
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _lines(options: argparse.Namespace) -> Sequence[str]:
+    try:
+        return [_plain(line) for line in options.run(options)]
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise client.UnreachableError(
+            f"what answers is no mdvp, or not of this version: {error!r}"
+        ) from error
+
+
+def _plain(text: str) -> str:
+    """Return a line of text without what a terminal would obey, each such character escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _ask(options: argparse.Namespace, endpoint: str, **message: object) -> Mapping[str, Any]:
@@ -124,8 +145,10 @@ def _rename(options: argparse.Namespace) -> Sequence[str]:
 
 def _ls(options: argparse.Namespace) -> Sequence[str]:
     volumes = _ask(options, "/Mdvp.Removed" if options.trash else "/Mdvp.List")["Volumes"]
+    if not isinstance(volumes, list):
+        raise TypeError(volumes)
     if options.json:
-        return [json.dumps(volumes, indent=2)]
+        return json.dumps(volumes, indent=2).split("\n")
     if options.trash:
         return _table([_TITLES_OF_TRASH, *map(_row_of_trash, volumes)])
     return _table([_TITLES, *map(_row, volumes)])
@@ -167,10 +190,11 @@ def _short(who: str) -> str:
 
 def _in_words(size: int) -> str:
     """Write a number of bytes as people read it, with three digits: 1.21M."""
-    value, units = float(size), iter("KMGTPE")
-    unit = ""
-    while value >= _KIB:
-        value, unit = value / _KIB, next(units)
+    value, unit = float(size), ""
+    for larger in "KMGTPE":
+        if value < _KIB:
+            break
+        value, unit = value / _KIB, larger
     return f"{value:.3g}{unit}" if unit else str(size)
 
 

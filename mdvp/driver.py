@@ -27,8 +27,9 @@ from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Entry, Removal, Trash
 from mdvp.expiry import Expiry
-from mdvp.filler import Filler, Job
+from mdvp.filler import Filler
 from mdvp.host import clock
+from mdvp.jobs import Job
 from mdvp.maker import Maker
 from mdvp.places import Places
 from mdvp.readers import Readers
@@ -98,28 +99,17 @@ class Driver:
         self._readers = Readers(root, store, kernel, self.custody)
         self._places = Places(root, store, self._readers, now)
         self._changer = Changer(root, store, self._places, self.custody)
+        if store.new:
+            self._take_back_renamed()
         volumes = store.volumes()
         for volume in volumes:
-            try:
-                self._places.recover(volume)
-                self._places.limit(volume)
-            except (ConflictError, OSError) as error:  # it is tried again when it is wanted
-                log.error(
-                    "cannot put volume %(volume)s back at its place: %(error)s",
-                    {"event": "not_put_back", "volume": volume.name, "error": error},
-                )
-            root.keep(volume)
+            self._recover(volume)
         self.trash = Trash(root, now, self._has)
         self._maker = Maker(root, store, kernel, self.trash, self._readers, now)
         self._remover = Remover(root, store, self._places, self.trash, now, on_remove)
         self._changer.settle_all()
         if store.new and root.used_before and not volumes:
-            log.error(
-                "the state database was lost, and no directory in %(root)s says of itself that it "
-                "is a volume; if there were some, `docker volume create -d mdvp -o adopt=true "
-                "NAME` takes each back, with its content",
-                {"event": "state_lost", "root": root.path},
-            )
+            _say_lost(root)
         self.turns = Turns(self._lock, kernel.look, end)
         self.filler = Filler(root, store, self._places, self.custody, now, self._note_filled, end)
         self._witness = Witness(self._watch, end)
@@ -129,6 +119,24 @@ class Driver:
             for volume in volumes:
                 if volume.is_being_filled:
                     self.filler.resume(volume)
+
+    def _take_back_renamed(self) -> None:
+        """Record what was just being renamed when mdvp and the database came to an end."""
+        for volume in self._root.cut_off():
+            if not self._has(volume.identity) and self._store.volume(volume.name) is None:
+                self._store.add(volume)
+
+    def _recover(self, volume: Volume) -> None:
+        """Have a volume as it is on record, if a crash or somebody has left it otherwise."""
+        try:
+            self._places.recover(volume)
+            self._places.limit(volume)
+        except (ConflictError, OSError) as error:  # it is tried again when it is wanted
+            log.error(
+                "cannot put volume %(volume)s back at its place: %(error)s",
+                {"event": "not_put_back", "volume": volume.name, "error": error},
+            )
+        self._root.keep(volume)
 
     def _delete(self, aside: Aside, go_on: Callable[[], bool]) -> bool:
         with self._lock:
@@ -438,6 +446,15 @@ class Driver:
         if volume is None:
             raise NoSuchVolumeError(name, adoptable=self._root.has_directory(name))
         return volume
+
+
+def _say_lost(root: Root) -> None:
+    log.error(
+        "the state database was lost, and no directory in %(root)s says of itself that it is a "
+        "volume; if there were some, `docker volume create -d mdvp -o adopt=true NAME` takes each "
+        "back, with its content",
+        {"event": "state_lost", "root": root.path},
+    )
 
 
 def _refusal(volume: Volume, claims: Claims) -> str | None:

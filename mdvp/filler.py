@@ -16,8 +16,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from threading import Event, Semaphore, Thread
+from dataclasses import replace
+from threading import Semaphore
 
 from mdvp import threads
 from mdvp.core import options as core_options
@@ -40,6 +40,7 @@ from mdvp.disk.entry import Found, opened
 from mdvp.disk.linux import sync_file_system
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
+from mdvp.jobs import Announcer, Job, in_words, say_filled
 from mdvp.places import Places
 
 log = logging.getLogger(__name__)
@@ -48,70 +49,6 @@ log = logging.getLogger(__name__)
 PATIENCE = 100.0
 _AT_ONCE = 2  # copies; the others wait for their turn
 _MOST = 100  # that are under way, each with a thread of its own
-_STEP = 10  # per cent, or seconds, between lines of the log
-_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """A volume that gets the content of another.
-
-    Attributes:
-        name: the new volume.
-        source: the other.
-        options: what the new one is to be.
-        fd: the open directory of the source, the job's own.
-        aside: where the directory of the new volume is, or is to be.
-        recorded: whether the new volume is on record; else it is made by a snapshot.
-        progress: how far the copy is; None before it has begun, and for a snapshot.
-        waiting: how many wait for it to be made.
-        stopped: whether it is to end.
-        error: why it has failed.
-        kind: what kind of failure that is.
-        finished: whether its volume is full, or its thread is through.
-        settled: set when there is nothing to be waited for any more.
-
-    """
-
-    name: str
-    source: str
-    options: Options
-    fd: int
-    aside: Aside
-    recorded: bool
-    progress: Progress | None = None
-    waiting: int = 0
-    stopped: bool = False
-    error: str | None = None
-    kind: type[StorageError | UnavailableError] = StorageError
-    finished: bool = False
-    settled: Event = field(default_factory=Event)
-    thread: Thread | None = None
-
-    def go_on(self) -> bool:
-        """Say whether it is not to end."""
-        return not self.stopped
-
-    def stop(self) -> None:
-        """Have it end; whoever waits for it does so no longer."""
-        self.stopped = True
-        self.settled.set()
-
-    def check(self) -> None:
-        """Raise StoppedError if it is to end."""
-        if self.stopped:
-            raise StoppedError
-
-    def __str__(self) -> str:
-        """Say how far it is."""
-        if self.error is not None:
-            return f"failed: {self.error}"
-        if self.progress is None:
-            return "waiting for other copies" if self.recorded else "a snapshot is being made"
-        percent = self.progress.percent
-        if percent is None:
-            return "counting what there is to copy"
-        return f"{percent} % of {in_units(self.progress.size_of)}, {self.progress.files_of:,} files"
 
 
 class Filler:
@@ -190,10 +127,13 @@ class Filler:
         if volume.is_being_filled:
             if again and self.running(volume.name) is None:
                 self._go_on(volume)
+            how_far = self.state(volume)
+            state = f"volume {volume.name!r} gets the content of {volume.origin!r}: {how_far}"
+            if self.running(volume.name) is not None:
+                raise LaterError(state, PATIENCE)
             raise LaterError(
-                f"volume {volume.name!r} gets the content of {volume.origin!r}: "
-                f"{self.state(volume)}",
-                PATIENCE if self.running(volume.name) else 0,
+                f"{state}; when that is put right, start the container again, and it goes on; or "
+                "remove the volume"
             )
         for job in self._copies_of(volume.name):
             if not job.options.live:
@@ -345,7 +285,7 @@ class Filler:
         try:
             self._check_open()
             if aside is None:
-                raise StorageError("its directory is gone; remove it")
+                raise StorageError("its directory is gone")
             source = self._store.volume(job.source)
             if source is None:
                 raise NoSuchVolumeError(job.source)
@@ -386,7 +326,7 @@ class Filler:
         self._ended(job.source)
 
     def _fail(self, job: Job, error: Exception) -> None:
-        job.error = _in_words(error)
+        job.error = in_words(error)
         if isinstance(error, UnavailableError):
             job.kind = UnavailableError
         undone = job.waiting > 0 or not job.recorded
@@ -429,7 +369,7 @@ class Filler:
             job.check()
             self._record_snapshot(job, options)
             job.finished = True  # with what is on record, or somebody is refused in between
-        self._say_filled(job, Means.SNAPSHOT, began, Progress())
+        say_filled(job, Means.SNAPSHOT, began, Progress())
         return True
 
     def _record_snapshot(self, job: Job, options: Options) -> None:
@@ -465,8 +405,8 @@ class Filler:
     def _fill(self, job: Job) -> None:
         with self._turn(job), opened(job.aside.entry, job.aside.folder) as target:
             began = time.monotonic()
-            lines = _Lines(job)
-            with closing(Copy(job.fd, target, self._now().boot, lines.go_on)) as copy:
+            announcer = Announcer(job)
+            with closing(Copy(job.fd, target, self._now().boot, announcer.go_on)) as copy:
                 job.progress = copy.progress
                 log.info(
                     "volume %(volume)s: copying the content of %(source)s",
@@ -481,7 +421,7 @@ class Filler:
             job.check()
             self._record_filled(job, means)
             job.finished = True
-        self._say_filled(job, means, began, job.progress)
+        say_filled(job, means, began, job.progress)
 
     @contextmanager
     def _turn(self, job: Job) -> Iterator[None]:
@@ -510,77 +450,8 @@ class Filler:
             raise
         self._root.keep(volume)
 
-    def _say_filled(self, job: Job, means: Means, began: float, progress: Progress) -> None:
-        words = [f"{count} {kind} left out" for kind, count in sorted(progress.left_out.items())]
-        if progress.changed:
-            words.append(f"{progress.changed} files changed while they were copied")
-        more = f": {', '.join(progress.named)}" if progress.named else ""
-        log.log(
-            logging.WARNING if words else logging.INFO,
-            "volume %(volume)s has the content of %(source)s, by %(means)s, in %(seconds).1f s "
-            "(%(files)d files, %(bytes)d bytes%(_rest)s)",
-            {
-                "event": "filled",
-                "volume": job.name,
-                "source": job.source,
-                "means": means.value,
-                "seconds": round(time.monotonic() - began, 3),
-                "files": progress.files,
-                "bytes": progress.size,
-                "left_out": dict(progress.left_out),
-                "changed": progress.changed,
-                "paths": progress.named,
-                "_rest": "".join(f"; {word}" for word in words) + more,
-            },
-        )
-
-
-class _Lines:
-    """Says in the log how far a copy is, now and then, as it is asked whether to go on."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._at = time.monotonic()
-        self._percent = 0
-
-    def go_on(self) -> bool:
-        progress = self._job.progress
-        percent = (progress.percent if progress else None) or 0
-        since = time.monotonic() - self._at
-        if since >= _STEP or (since >= 1 and percent - self._percent >= _STEP):
-            self._at, self._percent = time.monotonic(), percent
-            log.info(
-                "volume %(volume)s: %(_state)s",
-                {
-                    "event": "filling_progress",
-                    "volume": self._job.name,
-                    "source": self._job.source,
-                    "percent": percent,
-                    "files": progress.files if progress else 0,
-                    "bytes": progress.size if progress else 0,
-                    "_state": str(self._job),
-                },
-            )
-        return self._job.go_on()
-
 
 def _can_be_snapshot(fd: int) -> bool:
     with suppress(OSError):
         return btrfs.subvolume(fd) is not None and not btrfs.has_subvolumes(fd)
     return False
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {os.fsdecode(error.filename)!a}"
-    if isinstance(error, MdvpError | OSError):
-        return str(error)
-    return "a defect in mdvp; its log has the details"
-
-
-def in_units(size: int) -> str:
-    """Write so many bytes for people: 12 GB."""
-    power = 0
-    while size >= 1000 ** (power + 1) and power < len(_UNITS) - 1:
-        power += 1
-    return f"{size / 1000**power:.3g} {_UNITS[power]}"

@@ -8,6 +8,7 @@ reader has no directory: it is a record.
 
 import logging
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from mdvp.core import options as core_options
 from mdvp.core.clock import Clock
@@ -91,6 +92,7 @@ class Maker:
             if options.size is not None:  # first, as it may be full
                 self._root.limit_aside(aside, options.size)
             self._root.give_aside(aside, options)
+            self._root.label(aside, volume)  # should the database be lost in a crash
             self._root.place(aside, name)
         except BaseException:
             self._store.delete(name)
@@ -111,7 +113,9 @@ class Maker:
 
     def _renewed(self, name: str, was: Volume, options: Options) -> Volume:
         """Return a removed volume as it is when it is there again: as it was, or is asked for."""
-        again = replace(was, name=name, created_at=self._now().utc)
+        # What its directory said of itself before has to be older, whatever the calendar says.
+        at = max(self._since(was.identity), was.created_at + timedelta(microseconds=1))
+        again = replace(was, name=name, created_at=at)
         return core_options.changed(again, Changes(options))
 
     def _adopt(self, name: str, options: Options) -> Volume:
@@ -128,6 +132,7 @@ class Maker:
             raise
         self._store.settle(name)
         if is_known(volume.identity):
+            self._root.keep(volume)  # it has one record or the other, should the database be lost
             self._trash.forget(volume)
         return volume
 
@@ -161,4 +166,11 @@ class Maker:
         return bool(look.holders([self._kernel.path(name)], (), ()))
 
     def _new_volume(self, name: str, options: Options, identity: Identity) -> Volume:
-        return core_options.volume(name, self._now().utc, identity, options)
+        return core_options.volume(name, self._since(identity), identity, options)
+
+    def _since(self, directory: Identity) -> datetime:
+        """Return when a volume with this directory is made: now, or when its records count from.
+
+        That is later if somebody has set the calendar back.
+        """
+        return max(self._now().utc, self._root.records_count_from(directory))

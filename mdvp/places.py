@@ -79,7 +79,7 @@ class Places:
                 "move it away and mdvp makes a new, empty one"
             )
         if found is Found.NOTHING:
-            self._make_again(volume)
+            volume = self._make_again(volume)
             log.error(
                 "volume %(volume)s: %(mountpoint)s had vanished, with all that was in it; made it "
                 "again, empty",
@@ -102,7 +102,8 @@ class Places:
                 {"event": "not_limited", "volume": volume.name, "reason": reason},
             )
 
-    def _make_again(self, volume: Volume) -> None:
+    def _make_again(self, volume: Volume) -> Volume:
+        """Make the directory of a volume again, empty; return the volume as it is then."""
         options = Options(uid=volume.uid, gid=volume.gid, mode=volume.mode)
         aside, identity = self._root.make(volume.name, options)
         again = replace(volume, identity=identity)
@@ -118,6 +119,7 @@ class Places:
             raise
         self._root.let_go(volume.name)
         self._root.keep(again)
+        return again
 
     def warn(self, volume: Volume) -> None:
         """Log what is to be known of the directory of a volume; the same once."""

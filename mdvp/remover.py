@@ -67,7 +67,7 @@ class Remover:
             self._store.delete(volume.name)
             return None
         kept = None
-        if prepared is None or self._places.found(volume) is not Found.OURS:
+        if prepared is None:
             self._forget(volume, self._set_aside(volume))
         else:
             kept = self._remove_but_keep(volume, prepared)
@@ -90,15 +90,28 @@ class Remover:
         return volume.on_remove or self._usual
 
     def _remove_but_keep(self, volume: Volume, prepared: Removal) -> Entry | None:
+        self._check_place(volume)
         if prepared.seconds is None:
+            found = self._places.found(volume)
+            if found is not Found.OURS:
+                self._warn(volume, found)
             self._forget(volume, None)
-            return self._trash.add(prepared)
+            return self._trash.add(prepared) if found is Found.OURS else None
         aside = self._set_aside(volume)
         if aside is not None:
             aside = self._take(aside, volume)
         self._forget(volume, aside)
-        # None: it was moved away at the last moment.
+        # None: it was moved away, be it at the last moment.
         return None if aside is None else self._trash.add(prepared)
+
+    def _check_place(self, volume: Volume) -> None:
+        """Raise ConflictError when a crash has left the directory aside, and its place is taken."""
+        if self._places.found(volume) is Found.FOREIGN and self._root.left(volume.identity):
+            raise ConflictError(
+                f"volume {volume.name!r}: something else is at "
+                f"{self._root.mountpoint(volume.name)} since a crash: move that away, and remove "
+                "the volume then"
+            )
 
     def _take(self, aside: Aside, volume: Volume) -> Aside:
         try:
@@ -114,6 +127,12 @@ class Remover:
             if aside is not None:
                 return aside
             found = self._places.found(volume)
+        self._warn(volume, found)
+        if (left := self._root.left(volume.identity)) is not None:
+            self._root.doom(left, volume.identity)  # by a crash, and its place is taken
+        return None
+
+    def _warn(self, volume: Volume, found: Found) -> None:
         log.warning(
             "volume %(volume)s: its directory is no longer at %(mountpoint)s%(_stays)s",
             {
@@ -123,7 +142,6 @@ class Remover:
                 "_stays": ", and what is there now stays" if found is Found.FOREIGN else "",
             },
         )
-        return None
 
     def _forget(self, volume: Volume, aside: Aside | None) -> None:
         try:

@@ -14,6 +14,9 @@
 #   scripts/test.sh faults --topology sentinel|cluster [--minutes N] [--seed N]
 #                                                      the same through Sentinels or into a cluster, with
 #                                                      failovers, and a slot that moves
+#   scripts/test.sh crashes [PYTEST ARGUMENT...]       mdvp killed, and the power cut, before each system
+#                                                      call of an operation, on ext4, btrfs and XFS (as
+#                                                      root, for an hour; the other parts have some)
 #
 # scripts/bench.sh has its own description.
 #
@@ -165,6 +168,11 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m faults "$@"
     ;;
+  crashes)
+    need_for_integration
+    MDVP_CRASH_POINTS=all .venv/bin/pytest --timeout=3600 tests/integration/test_mdvp_crash_points.py \
+      tests/integration/test_mdvp_power.py "$@"
+    ;;
   servers)
     need_for_integration
     servers "$@"
@@ -181,5 +189,5 @@ case $part in
     esac
     PYTHONPATH=tests .venv/bin/python -m benchmarks "$@"
     ;;
-  *) die "unknown part $part: use unit, integration, servers, e2e, release, faults or lint, or nothing for all" ;;
+  *) die "unknown part $part: use unit, integration, servers, e2e, release, faults, crashes or lint, or nothing" ;;
 esac

@@ -219,9 +219,7 @@ _OPTIONS = {
         "reader_of", "the volume whose content it is to show, read-only", _name, str
     ),
     "from": _Option("origin", "the volume whose content it is to begin with", _name, str),
-    "from-live": _Option(
-        "live", "true (copy even a volume that is in use, file by file)", _truth, _in_truth
-    ),
+    "from-live": _Option("live", "true (copy even a volume that is in use)", _truth, _in_truth),
     "adopt": _Option(
         "adopt",
         "true (take over the directory of that name that is there, with its content)",

@@ -75,6 +75,10 @@ class Labels:
             os.close(fd)
         self._void[directory] = until
 
+    def count_from(self, directory: Identity) -> datetime:
+        """Return from when on a record of a directory counts: of most, any does."""
+        return self._void.get(directory, datetime.min.replace(tzinfo=UTC))
+
     def write(self, fd: int, volume: Volume) -> None:
         """Write the record of `volume` on its directory, which is open, unless it has it."""
         text = record.encode(volume, self._key)
@@ -87,8 +91,10 @@ class Labels:
                 {"event": "no_record", "volume": volume.name, "error": error},
             )
 
-    def read(self, fd: int, name: str) -> Volume | None:
+    def read(self, fd: int, name: str | None = None) -> Volume | None:
         """Return the volume that the open directory `name` says that it is, if it says so.
+
+        Without a name, it is not at its place.
 
         Raises record.BadRecordError, and OSError where the file system has no records.
         """

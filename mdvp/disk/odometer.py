@@ -4,11 +4,10 @@ Failure model. What is promised for seven days is kept for seven days of this cl
 can set. It goes on with the clock of the boot (CLOCK_BOOTTIME), and begins anew, from what is on
 disk, at the first reading in another boot: what has passed in between, be it that the disk has come
 to a machine that runs for a year, does not count. What a crash has kept from the disk does not
-count, either; a file that is lost has the clock begin at `floor`, a reading that there was. So all
-that goes wrong makes it slow, and nothing makes it fast.
+count, either; a file that is lost or damaged (it has a checksum) has the clock begin at `floor`, a
+reading that there was. So all that goes wrong makes it slow, and nothing makes it fast.
 """
 
-import json
 import logging
 import math
 import os
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mdvp.core.clock import Clock, Moment
+from mdvp.disk.sealed import sealed, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Odometer:
         new = self._path.with_name(f"{self._path.name}.new")
         try:
             uptime = self._now().uptime
-            text = json.dumps({"boot": self._boot, "uptime": uptime, "reading": self._at(uptime)})
+            text = sealed({"boot": self._boot, "uptime": uptime, "reading": self._at(uptime)})
             with new.open("w") as file:
                 file.write(text)
                 file.flush()
@@ -60,7 +60,7 @@ class Odometer:
 def _kept(path: Path, began: Moment) -> tuple[float, float]:
     """Return from which uptime on is to be counted, and what was counted before."""
     with suppress(OSError, ValueError, TypeError, LookupError):
-        kept = json.loads(path.read_text())
+        kept = unsealed(path.read_bytes())
         uptime, reading = float(kept["uptime"]), float(kept["reading"])
         if math.isfinite(reading) and reading >= 0:
             same = kept["boot"] == began.boot and 0 <= uptime <= began.uptime

@@ -32,11 +32,12 @@ def encode(volume: Volume, key: bytes) -> bytes:
 
 
 def decode(
-    record: bytes, key: bytes, name: str, identity: Identity, *, trusted: bool = False
+    record: bytes, key: bytes, name: str | None, identity: Identity, *, trusted: bool = False
 ) -> Volume:
     """Return the volume that a record found on the directory `name` with `identity` is about.
 
-    `trusted` spares it the signature; its access is then exclusive. Raises BadRecordError.
+    Without a name, it can be that of any. `trusted` spares it the signature; its access is then
+    exclusive. Raises BadRecordError.
     """
     signature, _, text = record.partition(b" ")
     signed = hmac.compare_digest(signature, _signature(text, key))
@@ -51,7 +52,7 @@ def decode(
     volume = of_fields(fields)
     if not signed:
         volume = replace(volume, access=Access.EXCLUSIVE)
-    if volume.name != name or volume.identity != identity:
+    if volume.name != (name or volume.name) or volume.identity != identity:
         raise BadRecordError(f"it is that of another directory, {volume.name}")
     return volume
 

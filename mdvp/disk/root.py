@@ -440,15 +440,18 @@ class Root:
     def doom(self, aside: Aside, sought: Identity) -> None:
         """Have what is aside, the directory with the identity `sought`, deleted in time."""
         doomed = Aside(self._state.trash, str(sought.inode))
-        self._is_strange(doomed)
-        self.move(aside, doomed)
+        if aside != doomed:
+            self._is_strange(doomed)
+            self.move(aside, doomed)
 
-    def set_aside(self, name: str, sought: Identity) -> Aside | None:
+    def set_aside(self, name: str, sought: Identity, *, to_stay: bool = False) -> Aside | None:
         """Move the directory of volume `name` out of its place, into the trash.
 
-        Returns None when it is no longer there; raises ConflictError when it cannot be moved.
+        There it is deleted when it is on no record, unless it is `to_stay`. Returns None when it is
+        no longer there; raises ConflictError when it cannot be moved.
         """
-        aside = Aside(self._state.trash, str(sought.inode))
+        entry = _stays_as(sought) if to_stay else str(sought.inode)
+        aside = Aside(self._state.trash, entry)
         self._is_strange(aside)
         try:
             _move(name, self._fd, aside.entry, aside.folder)
@@ -461,6 +464,11 @@ class Root:
                 raise ConflictError(
                     f"{self.mountpoint(name)} cannot be moved away: {error.strerror}; `lsattr -pd` "
                     "shows whether it is immutable, or of another project than its place"
+                ) from error
+            if error.errno == errno.EROFS:
+                raise ConflictError(
+                    f"{self.mountpoint(name)} cannot be moved away, as it is read-only: `btrfs "
+                    "property set PATH ro false`, on the host, ends that for a subvolume"
                 ) from error
             raise
         if self.identity(aside) == sought:
@@ -479,7 +487,7 @@ class Root:
         It is never deleted.
         """
         found = self.identity(aside)
-        if found is not None and str(found.inode) == aside.entry:
+        if found is not None and str(found.inode) == aside.entry.removeprefix(_KEPT):
             return False
         kept = f"{_KEPT}{secrets.token_hex(8)}"
         try:
@@ -518,12 +526,26 @@ class Root:
     def left(self, sought: Identity) -> Aside | None:
         """Return where the directory with this identity is, if a crash has left it aside."""
         trashed = Aside(self._state.trash, str(sought.inode))
+        renamed = Aside(self._state.trash, _stays_as(sought))
         removed = Aside(self._state.removed, f"{sought.inode}/volume")
         with listed(self._state.new) as entries:
             new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
         return next(
-            (each for each in (trashed, removed, *new) if self.identity(each) == sought), None
+            (it for it in (trashed, renamed, removed, *new) if self.identity(it) == sought), None
         )
+
+    def cut_off(self) -> Iterator[Volume]:
+        """Yield the volumes that a crash has left aside as they were renamed, by what they say.
+
+        By the old name or the new one: only what has lost the record of them wants to know that.
+        """
+        with listed(self._state.trash) as entries:
+            names = [each.name for each in entries if each.name.startswith(_KEPT)]
+        for name in names:
+            with suppress(OSError, BadRecordError), opened(name, self._state.trash) as fd:
+                volume = self._labels.read(fd)
+                if volume is not None and name == _stays_as(volume.identity):
+                    yield volume
 
     def aside(self) -> Iterator[Aside]:
         """Yield all that is aside, to be deleted: there may be any number."""
@@ -622,6 +644,10 @@ class Root:
         """Have no record of that directory count, from now on, that was made before `until`."""
         self._labels.void(directory, until)
 
+    def records_count_from(self, directory: Identity) -> datetime:
+        """Return from when on a record of that directory counts."""
+        return self._labels.count_from(directory)
+
     def volumes(self, patience: float = math.inf) -> Iterator[Volume]:
         """Yield the volumes whose directories are at their places and say so.
 
@@ -668,6 +694,10 @@ class Root:
                 "_others": " and others" if len(refused) > _NAMED_MAX else "",
             },
         )
+
+
+def _stays_as(directory: Identity) -> str:
+    return f"{_KEPT}{directory.inode}"
 
 
 def _guarded(volume: Volume) -> str:

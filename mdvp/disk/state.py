@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mdvp.core.errors import StorageError
+from mdvp.disk import btrfs
 from mdvp.disk.entry import LOOK, obstacle, open_directory, opened
 from mdvp.disk.linux import birth_time, mount_read_only, open_beneath, unmount
 
@@ -50,6 +51,7 @@ class State:
         self._root = shown_root
         self.name, self._fd = self._own_folder(root)
         self.path = Path(f"/proc/self/fd/{self._fd}")
+        btrfs.write_in_place(self._fd, wanted=True)  # the database, above all
         self._lock()
         self.key, self.used_before = self._own_key()
         self.new = self._own("new")
@@ -121,7 +123,9 @@ class State:
 
     def _own(self, name: str) -> int:
         self._make(name)
-        return open_directory(name, self._fd)
+        fd = open_directory(name, self._fd)
+        btrfs.write_in_place(fd, wanted=False)  # what is made in it is the volumes'
+        return fd
 
     def _make(self, name: str) -> None:
         with suppress(FileExistsError):

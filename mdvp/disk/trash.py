@@ -4,14 +4,15 @@ Failure model. The disk alone has this state, in a folder of mdvp's own that roo
 so it outlives a lost database. Each removed volume has a folder, named by the inode of its
 directory: `record.json` says what it was, and `volume` is that directory, moved in whole. The
 record is on disk before the directory leaves its place, and goes after that has left: so a folder
-without the directory is what a crash has left of an operation that was not begun, or was done. The
-database decides here, too: a directory that is a volume's on record goes to that volume's place.
+without the directory is what a crash has left of an operation that was not begun, or was done. A
+record that is damaged, which its checksum tells, is believed in nothing: what it is of stays. The
+database decides here, too: a directory that is a volume's on record goes to that volume's place,
+and one that is none's comes in here from wherever on the way a crash or a power cut has left it.
 
 Of a directory that stays where it is (`on-remove=keep`) there is the record alone.
 """
 
 import errno
-import json
 import logging
 import os
 import secrets
@@ -26,10 +27,11 @@ from mdvp.core.errors import ConflictError
 from mdvp.core.options import Removed
 from mdvp.core.volume import Fate, Identity, OnRemove, Volume, timestamp
 from mdvp.disk import record
-from mdvp.disk.entry import Found, listed, opened
+from mdvp.disk.entry import LOOK, Found, identity, listed, obstacle, opened
 from mdvp.disk.linux import rename_new
 from mdvp.disk.odometer import Odometer
 from mdvp.disk.root import Aside, Root
+from mdvp.disk.sealed import sealed, unsealed
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ class Trash:
         for name in names:
             try:
                 self._take_in(name, is_on_record)
-            except OSError as error:
+            except (ConflictError, OSError) as error:
                 log.error(
                     "cannot tell what %(path)s is, so it stays: %(error)s",
                     {"event": "removed_unreadable", "path": self._shown(name), "error": error},
@@ -131,9 +133,9 @@ class Trash:
         elif is_on_record(removal.volume.identity):
             if not inside:  # or its place is taken, for now
                 self._clear(name)
-        elif inside and self._root.identity(self._aside(name)) != removal.volume.identity:
+        elif inside and not self._is_of(removal):
             self._set_apart(name)
-        elif inside or self._is_kept_still(removal):
+        elif inside or self._is_kept_still(removal) or self._is_moved_in(removal):
             self._remember(removal)
         else:
             self._clear(name)
@@ -145,6 +147,20 @@ class Trash:
         self._removals[removal.folder] = removal
         if removal.seconds is None:
             self._root.guard(removal.volume)
+
+    def _is_of(self, removal: Removal) -> bool:
+        """Say whether the directory in its folder is that of the volume.
+
+        Raises OSError when something is mounted on it, below which it may be.
+        """
+        aside = self.aside(removal.volume)
+        try:
+            with opened(aside.entry, aside.folder, LOOK) as fd:
+                return identity(fd) == removal.volume.identity
+        except OSError as error:
+            if obstacle(error) is Found.COVERED:
+                raise
+            return False
 
     def _is_kept_still(self, removal: Removal) -> bool:
         """Say whether the directory that was to stay at its place did; put it back if need be."""
@@ -159,6 +175,24 @@ class Trash:
         # Its owner had moved it into a volume that was deleted.
         with suppress(ConflictError):  # the next start may find its place free
             self._root.place(left, volume.name)
+        return True
+
+    def _is_moved_in(self, removal: Removal) -> bool:
+        """Move in the directory of a removed volume that is on its way; return whether it was.
+
+        A power cut can take back that it was moved, and not that the volume was forgotten: btrfs
+        has on disk what was written to a file before it has what was renamed. It is the same with
+        what was on its way out, as it was due: it will be again.
+        """
+        volume = removal.volume
+        if removal.seconds is None:
+            return False
+        if self._root.find(volume.name, volume.identity) is Found.OURS:
+            self._root.set_aside(volume.name, volume.identity)
+        left = self._root.left(volume.identity)
+        if left is None:
+            return False
+        self.take(left, volume)
         return True
 
     def _set_apart(self, name: str) -> None:
@@ -199,7 +233,9 @@ class Trash:
         with listed(self._folder) as found:
             names = {each.name for each in found}
         for removal in [it for it in self._removals.values() if it.folder not in names]:
-            self.forget(removal.volume)
+            # Nothing to be cleared away: there may be what is just being prepared, by now.
+            del self._removals[removal.folder]
+            self._root.unguard(removal.volume)
 
     def _shown_as(self, removals: Iterable[Removal]) -> list[Entry]:
         reading, now = self._odometer.reading(), self._now().utc  # once, however many there are
@@ -358,7 +394,7 @@ class Trash:
             with opened(name, self._folder) as folder:
                 fd = os.open(_RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
                 with os.fdopen(fd, "rb") as file:
-                    removal = _removal(json.loads(file.read()))
+                    removal = _removal(unsealed(file.read()))
         except (FileNotFoundError, ValueError, LookupError, TypeError, record.BadRecordError):
             return None
         return removal if removal.folder == name else None
@@ -387,7 +423,7 @@ def _order(removal: Removal) -> tuple[str, float]:
 
 
 def _written(removal: Removal) -> str:
-    return json.dumps(
+    return sealed(
         {
             "version": _VERSION,
             "volume": record.in_fields(removal.volume),

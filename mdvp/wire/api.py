@@ -79,9 +79,8 @@ def create_app(
     """Return the WSGI app that speaks the protocol for `driver`, and shows what is in `registry`.
 
     To that it adds the requests, counted; `commands` are answered like those of the protocol. It
-    calls `start_again` when something is wrong that the
-    next start of mdvp puts right: a damaged state database. It raises NoAnswerError where no answer
-    is better than an error.
+    calls `start_again` when something is wrong that the next start of mdvp puts right: a damaged
+    state database. It raises NoAnswerError where no answer is better than an error.
     """
     app = falcon.App(media_type=MEDIA_TYPE)
     protocol = {**operations(driver), **commands}

@@ -97,7 +97,7 @@ def ask(path: Path, endpoint: str, **message: object) -> Mapping[str, Any]:
             connection.request("POST", endpoint, json.dumps(message))
             response = connection.getresponse()
             answer = json.loads(response.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, RecursionError, ValueError) as error:
         raise UnreachableError(f"no answer from mdvp on {path}: {error}") from error
     if not isinstance(answer, dict):
         raise UnreachableError(f"what answers on {path} is no mdvp")

@@ -173,10 +173,11 @@ def removed(now: Round) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Yield what can be restored: the name it had, and its content."""
     folder = own_folder(now.root) / "removed"
     for entry in folder.iterdir() if folder.exists() else ():
-        record = (entry / "record.json").read_text()
-        name = record.partition(f'"{now.prefix}')[2].partition('"')[0]
-        if name:
-            yield name, tree(entry / "volume") if (entry / "volume").exists() else {}
+        with suppress(FileNotFoundError):  # it goes just now
+            record = (entry / "record.json").read_text()
+            name = record.partition(f'"{now.prefix}')[2].partition('"')[0]
+            if name:
+                yield name, tree(entry / "volume") if (entry / "volume").exists() else {}
 
 
 def _cut(value: object, prefix: str) -> object:
@@ -192,13 +193,15 @@ class Stage:
 
     """
 
-    def __init__(self, root: Path, socket: Path, prefix: Sequence[str]) -> None:
+    def __init__(self, root: Path, socket: Path, prefix: Sequence[str], often: int = 1) -> None:
+        """Run mdvp by `prefix`; each so `often`th start after a kill is killed, too."""
         self.points = 0
         self.starts = 0
         self._root = root
         self._root.mkdir()
         self._socket = socket
         self._prefix = prefix
+        self._often = often
         self._rounds = (f"r{number}-" for number in count())
         self._running = ExitStack()
         self._plugin = self._start()
@@ -254,8 +257,9 @@ class Stage:
         now.plugin.process.kill()
         tracer.end()
         if tracer.killed:
+            if self.points % self._often == 0:
+                self._start_and_die()
             self.points += 1
-            self._start_and_die()
         now.plugin = self._plugin = self._start()
         eventually(lambda: aside(self._root), [])
         return answer

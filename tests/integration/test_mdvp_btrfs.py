@@ -1,7 +1,10 @@
 """Volumes on btrfs, where each directory is a subvolume."""
 
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,39 @@ def test_a_snapshot_is_another_directory_than_what_it_is_of(root: Path) -> None:
     assert identity(source) != identity(copy)
     for each in (fd, source, copy):
         os.close(each)
+
+
+def test_a_full_file_system_keeps_no_volume_from_being_used_and_removed(short_path: Path) -> None:
+    address = short_path / "mdvp.sock"
+    with file_system("btrfs", short_path, size=200 << 20) as root:
+        with serving(root, address, prefix=RIGHTS) as plugin:
+            for name in ("one", "two", "three"):
+                plugin.call("Create", Name=name)
+            os.sync()  # so that what is written next goes elsewhere, if it is not written in place
+            fill(root / "three")
+            assert plugin.call("Mount", Name="one", ID="id").status == 200
+            assert plugin.call("Unmount", Name="one", ID="id").status == 200
+            assert plugin.own("Rename", Name="one", NewName="new").status == 200
+            assert plugin.call("Remove", Name="two").status == 200
+            plugin.stop()
+        with serving(root, address, prefix=RIGHTS) as plugin:
+            assert plugin.volumes() == ["new", "three"]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_what_is_in_a_volume_is_written_as_elsewhere(root: Path) -> None:
+    for folder in ("new", "trash", "removed"):  # in which a directory comes to be a volume's
+        (root / ".mdvp" / folder / "directory").mkdir()
+        command = ["lsattr", "-d", str(root / ".mdvp" / folder / "directory")]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert "C" not in found.split()[0]
+
+
+def fill(folder: Path) -> None:
+    """Write until there is no room for a byte."""
+    for size in (1 << 20, 1 << 12, 1):
+        with suppress(OSError):
+            for number in count():
+                with (folder / f"{size}-{number}").open("wb") as file:
+                    file.write(bytes(size))
+                    os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from integration.locks import is_locked
 from integration.plugin import Plugin, serving
 from support import eventually
 
@@ -78,20 +79,9 @@ def test_without_locks_a_cleaner_takes_what_is_in_a_volume(root: Path, plugin: P
     assert not volume.exists()
 
 
-def locked(directory: Path) -> bool:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def test_a_removed_volume_is_not_kept_open(root: Path, plugin: Plugin) -> None:
     plugin.call("Create", Name="vol")
-    assert locked(root / "vol")
+    assert is_locked(root / "vol")
     assert str(root / "vol") in held(plugin)
     plugin.call("Remove", Name="vol")
     # Its thread may be at work on the directory still.
@@ -127,8 +117,8 @@ def test_volumes_beyond_the_limit_of_open_files_work_without_a_lock(
     for number in range(200):
         assert plugin.call("Create", Name=f"vol{number}").status == 200
     assert len(plugin.volumes()) == 200
-    assert locked(root / "vol0")
-    assert not locked(root / "vol199")
+    assert is_locked(root / "vol0")
+    assert not is_locked(root / "vol199")
     assert plugin.stop().count("their directories are not locked") == 1
 
 
@@ -145,7 +135,7 @@ def test_a_user_who_locks_a_volume_for_a_while_does_not_leave_it_to_the_cleaner(
         os.close(theirs)
         # A Mount, of whatever, has mdvp look at once.
         again.call("Mount", Name="other", ID="id")
-        eventually(lambda: locked(root / "vol"), True)
+        eventually(lambda: is_locked(root / "vol"), True)
         clean(root)
         assert volume.read_text() == "content"
         assert again.stop().count("somebody else has locked its directory") == 1

@@ -1,10 +1,10 @@
 """`mdvp ls`, `mdvp change` and `mdvp rename`, of a real mdvp process."""
 
-import fcntl
 import json
-import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from filesystems import file_system
 from integration.holder import containing, holding, kill, new_container_id
+from integration.locks import is_locked
 from integration.plugin import Plugin, serving
 from support import eventually
 
@@ -208,18 +209,6 @@ def test_a_renamed_volume_is_found_again_by_its_new_name(plugin: Plugin, mdvp: C
     with serving(plugin.root, plugin.address) as second:
         assert second.volumes() == ["new"]
         assert status(second, "new")["wait"] == "6s"
-
-
-def is_locked(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(fd)
 
 
 def test_a_renamed_volume_is_kept_from_cleaners_and_so_is_the_next_of_its_old_name(
@@ -468,3 +457,90 @@ def test_what_does_not_answer_as_mdvp_does_is_said(
     assert main(["ls", f"--socket={path}"]) == 1
     error = capsys.readouterr().err
     assert error == f"mdvp: no answer from mdvp on {path}: [Errno 2] No such file or directory\n"
+
+
+VOLUME: dict[str, Any] = {
+    **dict.fromkeys(FIELDS),
+    "name": "vol",
+    "access": "shared",
+    "used_by": [],
+    "waiting": 0,
+    "options": {},
+}
+
+
+def in_json(answer: object, status: str = "200 OK") -> bytes:
+    body = json.dumps(answer)
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\x1b[2Jhello\r\n",
+        in_json({}),
+        in_json({"Volumes": None}),
+        in_json({"Volumes": {"a": 1}}),
+        in_json({"Volumes": ["vol"]}),
+        in_json({"Volumes": [{"name": "vol"}]}),
+        in_json({"Volumes": [{**VOLUME, "size": "large"}]}),
+        in_json({"Err": "\x1b]0;title\x07\nand more"}, "409 Conflict"),
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+    ],
+)
+def test_whatever_answers_the_command_says_so_in_a_line(
+    short_path: Path, capsys: pytest.CaptureFixture[str], answer: bytes
+) -> None:
+    assert asked_of(answer, short_path / "mdvp.sock") == 1
+    printed, error = capsys.readouterr()
+    assert printed == ""
+    assert error.startswith("mdvp: ")
+    assert error.removesuffix("\n").isprintable()
+
+
+def test_what_is_printed_tells_a_terminal_nothing(
+    short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volumes = [
+        {**VOLUME, "name": "a\x1b[2Jb\nc\u202ed"},
+        {**VOLUME, "filling": "failed: \x07", "size": 1 << 99},
+    ]
+    assert asked_of(in_json({"Volumes": volumes}), short_path / "mdvp.sock") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert r"a\x1b[2Jb\nc\u202ed" in lines[1]
+
+
+def test_who_reads_only_the_beginning_of_a_list_gets_no_error(short_path: Path) -> None:
+    path = short_path / "mdvp.sock"
+    volumes = [{**VOLUME, "name": f"{n:0100}"} for n in range(5000)]
+    with closing(socket_at(path)) as listener, ThreadPoolExecutor() as pool:
+        answering = pool.submit(answer_once, listener, in_json({"Volumes": volumes}))
+        command = [sys.executable, "-m", "mdvp", "ls", f"--socket={path}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ls:
+            assert ls.stdout is not None
+            assert ls.stderr is not None
+            assert ls.stdout.readline().startswith(b"NAME")
+            ls.stdout.close()
+            assert ls.stderr.read() == b""
+        answering.result()
+
+
+def asked_of(answer: bytes, path: Path) -> int:
+    """Return the exit status of `mdvp ls`, asked of what answers so."""
+    with closing(socket_at(path)) as listener, ThreadPoolExecutor() as pool:
+        answering = pool.submit(answer_once, listener, answer)
+        status = main(["ls", f"--socket={path}"])
+        answering.result()
+    return status
+
+
+def answer_once(listener: socket.socket, answer: bytes) -> None:
+    connection, _ = listener.accept()
+    with closing(connection):
+        asked = b""
+        while not asked.endswith(b"}"):  # what is unread at the end makes it a reset
+            asked += connection.recv(1 << 16)
+        connection.sendall(answer)

@@ -1,8 +1,8 @@
 """mdvp killed at each system call of an operation that changes the disk, on three file systems.
 
 MDVP_CRASH_POINTS=all has each call of each operation on each file system. Else an operation is on
-one of them, unless it is another on each; some calls are chosen, and of what SQLite writes in a row
-the first. mdvp has the capabilities of the plugin, but where it takes one more.
+one of them, unless it is another on each; some calls are chosen, and of equal ones in a row the
+first, but for renames. mdvp has the capabilities of the plugin, but where it takes one more.
 """
 
 import errno
@@ -22,7 +22,7 @@ from support import eventually
 
 KINDS = ("ext4", "btrfs", "xfs")
 ALL = os.environ.get("MDVP_CRASH_POINTS") == "all"
-SOME = 4
+SOME = 8  # calls of an operation: of most, each that is another than the one before
 
 
 def adopted(now: Round) -> None:
@@ -103,7 +103,7 @@ SCENES = {
         ),
     ),
     "expire": Scene(
-        prepare=lambda now: in_the_trash(now, on_remove="trash:1s"),
+        prepare=lambda now: in_the_trash(now, on_remove="trash:2s"),
         act=gone_from_the_trash,
     ),
     "remove and keep": Scene(
@@ -189,15 +189,20 @@ def chosen(calls: list[str]) -> list[int]:
     """Return before which calls mdvp is to be killed: all, or some from first to last."""
     if ALL:
         return list(range(len(calls)))
-    begins = [at for at, call in enumerate(calls) if at == 0 or call != calls[at - 1]]
+    begins = [
+        at
+        for at, call in enumerate(calls)
+        if at == 0 or call != calls[at - 1] or call.startswith("rename")
+    ]
     some = min(SOME, len(begins))
     return [begins[number * (len(begins) - 1) // max(some - 1, 1)] for number in range(some)]
 
 
 def play(disk: Path, name: str, scene: Scene) -> None:
     prefix = () if scene.capable else RIGHTS
+    often = 1 if ALL else 5
     root = disk / name.replace(" ", "-")
-    with closing(Stage(root, disk.parent / "mdvp.sock", prefix)) as stage:
+    with closing(Stage(root, disk.parent / "mdvp.sock", prefix, often)) as stage:
         calls = stage.play(scene, chosen)
         print(f"{stage.points} of {len(calls)} calls, {stage.starts} starts: {', '.join(calls)}")
         assert stage.points

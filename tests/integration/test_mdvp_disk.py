@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import count, repeat
 from pathlib import Path
 from threading import Event, current_thread, main_thread
+from unittest.mock import patch
 
 import pytest
 
@@ -144,6 +145,7 @@ def test_vanished_directories_are_in_no_other_volumes_way(on_disk: Path) -> None
 def test_a_directory_that_has_vanished_is_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    tmp_path.chmod(0o1777)  # where whose directory it is matters
     with driver_on(tmp_path) as driver:
         driver.create("vol")
         (tmp_path / "vol").rmdir()
@@ -152,6 +154,7 @@ def test_a_directory_that_has_vanished_is_made_again(
         driver.unmount("vol", "id")
         driver.mount("vol", "id")  # its new directory is known by now
     assert "had vanished" in caplog.text
+    assert "is not its directory" not in caplog.text
 
 
 class Overtaken(Root):
@@ -214,10 +217,10 @@ class Exchanged(Root):
 
     kind = ""
 
-    def set_aside(self, name: str, sought: Identity) -> Aside | None:
+    def set_aside(self, name: str, sought: Identity, *, to_stay: bool = False) -> Aside | None:
         (self.path / name).rename(self.path / "elsewhere")
         in_the_way(self.path / name, self.kind)
-        return super().set_aside(name, sought)
+        return super().set_aside(name, sought, to_stay=to_stay)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -723,6 +726,22 @@ def test_a_crash_in_rename_leaves_the_volume_by_one_name(
     assert_nothing_is_left_aside(on_disk)
 
 
+@crashes("rename")
+def test_a_crash_in_rename_that_takes_the_database_with_it_leaves_the_volume(
+    tmp_path: Path, step: str, moment: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("old", Options(uid=1000, protect=True))
+        (tmp_path / "old" / "file").write_text("content")
+    crash(tmp_path, step, moment, lambda driver: driver.rename("old", "new"))
+    for file in (tmp_path / ".mdvp").glob("state.db*"):
+        file.unlink()
+    with driver_on(tmp_path) as driver:
+        name = assert_has_one_name(tmp_path, driver)
+        assert driver.get(name).volume.protect
+    assert_nothing_is_left_aside(tmp_path)
+
+
 def test_who_shows_a_renamed_volume_or_is_yet_to_get_its_content_follows(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     others = {
@@ -988,9 +1007,10 @@ def test_a_full_disk_does_not_keep_volumes_from_being_unmounted_and_removed(
                 for size in (1 << 16, 1):
                     with pytest.raises(OSError, match="No space left"):
                         file.writelines(repeat(b"x" * size))
-            for _ in range(1000):
-                driver.mount("vol", "id")
-                driver.unmount("vol", "id")
+            with patch.object(Kernel, "look", return_value=None):  # so many would take long
+                for _ in range(1000):
+                    driver.mount("vol", "id")
+                    driver.unmount("vol", "id")
             driver.remove("vol")
             driver.create("another")
     finally:

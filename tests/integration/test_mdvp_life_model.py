@@ -109,6 +109,9 @@ class Lives(RuleBasedStateMachine):
 
     @initialize(one=options, two=options)
     def begin(self, one: dict[str, str], two: dict[str, str]) -> None:
+        for name in ("one", "one", "two"):
+            self.create(name, {"on-remove": "trash:1h"})
+            self.remove(name)
         self.create("one", one)
         self.create("two", two)
 

@@ -175,6 +175,14 @@ def test_a_limit_that_was_taken_off_is_set_again_at_a_start_and_at_a_mount(
         assert fill(second.root / "vol", 2 * SIZE) == errno.EDQUOT
 
 
+def test_a_directory_that_is_made_again_has_the_limit_too(plugin: Plugin) -> None:
+    plugin.call("Create", Name="vol", Opts={"size": "8M"})
+    (plugin.root / "vol").rmdir()
+    assert plugin.call("Mount", Name="vol", ID="id").status == 200
+    assert fill(plugin.root / "vol", 2 * SIZE) == errno.EDQUOT
+    assert warnings(plugin, "vol") == ""
+
+
 def test_a_limit_that_cannot_be_kept_is_told_until_it_is(plugin: Plugin) -> None:
     plugin.call("Create", Name="vol", Opts={"size": "8M"})
     assert warnings(plugin, "vol") == ""

@@ -309,17 +309,18 @@ def test_a_database_that_is_damaged_under_way_gets_no_answer_and_is_mended_at_th
     plugin.call("Create", Name="vol")
     plugin.stop()
     database = plugin.root / ".mdvp" / "state.db"
+    names = [f"many{number}-{'x' * 150}" for number in range(15_000)]
     with sqlite3.connect(database) as db:  # more than SQLite keeps in memory
         db.executemany(
             "INSERT INTO volumes (name, created_at, inode, born) VALUES (?, ?, ?, 0)",
-            [(f"many{number}", "2026-01-01T00:00:00+00:00", number) for number in range(60_000)],
+            [(name, "2026-01-01T00:00:00+00:00", at) for at, name in enumerate(names)],
         )
     db.close()
     with serving(plugin.root, plugin.socket) as running:
         database.write_bytes(b"\xff" * database.stat().st_size)
         # An error would have the engine forget the volume.
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-            running.call("Get", Name="many0")
+            running.call("Get", Name=names[0])
         running.process.wait(10)
     with serving(plugin.root, plugin.socket) as mended:
         assert mended.volumes() == ["vol"]

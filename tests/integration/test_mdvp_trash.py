@@ -1,7 +1,6 @@
 """What becomes of a removed volume: deleted, kept where it is, or in the trash for a time."""
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from unittest.mock import patch
 
 import pytest
 from filesystems import file_system
+from integration.locks import is_locked
 from integration.plugin import serving
 from support import DEADLINE, eventually
 
@@ -28,7 +28,8 @@ from mdvp.core import options
 from mdvp.core.clock import Clock, Moment
 from mdvp.core.errors import ConflictError, NoSuchVolumeError
 from mdvp.core.options import Options
-from mdvp.core.volume import DELETE, Access, Identity, OnRemove, Volume, timestamp
+from mdvp.core.volume import DELETE, Access, Fate, Identity, OnRemove, Volume, timestamp
+from mdvp.disk.entry import Found, listed
 from mdvp.disk.root import Aside, Root
 from mdvp.disk.store import Store
 from mdvp.disk.trash import Removal, Trash
@@ -151,8 +152,7 @@ def test_what_is_in_the_trash_outlives_a_restart_and_a_lost_database(tmp_path: P
         driver.create("vol", asked(on_remove="trash"))
         (tmp_path / "vol" / "file").write_text("content")
         driver.remove("vol")
-    for file in (tmp_path / ".mdvp").glob("state.db*"):
-        file.unlink()
+    lose_database(tmp_path)
     with driver_on(tmp_path) as driver:
         assert driver.list() == []
         driver.create("vol", asked(restore="vol"))
@@ -175,6 +175,11 @@ def test_what_is_asked_for_when_it_is_restored_counts(root: Path) -> None:
         }
         # As the engine does when it has missed the answer.
         driver.create("vol", asked(restore="vol", uid="2000", mode="02770", access="exclusive"))
+
+
+def lose_database(root: Path) -> None:
+    for file in (root / ".mdvp").glob("state.db*"):
+        file.unlink()
 
 
 def contents(root: Path, name: str) -> str:
@@ -329,8 +334,7 @@ def test_a_kept_directory_is_no_volume_when_the_database_is_lost(tmp_path: Path)
     with driver_on(tmp_path) as driver:
         driver.create("vol", asked(on_remove="keep", uid="1000"))
         driver.remove("vol")
-    for file in (tmp_path / ".mdvp").glob("state.db*"):
-        file.unlink()
+    lose_database(tmp_path)
     with driver_on(tmp_path) as driver:
         assert driver.list() == []
         driver.create("vol", asked(adopt="true"))
@@ -353,17 +357,6 @@ def test_a_kept_directory_is_kept_from_cleaners_until_it_is_adopted(tmp_path: Pa
             assert not is_locked(Path(f"/proc/self/fd/{fd}"))
         finally:
             os.close(fd)
-
-
-def is_locked(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def test_a_kept_directory_that_is_gone_is_not_taken_for_one_with_its_inode(tmp_path: Path) -> None:
@@ -534,6 +527,27 @@ def test_a_lost_odometer_makes_nothing_expire(tmp_path: Path, content: str | Non
         }
 
 
+@pytest.mark.parametrize("damaged", ["record", "odometer"])
+def test_a_damaged_reading_makes_nothing_expire(tmp_path: Path, damaged: str) -> None:
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="trash:1h")
+        time.passes(600)
+        removed(driver, tmp_path, "other", "content", on_remove="trash:1h")
+        (volume,) = [it.volume for it in driver.trash.entries() if it.name == "other"]
+    path = tmp_path / ".mdvp" / "odometer"
+    if damaged == "record":  # what the odometer then begins at
+        path.unlink()
+        path = tmp_path / ".mdvp" / "removed" / str(volume.identity.inode) / "record.json"
+    text = path.read_text()
+    path.write_text(text.replace('"reading": 600', '"reading": 9000'))
+    assert path.read_text() != text
+    with driver_on(tmp_path, time) as driver:
+        assert "vol" in [it.name for it in driver.trash.entries()]
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+
+
 def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_path: Path) -> None:
     time = Time()
     with patch("mdvp.driver.Expiry"), driver_on(tmp_path, time) as driver:  # without its thread
@@ -545,6 +559,26 @@ def test_what_was_restored_and_removed_again_meanwhile_has_its_whole_time(tmp_pa
         for entry in due:
             driver.trash.expire(entry)
         assert left(driver, time) == 3600
+
+
+def test_a_look_at_what_is_there_takes_nothing_from_a_removal_under_way(tmp_path: Path) -> None:
+    @contextmanager
+    def listed_before(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with listed(folder) as found:
+            yield found
+        driver.trash.prepare(new, OnRemove(Fate.TRASH, 60))
+
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content", on_remove="keep")
+        (entry,) = driver.trash.entries()
+        shutil.rmtree(tmp_path / "vol")
+        inode, born = entry.volume.identity
+        shutil.rmtree(tmp_path / ".mdvp" / "removed" / str(inode))
+        # The next directory gets its inode.
+        new = replace(entry.volume, name="new", identity=Identity(inode, born + 1))
+        with patch("mdvp.disk.trash.listed", listed_before):
+            assert driver.trash.entries() == []
+        assert (tmp_path / ".mdvp" / "removed" / str(inode) / "record.json").exists()
 
 
 # What is in the way, and what is strange.
@@ -630,6 +664,22 @@ def test_what_comes_between_makes_a_removal_be_refused(tmp_path: Path, slow: typ
     assert_nothing_is_left_over(tmp_path)
 
 
+@pytest.mark.parametrize("where", ["at its place", "on its way"])
+def test_a_power_cut_that_takes_back_how_it_was_moved_leaves_what_can_be_restored(
+    root: Path, where: str
+) -> None:
+    with driver_on(root) as driver:
+        removed(driver, root, "vol", "content")
+    (folder,) = (root / ".mdvp" / "removed").iterdir()
+    way = {"at its place": root / "vol", "on its way": root / ".mdvp" / "trash" / folder.name}
+    (folder / "volume").rename(way[where])
+    with driver_on(root) as driver:
+        assert names(driver) == ["vol"]
+        assert not (root / "vol").exists()
+        driver.create("vol", asked(restore="vol"))
+        assert contents(root, "vol") == "content"
+
+
 def test_what_was_only_half_copied_is_deleted(tmp_path: Path) -> None:
     with driver_on(tmp_path) as driver:
         driver.create("vol", asked(on_remove="trash"))
@@ -660,11 +710,11 @@ def test_a_kept_directory_with_a_mount_on_it_is_still_kept(tmp_path: Path) -> No
 
 def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Path) -> None:
     class Exchanged(Root):
-        def set_aside(self, name: str, sought: Identity) -> Aside | None:
+        def set_aside(self, name: str, sought: Identity, *, to_stay: bool = False) -> Aside | None:
             (self.path / name).rename(self.path / "elsewhere")
             (self.path / name).mkdir()
             (self.path / name / "file").write_text("somebody's")
-            return super().set_aside(name, sought)
+            return super().set_aside(name, sought, to_stay=to_stay)
 
     with driver_on(tmp_path, root_class=Exchanged) as driver:
         removed(driver, tmp_path, "vol", "content")
@@ -677,7 +727,83 @@ def test_what_was_exchanged_at_the_last_moment_is_not_in_the_trash(tmp_path: Pat
     assert os.listdir(tmp_path / ".mdvp" / "removed") == []
 
 
-@pytest.mark.parametrize("damage", ["no record", "half a record", "another directory", "moved"])
+@pytest.mark.parametrize("away_at", [1, 2, 3])
+def test_what_its_owner_moves_away_and_back_meanwhile_is_not_deleted(
+    tmp_path: Path, away_at: int
+) -> None:
+    class Moving(Root):
+        looks = 0
+
+        def find(self, name: str, sought: Identity) -> Found:
+            found = super().find(name, sought)
+            Moving.looks += name == "vol"
+            return Found.FOREIGN if (name, Moving.looks) == ("vol", away_at) else found
+
+    with driver_on(tmp_path, root_class=Moving) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        (tmp_path / "vol" / "file").write_text("content")
+        Moving.looks = 0
+        driver.remove("vol")
+        if not (tmp_path / "vol").exists():
+            driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+
+
+def test_what_has_a_mount_on_it_in_the_trash_can_be_restored_when_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    with driver_on(tmp_path) as driver:
+        removed(driver, tmp_path, "vol", "content")
+    (folder,) = (tmp_path / ".mdvp" / "removed").iterdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "volume"], check=True)
+    try:
+        with driver_on(tmp_path) as driver:
+            assert driver.trash.entries() == []
+    finally:
+        for place in (tmp_path / ".mdvp" / "removed").glob("*/volume"):
+            subprocess.run(["umount", place], check=True)
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(restore="vol"))
+    assert contents(tmp_path, "vol") == "content"
+
+
+@pytest.mark.parametrize("fate", ["trash", "keep"])
+def test_a_calendar_that_was_set_back_loses_no_volume_with_the_database(
+    tmp_path: Path, fate: str
+) -> None:
+    time = Time()
+    back = asked(restore="vol") if fate == "trash" else asked(adopt="true")
+    with driver_on(tmp_path, time) as driver:
+        for year in (2040, 2026):
+            time.is_set(datetime(year, 1, 1, tzinfo=UTC))
+            if year == 2040:
+                driver.create("vol", asked(on_remove=fate, uid="1000"))
+                (tmp_path / "vol" / "file").write_text("content")
+            driver.remove("vol")
+            driver.create("vol", back)
+    lose_database(tmp_path)
+    with driver_on(tmp_path, time) as driver:
+        assert [volume.name for volume, _ in driver.list()] == ["vol"]
+    assert contents(tmp_path, "vol") == "content"
+
+
+def test_a_read_only_subvolume_is_a_volume_still(tmp_path: Path) -> None:
+    with file_system("btrfs", tmp_path) as root, driver_on(root) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        (root / "vol" / "file").write_text("content")
+        make_read_only = ["btrfs", "property", "set", str(root / "vol"), "ro"]
+        subprocess.run([*make_read_only, "true"], check=True)
+        driver.rename("vol", "new")
+        driver.rename("new", "vol")
+        subprocess.run([*make_read_only, "true"], check=True)
+        driver.remove("vol")
+        driver.create("vol", asked(restore="vol"))
+        assert contents(root, "vol") == "content"
+
+
+@pytest.mark.parametrize(
+    "damage", ["no record", "half a record", "a digit", "another directory", "moved"]
+)
 def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -690,6 +816,9 @@ def test_what_nobody_can_tell_is_neither_restored_nor_deleted(
         case "half a record":
             record = (folder / "record.json").read_text()
             (folder / "record.json").write_text(record[: len(record) // 2])
+        case "a digit":
+            record = (folder / "record.json").read_text()
+            (folder / "record.json").write_text(record.replace("604800", "604"))
         case "moved":
             folder.rename(folder.with_name("12"))
         case "another directory":
@@ -881,6 +1010,34 @@ def test_what_a_crash_has_left_in_the_trash_of_a_volume_waits_for_its_place(
     assert_nothing_is_left_over(tmp_path)
 
 
+@pytest.mark.parametrize("fate", ["trash", "keep", "delete"])
+@pytest.mark.parametrize("operation", ["remove", "rename"])
+def test_what_a_crash_has_left_aside_is_not_lost_with_a_removal_while_its_place_is_taken(
+    tmp_path: Path, operation: str, fate: str
+) -> None:
+    with driver_on(tmp_path) as driver:
+        driver.create("vol", asked(on_remove="trash"))
+        (tmp_path / "vol" / "file").write_text("content")
+    work: Callable[[Driver], object] = (
+        (lambda driver: driver.remove("vol"))
+        if operation == "remove"
+        else (lambda driver: driver.rename("vol", "new"))
+    )
+    crash(tmp_path, "set_aside", "after", work)
+    (tmp_path / "vol").mkdir()
+    with driver_on(tmp_path) as driver:
+        driver.change("vol", options.changes({"on-remove": fate}))
+        if fate == "delete":
+            driver.remove("vol")
+        else:
+            with pytest.raises(ConflictError, match=r"something else is at .*: move that away"):
+                driver.remove("vol")
+            (tmp_path / "vol").rmdir()
+            driver.mount("vol", "id")
+            assert contents(tmp_path, "vol") == "content"
+    assert_nothing_is_left_over(tmp_path)
+
+
 @crashes("adopt")
 def test_a_crash_while_what_was_kept_is_adopted_leaves_it_kept_or_adopted(
     tmp_path: Path, step: str, moment: str
@@ -896,6 +1053,43 @@ def test_a_crash_while_what_was_kept_is_adopted_leaves_it_kept_or_adopted(
         driver.create("vol", wanted)
         assert contents(tmp_path, "vol") == "content"
         assert (tmp_path / "vol").stat().st_uid == 2000
+    assert_nothing_is_left_over(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("operation", "step", "moment"),
+    [
+        (operation, step, moment)
+        for operation in ("trash", "keep", "restore", "adopt")
+        for step in STEPS[operation]
+        for moment in ("before", "after")
+    ],
+)
+def test_a_crash_that_takes_the_database_with_it_leaves_the_content_to_be_had(
+    tmp_path: Path, operation: str, step: str, moment: str
+) -> None:
+    fate = "keep" if operation in {"keep", "adopt"} else "trash"
+    back = asked(restore="vol") if fate == "trash" else asked(adopt="true")
+    time = Time()
+    with driver_on(tmp_path, time) as driver:
+        driver.create("vol", asked(on_remove=fate, uid="1000"))
+        (tmp_path / "vol" / "file").write_text("content")
+        if operation in {"restore", "adopt"}:
+            driver.remove("vol")
+    work: Callable[[Driver], object] = (
+        (lambda driver: driver.remove("vol"))
+        if operation == fate
+        else (lambda driver: driver.create("vol", back))
+    )
+    time.passes(1)
+    crash(tmp_path, step, moment, work, time)
+    lose_database(tmp_path)
+    with driver_on(tmp_path, time) as driver:
+        if not driver.list():
+            driver.create("vol", back)
+        driver.mount("vol", "id")
+        assert contents(tmp_path, "vol") == "content"
+        assert driver.trash.entries() == []
     assert_nothing_is_left_over(tmp_path)
 
 
