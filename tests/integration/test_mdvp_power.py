@@ -53,6 +53,15 @@ def after_the_cut(image: Path) -> Iterator[Plugin]:
         subprocess.run(["umount", "--lazy", point], check=True)
 
 
+def is_there(image: Path) -> bool:
+    """Say whether a loop device has an image still, as one has that was unmounted just now."""
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it has gone meanwhile
+            if backing.read_text().startswith(str(image)):
+                return True
+    return False
+
+
 def cut(kind: str, scene: Scene, at: int, place: Path) -> tuple[list[str], list[Picture]]:
     """Cut the power before call `at`; return the calls, and the pictures before and after.
 
@@ -82,6 +91,8 @@ def cut(kind: str, scene: Scene, at: int, place: Path) -> tuple[list[str], list[
                 pictures.append(picture(now))
             plugin.process.kill()
             tracer.end()
+    # Two of one number: XFS would mount none of them, and btrfs the one that is there.
+    eventually(lambda: is_there(place / f"{kind}.img"), False)
     with after_the_cut(image) as plugin:
         eventually(lambda: aside(plugin.root), [])
         return tracer.calls, [*pictures, picture(Round(plugin, "r-"))]
