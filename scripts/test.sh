@@ -94,7 +94,8 @@ without_containers() { # and the integration tests of mdvp, which see all that t
 }
 
 # The end-to-end tests that are run on an engine of their own, beside the others.
-BESIDE=(tests/e2e/test_pages.py tests/e2e/test_quickstart.py tests/e2e/test_registry.py)
+BESIDE=(tests/e2e/test_commands.py tests/e2e/test_pages.py tests/e2e/test_quickstart.py
+  tests/e2e/test_registry.py tests/e2e/test_sys_admin.py)
 
 # Builds fill plugin/rootfs/ and take it away, and tests read it. So what runs beside the others has
 # a view of this directory in which it sees its own changes, and nobody else does. The two device
