@@ -83,8 +83,7 @@ lint() {
 }
 
 # What is seen of both parts from outside: the integration tests that are run beside the others.
-SEEN=(tests/integration/test_monitoring.py tests/integration/test_sync_metrics.py
-  tests/integration/test_sync_top.py)
+SEEN=(tests/integration/test_sync_top.py)
 
 without_containers() { # and the integration tests of mdvp, which see all that there are
   .venv/bin/pytest tests/unit
