@@ -168,7 +168,10 @@ class TwoHands:
     def _frozen(self) -> Mapping[object, object]:
         """Return what the service must not change: what is outside, and a side of some modes."""
         found: dict[object, object] = {}
-        found.update(marks(self.files.outside).items())
+        for path, mark in marks(self.files.outside).items():
+            # One of its other names may be within, where the service may replace it: then there is
+            # one name less, which counts as a change of the file, but not of what is in it.
+            found[path] = mark if self._mode.is_one_way else (*mark[:3], *mark[4:])
         top = bytes(self.files.root)
         found |= {("beside", name): 0 for name in _beside(self.files.root)}
         if self._mode.is_one_way:
