@@ -62,6 +62,11 @@ class Aside:
     entry: str
 
 
+def in_trash(folder: int, name: str) -> Aside:
+    """Return where the directory of a removed volume is, in its folder `name` of the trash."""
+    return Aside(folder, f"{name}/volume")
+
+
 class Root:
     """The root of all volumes, held open, with mdvp's own folder in it locked.
 
@@ -255,16 +260,9 @@ class Root:
         Raises UnavailableError, with what is missing, and ConflictError when the directory is not
         at its place.
         """
-        try:
-            with opened(volume.name, self._fd) as fd:
-                if identity(fd) == volume.identity:
-                    limits.limit(fd, size, self._text)
-                    self._unlimited.pop(volume.name, None)
-                    return
-        except OSError as error:
-            if obstacle(error) is Found.COVERED:
-                raise self.covered(volume.name) from error
-        raise ConflictError(f"what is at {self.mountpoint(volume.name)} is not its directory")
+        with self._own(volume) as fd:
+            limits.limit(fd, size, self._text)
+        self._unlimited.pop(volume.name, None)
 
     def limit_again(self, volume: Volume) -> None:
         """Set the limit that a volume is to have; `why_unlimited` tells if that cannot be."""
@@ -368,16 +366,16 @@ class Root:
     @contextmanager
     def _own(self, volume: Volume) -> Iterator[int]:
         """Open the directory of a volume for the time of the block; ConflictError if it is away."""
-        place = self.mountpoint(volume.name)
-        gone = ConflictError(f"volume {volume.name!r}: its directory is no longer at {place}")
         try:
-            fd = open_directory(volume.name, self._fd)
+            fd = self.open_volume(volume)
         except OSError as error:
-            obstacle(error)
-            raise gone from error
+            if obstacle(error) is Found.COVERED:
+                raise self.covered(volume.name) from error
+            raise ConflictError(
+                f"volume {volume.name!r}: its directory is no longer at "
+                f"{self.mountpoint(volume.name)}"
+            ) from error
         try:
-            if identity(fd) != volume.identity:
-                raise gone
             yield fd
         finally:
             os.close(fd)
@@ -527,7 +525,7 @@ class Root:
         """Return where the directory with this identity is, if a crash has left it aside."""
         trashed = Aside(self._state.trash, str(sought.inode))
         renamed = Aside(self._state.trash, _stays_as(sought))
-        removed = Aside(self._state.removed, f"{sought.inode}/volume")
+        removed = in_trash(self._state.removed, str(sought.inode))
         with listed(self._state.new) as entries:
             new = [Aside(self._state.new, each.name) for each in islice(entries, _NEW_MAX)]
         return next(

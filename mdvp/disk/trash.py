@@ -30,14 +30,13 @@ from mdvp.disk import record
 from mdvp.disk.entry import LOOK, Found, identity, listed, obstacle, opened
 from mdvp.disk.linux import rename_new
 from mdvp.disk.odometer import Odometer
-from mdvp.disk.root import Aside, Root
+from mdvp.disk.root import Aside, Root, in_trash
 from mdvp.disk.sealed import sealed, unsealed
 
 log = logging.getLogger(__name__)
 
 _VERSION = 1
 _RECORD = "record.json"
-_VOLUME = "volume"
 _STRANGE = "kept-"
 _NAMED_MAX = 10  # in one message
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMLINK)
@@ -212,12 +211,9 @@ class Trash:
     def _folder(self) -> int:
         return self._root.removed_folder
 
-    def _aside(self, name: str) -> Aside:
-        return Aside(self._folder, f"{name}/{_VOLUME}")
-
     def _has_volume(self, name: str) -> bool:
         with suppress(FileNotFoundError, NotADirectoryError):
-            os.stat(f"{name}/{_VOLUME}", dir_fd=self._folder, follow_symlinks=False)
+            os.stat(in_trash(self._folder, name).entry, dir_fd=self._folder, follow_symlinks=False)
             return True
         return False
 
@@ -327,7 +323,7 @@ class Trash:
 
     def aside(self, volume: Volume) -> Aside:
         """Return where the directory of a removed volume is."""
-        return self._aside(_folder(volume.identity))
+        return in_trash(self._folder, _folder(volume.identity))
 
     def due(self) -> list[Entry]:
         """Return those that have been in the trash for their time."""
