@@ -334,7 +334,7 @@ remove_leftovers() {
 }
 
 remove_plugin() { # remove_plugin mdvp [FOLDER]: and its folder, unless this was there before
-  local volumes folder=''
+  local volumes removed folder=''
   has plugin "$PLUGIN" && is_ours plugin "$PLUGIN" || return 0
   # Disabled, it hides its volumes.
   [ "$(plugin_enabled)" = true ] || docker plugin enable "$PLUGIN" >/dev/null || return
@@ -342,9 +342,18 @@ remove_plugin() { # remove_plugin mdvp [FOLDER]: and its folder, unless this was
   [ -z "$volumes" ] || keep "the plugin $PLUGIN: it has volumes, ${volumes//$'\n'/ }" || return
   # With another root now, it may still have volumes in /tmp.
   [ $# -gt 1 ] || [ "$(volumes_root)" != /tmp ] || folder=$(plugin_folder)
+  removed=$(in_trash "$folder")
+  [ -z "$removed" ] || keep "the plugin $PLUGIN: what was removed as $removed is in its trash;" \
+    "docker volume create -d $PLUGIN -o restore=NAME -o on-remove=delete NAME, and docker volume rm NAME, deletes it" ||
+    return
   docker plugin disable --force "$PLUGIN" >/dev/null || return
   [ -z "$folder" ] || remove_path "$folder"
   docker plugin rm "$PLUGIN" >/dev/null && say "removed the plugin $PLUGIN"
+}
+
+in_trash() { # in_trash FOLDER: the names of the volumes whose content is in the trash, if any
+  [ -z "$1" ] || find "$1/removed" -mindepth 2 -maxdepth 2 -name volume \
+    -execdir grep -oP '"name": "\K[^"]+' record.json ';' 2>/dev/null | paste -sd ' ' || true
 }
 
 remove_path() { # remove_path PATH: without what is mounted there, which may be somebody's

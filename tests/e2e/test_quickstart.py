@@ -49,6 +49,19 @@ def test_a_file_is_a_key_after_one_command_and_nothing_is_left_after_clean(docke
     assert "the image mdvp/redis-sync ... there already" in second
     docker.wait_healthy("test-redis1")
 
+    in_trash = ("create", "--driver", "mdvp", "--opt", "on-remove=trash", "precious")
+    docker("volume", *in_trash)
+    docker("volume", "rm", "precious")
+    kept = docker.engine.run(
+        *("env", "MDVP_QUICKSTART_STATE=/run/record", "scripts/quickstart.sh", "--clean"),
+        check=False,
+    )
+    assert kept.returncode != 0
+    assert "kept    the plugin mdvp: what was removed as precious is in its trash" in kept.stdout
+    restored = ("--opt", "restore=precious", "--opt", "on-remove=delete", "precious")
+    docker("volume", "create", "--driver", "mdvp", *restored)
+    docker("volume", "rm", "precious")
+
     quickstart(docker, "--clean")
     assert things(docker) == before
     assert docker.in_tmp() == [".mdvp"]
